@@ -1,0 +1,343 @@
+"""The errors of Outlast: each carries facts and ends with what to do next.
+
+Owns the tree below and the exit code that the command line gives each branch. Refuses messages without a next action: an
+error is built from fields, and its text is one clear sentence plus a hint. `Parked` and `Cancelled` unwind a workflow's code and
+are no `Exception`, so that `except Exception` in a workflow cannot swallow them.
+
+    OutlastError                        1
+    ├── InvalidInput                    2   bad arguments, values, options, ids
+    │   ├── NotStorable                     a value that the codec refuses, with its place
+    │   ├── PayloadTooLarge
+    │   ├── AmbiguousRun
+    │   └── BrokenApp                       a workflow file that cannot be imported
+    ├── InvalidDefinition               2   a decorator's arguments, a nested function, a duplicate name
+    ├── NotFound                        3
+    │   ├── RunNotFound, WorkflowNotFound, StepNotFound, QueueNotFound, ScheduleNotFound, KeyNotFound
+    │   └── FileMissing
+    ├── Conflict                        4   illegal for the state that the thing is in
+    │   ├── RunFinished
+    │   ├── AlreadyExists
+    │   └── OutcomeNeeded                   a bare resume of an unknown outcome
+    ├── TimedOut                        5
+    │   ├── ResultTimeout
+    │   ├── SignalTimeout
+    │   ├── StepTimeout
+    │   └── DeadlineExceeded
+    ├── RunCancelled                    6
+    ├── RunHalted                       1
+    ├── RemoteError                     1   an error whose class is not loaded here
+    ├── StoreError                      7
+    │   ├── StoreLocked, StoreFull, StoreDamaged, StoreReadOnly, NotADatabase
+    │   ├── StoreTooNew, StoreTooOld
+    │   ├── NetworkFileSystem
+    │   └── WrongSQLite
+    ├── OutsideRun                      2   a durable call where no run is
+    ├── WrongColour                     2   an async call in sync code, or the reverse
+    ├── CodeMismatch                    1   the code disagrees with the journal
+    ├── LeaseLost                       1   a fenced write that changed nothing
+    ├── Fail                            1   raised by a step: do not retry
+    └── RetryAfter                      1   raised by a step: retry after this long
+    BaseException
+    └── Unwinding
+        ├── Parked
+        └── Cancelled
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class OutlastError(Exception):
+    """Every error of ours. `exit_code` is the command line's; `hint` says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip() if self.hint else self.message
+
+
+class InvalidInput(OutlastError):
+    """Something given from outside does not fit; nothing was done."""
+
+    exit_code = 2
+
+
+class NotStorable(InvalidInput):
+    """A value that the codec refuses. `place` names the offending part, as `result["items"][3]`."""
+
+    def __init__(self, place: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{place} cannot be stored: {problem}.", hint=hint)
+        self.place = place
+        self.problem = problem
+
+
+class PayloadTooLarge(InvalidInput):
+    """A value over `max_payload`."""
+
+    def __init__(self, place: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{place} is {size:,} bytes once encoded; the limit is {limit:,}.",
+            hint="Store the data elsewhere and pass its name, or raise max_payload.",
+        )
+        self.size = size
+        self.limit = limit
+
+
+class AmbiguousRun(InvalidInput):
+    """A prefix that fits several runs."""
+
+    def __init__(self, prefix: str, count: int) -> None:
+        super().__init__(f"{prefix!r} fits {count} runs.", hint="Give more characters of the id.")
+
+
+class BrokenApp(InvalidInput):
+    """A workflow file that cannot be imported."""
+
+
+class InvalidDefinition(OutlastError):
+    """A workflow, step, queue or schedule that is defined wrongly."""
+
+    exit_code = 2
+
+
+class NotFound(OutlastError):
+    """Something named does not exist."""
+
+    exit_code = 3
+
+
+class RunNotFound(NotFound):
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"There is no run {reference!r}.", hint="`outlast runs` lists them.")
+
+
+class WorkflowNotFound(NotFound):
+    def __init__(self, name: str, *, close: list[str] | None = None) -> None:
+        hint = f"Did you mean {close[0]!r}?" if close else "`outlast workflows` lists what is defined."
+        super().__init__(f"There is no workflow {name!r}.", hint=hint)
+
+
+class StepNotFound(NotFound):
+    def __init__(self, name: str, *, run_id: str) -> None:
+        super().__init__(f"Run {run_id} has no step {name!r}.", hint=f"`outlast show {run_id}` lists its steps.")
+
+
+class QueueNotFound(NotFound):
+    def __init__(self, name: str, *, close: list[str] | None = None) -> None:
+        hint = f"Did you mean {close[0]!r}?" if close else "`outlast queues` lists them; declare it with Queue(...) or `outlast queue set`."
+        super().__init__(f"There is no queue {name!r}.", hint=hint)
+
+
+class ScheduleNotFound(NotFound):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no schedule {name!r}.", hint="`outlast schedules` lists them.")
+
+
+class KeyNotFound(NotFound):
+    """A published key, or a run's key, that is not there."""
+
+
+class FileMissing(NotFound):
+    def __init__(self, path: str, *, hint: str = "") -> None:
+        super().__init__(f"There is no file {path}.", hint=hint)
+
+
+class Conflict(OutlastError):
+    """The thing is in a state that does not allow this."""
+
+    exit_code = 4
+
+
+class RunFinished(Conflict):
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"Run {run_id} is {status}: it has finished.",
+            hint=f"`outlast retry {run_id}` starts it anew.",
+        )
+
+
+class AlreadyExists(Conflict):
+    """What was to be made is there already."""
+
+
+class OutcomeNeeded(Conflict):
+    """A run was halted by an unknown outcome; a person must say what happened."""
+
+    def __init__(self, run_id: str, step: str) -> None:
+        super().__init__(
+            f"Nobody knows whether {step} of run {run_id} took effect.",
+            hint=f"Find out, then `outlast resume {run_id} --done JSON` or `outlast resume {run_id} --not-done`.",
+        )
+
+
+class TimedOut(OutlastError):
+    """Something took longer than it was given."""
+
+    exit_code = 5
+
+
+class ResultTimeout(TimedOut):
+    def __init__(self, run_id: str, seconds: float | None) -> None:
+        waited = "is still open" if seconds is None else f"was not over after {seconds:g} s"
+        super().__init__(f"Run {run_id} {waited}.", hint=f"`outlast why {run_id}` says what it waits for.")
+
+
+class SignalTimeout(TimedOut):
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(f"No signal {name!r} arrived within {seconds:g} s.")
+        self.name = name
+
+
+class StepTimeout(TimedOut):
+    def __init__(self, step: str, seconds: float) -> None:
+        super().__init__(f"Step {step} overran its timeout of {seconds:g} s.")
+        self.step = step
+
+
+class DeadlineExceeded(TimedOut):
+    exit_code = 1
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"Run {run_id} went past its deadline.")
+
+
+class RunCancelled(OutlastError):
+    exit_code = 6
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"Run {run_id} was cancelled.")
+        self.run_id = run_id
+
+
+class RunHalted(OutlastError):
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(
+            f"Run {run_id} is halted: {reason}",
+            hint=f"`outlast why {run_id}` says more; then `outlast resume {run_id}` or `outlast cancel {run_id}`.",
+        )
+        self.run_id = run_id
+        self.reason = reason
+
+
+class RemoteError(OutlastError):
+    """An error of a class that is not loaded in this process: its type's name and its message."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.remote_message = message
+
+
+class StoreError(OutlastError):
+    """The file cannot be used."""
+
+    exit_code = 7
+
+
+class StoreLocked(StoreError):
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__(
+            f"{path} has been locked by another process for {seconds:g} s.",
+            hint="Find the process that holds a write transaction on it, and end it.",
+        )
+
+
+class StoreFull(StoreError):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"The disk of {path} is full.", hint="Make room; work goes on by itself.")
+
+
+class StoreDamaged(StoreError):
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(f"{path} is damaged: {detail}.", hint="Restore a backup, or run sqlite3's `.recover` on a copy.")
+
+
+class StoreReadOnly(StoreError):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} cannot be written.", hint="Check the rights of the file and of its folder.")
+
+
+class NotADatabase(StoreError):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is not a SQLite database.", hint="Name another file with --db.")
+
+
+class StoreTooNew(StoreError):
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(f"{path} was written by newer code (schema {found}).", hint="Upgrade outlast.")
+
+
+class StoreTooOld(StoreError):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} has an older schema than this code.", hint="Run `outlast migrate` (it makes a backup first).")
+
+
+class NetworkFileSystem(StoreError):
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(
+            f"{path} is on a network file system ({kind}), where SQLite's locks cannot be trusted.",
+            hint="Use a local disk, or set OUTLAST_ALLOW_NETWORK=1 if you know that its locks work.",
+        )
+
+
+class WrongSQLite(StoreError):
+    """Another SQLite library of this process opened the engine's file; the two would lose each other's locks."""
+
+
+class OutsideRun(OutlastError):
+    """A durable call where no run is."""
+
+    exit_code = 2
+
+
+class WrongColour(OutlastError):
+    """An async call in a sync workflow, or the reverse."""
+
+    exit_code = 2
+
+
+class CodeMismatch(OutlastError):
+    """The code disagrees with the journal at a place."""
+
+    def __init__(self, path: str, *, recorded: str, found: str) -> None:
+        super().__init__(
+            f"At {path} the journal has {recorded}, the code has {found}.",
+            hint="Deploy code that fits, or guard the change with outlast.patched().",
+        )
+        self.path = path
+        self.recorded = recorded
+        self.found = found
+
+
+class LeaseLost(OutlastError):
+    """A fenced write changed nothing: the task belongs to another claim by now."""
+
+
+class Fail(OutlastError):
+    """Raised by a step that must not be tried again."""
+
+
+class RetryAfter(OutlastError):
+    """Raised by a step that wants its next try after `delay` (a duration, as "10s")."""
+
+    def __init__(self, delay: str | float | timedelta, message: str = "") -> None:
+        super().__init__(message or f"retry after {delay}")
+        self.delay = delay
+
+
+class Unwinding(BaseException):
+    """Leaves a workflow's code; caught by the engine alone."""
+
+
+class Parked(Unwinding):
+    """The run waits for something and leaves its agent; it comes back by replay."""
+
+
+class Cancelled(Unwinding):
+    """The run is being cancelled."""

@@ -1,0 +1,104 @@
+"""What a start or a submit gives back: handles of work that goes on elsewhere, and the facts that a run may know of itself.
+
+Owns the abstract `Handle` and `Run` that users hold and annotate, and the frozen facts behind `current()`. Refuses I/O: outside a
+run the facade implements them over the store, inside a run the replay context does, durably.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Duration = str | float | timedelta
+
+
+class Handle(ABC, Generic[T]):
+    """Work whose result can be waited for: a submitted step, a run, a signal."""
+
+    id: str
+
+    @abstractmethod
+    def result(self, timeout: Duration | None = None) -> T:
+        """Wait for the value, or raise the work's own error. In a run the wait is durable. Raises `ResultTimeout`."""
+
+    @abstractmethod
+    def __await__(self) -> Generator[Any, None, T]: ...
+
+
+class Run(Handle[T]):
+    """One execution of a workflow."""
+
+    @property
+    @abstractmethod
+    def status(self) -> str: ...
+
+    @abstractmethod
+    def signal(self, name: str, payload: object = None, *, key: str | None = None) -> None: ...
+
+    @abstractmethod
+    def query(self, key: str) -> object: ...
+
+    @abstractmethod
+    def stream(self, name: str, after: int = 0) -> Iterator[object]: ...
+
+    @abstractmethod
+    def astream(self, name: str, after: int = 0) -> AsyncIterator[object]: ...
+
+    @abstractmethod
+    def cancel(self, *, undo: bool = True, force: bool = False) -> None: ...
+
+    @abstractmethod
+    def pause(self, *, children: bool = False) -> None: ...
+
+    @abstractmethod
+    def resume(self, *, done: object = ..., not_done: bool = False) -> None: ...
+
+    @abstractmethod
+    def retry(self, from_step: str | None = None) -> Run[T]: ...
+
+    @abstractmethod
+    def steps(self) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def children(self) -> list[Run[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentStep:
+    """The step that a try is part of."""
+
+    name: str
+    path: str
+    try_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """What a compensation undoes: `outcome` is `completed`, `failed` or `unknown`."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What the code that executes now may know of its run."""
+
+    run_id: str
+    workflow: str
+    parent_id: str | None
+    tags: dict[str, str]
+    tick: datetime | None
+    idempotency_key: str
+    """In a step: the same on every try and claim. In a workflow: the run's."""
+    step: CurrentStep | None = None
+    undoing: Undoing | None = None
+    _heartbeat: Callable[[object], None] | None = field(default=None, repr=False)
+
+    def heartbeat(self, progress: object = None) -> None:
+        """Say that a long step is alive, and how far it is; shown by `outlast show`. Does nothing outside a step."""
+        if self._heartbeat is not None:
+            self._heartbeat(progress)
