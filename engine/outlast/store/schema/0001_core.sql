@@ -1,5 +1,5 @@
 -- The core: tasks, what they were given and what came of them, their journals, signals and state, and the agents.
--- Instants called *_at are wall microseconds, except due_at, deadline_at, ended_at and lease_until: those are engine time
+-- Instants called *_at are wall microseconds, except due_at, deadline_at, halted_at, ended_at and lease_until: those are engine time
 -- (elapsed microseconds, kept across boots), since a wall clock that jumps must not move them.
 
 create table outlast_meta (
@@ -45,6 +45,8 @@ create table outlast_task (
   -- A parked gather: how many ends of its parts wake it, and whether one failure does.
   wait_count integer,
   wait_fails_fast integer not null default 0,
+  -- While parked: the names of the signals that wake it (JSON list).
+  awaits text,
   parent_id integer,
   parent_path text,
   root_id integer,
@@ -60,6 +62,8 @@ create table outlast_task (
   finished_at integer,
   ended_at integer,
   halt_reason text,
+  -- When it was halted: the deadline stands still from there on.
+  halted_at integer,
   check (due_at is null or (agent_id is null and status in ('pending', 'waiting', 'compensating'))),
   check (agent_id is null or status in ('running', 'compensating')),
   check (status <> 'running' or agent_id is not null),
@@ -105,6 +109,8 @@ create table outlast_input (
   -- Of a submitted step: the idempotency key, and a policy that differs from the definition's.
   idempotency_key text,
   options text,
+  timeout integer,
+  max_crashes integer,
   -- Of a run: the source of the code that holds it, and the sources that disagreed with its journal (JSON list).
   fingerprint text,
   refused text

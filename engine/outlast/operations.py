@@ -1,0 +1,339 @@
+"""What the roles ask of a store, as values: each operation is one atomic, fenced change.
+
+Owns the operations and their results; a store (SQLite now, PostgreSQL to come) executes them, alone or many in one commit.
+Refuses SQL, I/O and the clock: the store stamps an operation with its own `now`. Operations are plain structs because they are made
+by the ten thousand a second.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from .states import Ending, Status
+
+R = TypeVar("R")
+
+COMPENSABLE = 1
+"""Journal flag: the step has a compensation."""
+PREVIEW = 2
+"""Journal flag: the input kept is a preview, since nothing will ever need it."""
+
+
+class Operation(Struct, Generic[R], frozen=True, gc=False):
+    """An atomic change whose execution gives an `R`."""
+
+
+class Fence(Struct, frozen=True, gc=False):
+    """A task and the claim that a write belongs to."""
+
+    task_id: int
+    claim: int
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """One line of a journal. `seq` is its place in the order of delivery."""
+
+    seq: int
+    path: str
+    event: str
+    kind: str
+    name: str
+    at: int
+    try_number: int = 0
+    flags: int = 0
+    started_at: int | None = None
+    due_at: int | None = None
+    input: bytes | None = None
+    data: bytes | None = None
+
+
+class Claimed(Struct, gc=False):
+    """A task that this agent has the lease of."""
+
+    fence: Fence
+    uid: str
+    kind: str
+    name: str
+    version: str
+    status: Status
+    needs: str
+    queue: str
+    partition: str | None
+    priority: int
+    tries: int
+    suspect: bool
+    alone: bool
+    parent_id: int | None
+    parent_path: str | None
+    root_id: int | None
+    started_at: int
+    deadline_at: int | None
+    cancel_requested: bool
+    notice: int
+    input: bytes
+    tags: str | None
+    tick: int | None
+    chain: str
+    idempotency_key: str | None
+    options: str | None
+    timeout: int | None
+    parent_uid: str | None
+    crashes: int
+
+
+class Start(Operation["Started"], frozen=True, gc=False):
+    """Write a task row: a run, or a submitted step."""
+
+    uid: str
+    kind: str
+    name: str
+    needs: str
+    queue: str
+    input: bytes
+    version: str = ""
+    partition: str | None = None
+    priority: int = 0
+    delay: int | None = None
+    at_wall: int | None = None
+    key: str | None = None
+    unique_key: str | None = None
+    if_exists: str = "return"
+    debounce: int | None = None
+    debounce_max: int | None = None
+    tags: str | None = None
+    timeout: int | None = None
+    deadline_at: int | None = None
+    parent_id: int | None = None
+    parent_path: str | None = None
+    root_id: int | None = None
+    retry_of: str | None = None
+    chain: str = ""
+    idempotency_key: str | None = None
+    options: str | None = None
+    tick: int | None = None
+    max_crashes: int | None = None
+
+
+class Started(Struct, frozen=True, gc=False):
+    """The task that a start led to; `created` is false where a key led to one that was there."""
+
+    task_id: int
+    uid: str
+    created: bool
+
+
+class StartPart(Operation[Started], frozen=True, gc=False):
+    """Start a child or a submitted step of a claimed run, together with the journal entry that says so."""
+
+    fence: Fence
+    entry: Entry
+    start: Start
+
+
+class Claim(Operation[list[Claimed]], frozen=True, gc=False):
+    """Take up to `limit` due tasks whose code this agent has. `code` maps `needs` to the fingerprint of its source."""
+
+    agent_id: int
+    limit: int
+    code: dict[str, str]
+    queues: tuple[str, ...] | None = None
+    root_id: int | None = None
+    alone: bool = False
+    suspects: bool = False
+
+
+class Append(Operation[None], frozen=True, gc=False):
+    """Write entries into the journal of a claimed run; take a signal with them."""
+
+    fence: Fence
+    entries: list[Entry]
+    signal_id: int | None = None
+    clears_suspicion: bool = False
+
+
+class Publish(Operation[None], frozen=True, gc=False):
+    """Set a published value; from a workflow with the entry that keeps replay from setting it again."""
+
+    fence: Fence
+    entry: Entry | None
+    key: str
+    value: bytes
+
+
+class Emit(Operation[None], frozen=True, gc=False):
+    """Append messages to a stream; from a workflow with the entry that keeps replay from emitting them again."""
+
+    fence: Fence
+    entry: Entry | None
+    stream: str
+    values: list[bytes]
+    step: str | None = None
+    try_number: int | None = None
+    run_id: int | None = None
+
+
+class End(Operation[Status], frozen=True, gc=False):
+    """Decide how a claimed run or step ends. `simple`: it has no parts, no undo and no stray try."""
+
+    fence: Fence
+    ending: Ending
+    output: bytes | None = None
+    error: bytes | None = None
+    tries: int = 0
+    simple: bool = False
+    strays: tuple[str, ...] = ()
+    undo: bool = True
+
+
+class Again(Operation[None], frozen=True, gc=False):
+    """Put a submitted step back for its next try, with the try that failed."""
+
+    fence: Fence
+    entry: Entry
+    delay: int
+
+
+class Park(Operation[bool], frozen=True, gc=False):
+    """Take a waiting run off its agent; false where something that it waits for is there already."""
+
+    fence: Fence
+    due_at: int | None
+    signals: tuple[str, ...] = ()
+    seen_signal_id: int = 0
+    parts: tuple[int, ...] = ()
+    wait_for_all: bool = False
+    fails_fast: bool = False
+    notice: int = 0
+
+
+class GiveBack(Operation[None], frozen=True, gc=False):
+    """Return a task unharmed: drained, paused, or refused because this agent's code disagrees with its journal."""
+
+    fence: Fence
+    due_at: int | None = None
+    refused: str | None = None
+
+
+class Halt(Operation[None], frozen=True, gc=False):
+    """Stop a claimed task until a person decides."""
+
+    fence: Fence
+    reason: str
+    error: bytes | None = None
+    strays: tuple[str, ...] = ()
+
+
+class Acknowledge(Operation[None], frozen=True, gc=False):
+    """Say that the holder has read so many notices."""
+
+    fence: Fence
+    notice: int
+
+
+class StrayEnded(Operation[None], frozen=True, gc=False):
+    """A try that overran has ended; its late outcome goes to the journal for the undo's sake."""
+
+    task_id: int
+    agent_id: int
+    path: str
+    entry: Entry | None = None
+
+
+class CancelParts(Operation[None], frozen=True, gc=False):
+    """Cancel parts of a claimed run: what a gather or a cancelled branch no longer waits for."""
+
+    fence: Fence
+    parts: tuple[int, ...]
+
+
+class RecordUndo(Operation[None], frozen=True, gc=False):
+    """Journal a compensation's try or outcome under the fence of a compensating run."""
+
+    fence: Fence
+    entry: Entry
+
+
+class PassUndo(Operation[None], frozen=True, gc=False):
+    """Release a compensating run for an agent with the code of its next compensation, from `delay` on."""
+
+    fence: Fence
+    delay: int = 0
+
+
+class EndUndo(Operation[Status], frozen=True, gc=False):
+    """All compensations are done."""
+
+    fence: Fence
+
+
+class Signal(Operation[bool], frozen=True, gc=False):
+    """Keep a signal for a run and wake it; false where its key has been here before."""
+
+    uid: str
+    name: str
+    payload: bytes
+    key: str | None = None
+
+
+class Cancel(Operation[str], frozen=True, gc=False):
+    """Ask a run to be cancelled; gives its status afterwards."""
+
+    uid: str
+    undo: bool = True
+    force: bool = False
+
+
+class Pause(Operation[str], frozen=True, gc=False):
+    uid: str
+    children: bool = False
+
+
+class Resume(Operation[str], frozen=True, gc=False):
+    """End a pause, or send a halted run on."""
+
+    uid: str
+
+
+class RegisterAgent(Operation[int], frozen=True, gc=False):
+    uid: str
+    host: str
+    boot_id: str
+    pid: int
+    process_started: str
+    slots: int
+    queues: str | None
+    lease: int
+    code: dict[str, str]
+
+
+class Heartbeat(Operation[bool], frozen=True, gc=False):
+    """Renew an agent's lease; false where it was lost and everything under it is somebody else's."""
+
+    agent_id: int
+    lease: int
+    draining: bool = False
+
+
+class LeaveAgent(Operation[None], frozen=True, gc=False):
+    """An agent ends in good order; what it still holds goes back without suspicion."""
+
+    agent_id: int
+
+
+class AgentEnded(Operation[list[str]], frozen=True, gc=False):
+    """An agent's process is gone, or its lease is; gives its tasks back. Gives a line for each task that changed."""
+
+    agent_id: int
+    status: str
+    """`crashed` (it died in this boot), `lost` (its lease ran out and nobody saw it die), `stopped` (a reboot)."""
+    evidence: str
+    max_crashes: int
+    seen_dead: bool
+
+
+class Sweep(Operation[list[str]], frozen=True, gc=False):
+    """Look after what time and lost wakeups leave: deadlines, endings, undo without code, wall-clock starts."""
+
+    lease: int

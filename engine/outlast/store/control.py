@@ -1,0 +1,158 @@
+"""What a person decides about a run: cancel, pause, resume.
+
+Owns the setting of intents, and the move of a run that no agent holds in the same transaction. Refuses what the run's state does not
+allow, with `Conflict`. An agent that holds the run gets a notice and acts on it.
+"""
+
+from __future__ import annotations
+
+from ..errors import Conflict, RunFinished, RunNotFound
+from ..operations import Cancel, Pause, Resume
+from ..states import FINAL, Status
+from . import ending, undoing
+from .transaction import Transaction
+
+_FIND = """
+select id, status, parent_id, ending, agent_id, paused_at, halted_at, deadline_at, cancel_requested_at
+from outlast_task where uid = :uid
+"""
+
+_STRAYS_OF_TREE = """
+with recursive tree(id) as (
+  select :id union all select t.id from outlast_task t join tree on t.parent_id = tree.id)
+delete from outlast_stray where task_id in (select id from tree)
+returning task_id, agent_id, path
+"""
+
+_RECORD_FORCED = """
+insert into outlast_journal (task_id, seq, path, event, kind, name, claim, at, data)
+values (:id, (select coalesce(max(seq), 0) + 1 from outlast_journal where task_id = :id), :path, 'unknown', 'forced',
+        :name, (select claim from outlast_task where id = :id), :at, null)
+"""
+
+
+def cancel(transaction: Transaction, operation: Cancel) -> str:
+    """Cancel a run and all that belongs to it. During an undo it changes nothing; a final run refuses."""
+    row = transaction.one(_FIND, {"uid": operation.uid})
+    if row is None:
+        raise RunNotFound(operation.uid)
+    task_id, status = row[0], Status(row[1])
+    if status in FINAL:
+        raise RunFinished(operation.uid, status)
+    ending.cancel(transaction, task_id, undo=operation.undo)
+    if operation.force:
+        strays = transaction.execute(_STRAYS_OF_TREE, {"id": task_id}).fetchall()
+        for stray_task, agent_id, path in strays:
+            transaction.execute(
+                _RECORD_FORCED,
+                {
+                    "id": stray_task,
+                    "path": f"forced/{path}" if path else "forced",
+                    "name": f"agent {agent_id} may still run it",
+                    "at": transaction.wall,
+                },
+            )
+            ending.settle(transaction, stray_task)
+        ending.settle(transaction, task_id)
+    return ending.status_of(transaction, task_id)
+
+
+_PAUSE = """
+update outlast_task set paused_at = coalesce(paused_at, :wall), notice = notice + (agent_id is not null)
+where id = :id and finished_at is null
+"""
+
+_PAUSE_STEPS = """
+update outlast_task set paused_at = coalesce(paused_at, :wall)
+where parent_id = :id and kind = 'step' and finished_at is null and agent_id is null
+"""
+
+_CHILDREN = "select id from outlast_task where parent_id = :id and kind = 'run' and finished_at is null"
+
+
+def pause(transaction: Transaction, operation: Pause) -> str:
+    """Hold a run at its next durable call, and its unclaimed steps; its children only when asked."""
+    row = transaction.one(_FIND, {"uid": operation.uid})
+    if row is None:
+        raise RunNotFound(operation.uid)
+    if Status(row[1]) in FINAL:
+        raise RunFinished(operation.uid, row[1])
+    _pause(transaction, row[0], children=operation.children)
+    transaction.ring = True
+    return ending.status_of(transaction, row[0])
+
+
+def _pause(transaction: Transaction, task_id: int, *, children: bool) -> None:
+    transaction.execute(_PAUSE, {"id": task_id, "wall": transaction.wall})
+    transaction.execute(_PAUSE_STEPS, {"id": task_id, "wall": transaction.wall})
+    if children:
+        for (child_id,) in transaction.execute(_CHILDREN, {"id": task_id}).fetchall():
+            _pause(transaction, child_id, children=True)
+
+
+_END_PAUSE = "update outlast_task set paused_at = null where id = :id"
+_END_PAUSE_STEPS = "update outlast_task set paused_at = null where parent_id = :id and kind = 'step'"
+_PAUSED_CHILDREN = """
+select id from outlast_task where parent_id = :id and kind = 'run' and paused_at is not null and finished_at is null
+"""
+
+_UNHALT = """
+update outlast_task
+set status = 'pending', due_at = :now, crashes = 0, suspect = 0, halt_reason = null,
+    deadline_at = deadline_at + (:now - coalesce(halted_at, :now)), halted_at = null, paused_at = null, tries = 0
+where id = :id and status = 'halted'
+"""
+
+_HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 'step' and status = 'halted'"
+
+
+def resume(transaction: Transaction, operation: Resume) -> str:
+    """End a pause, or send a halted run (and its halted steps) on; an undo that gave up is tried again."""
+    row = transaction.one(_FIND, {"uid": operation.uid})
+    if row is None:
+        raise RunNotFound(operation.uid)
+    task_id, status, parent_id, ending_decided, _, paused_at = row[:6]
+    if Status(status) in FINAL:
+        raise RunFinished(operation.uid, status)
+    if status == Status.HALTED:
+        _unhalt(transaction, task_id, undo=ending_decided is not None)
+        if parent_id is not None:
+            _resume_halted_parent(transaction, task_id)
+    elif paused_at is not None:
+        _end_pause(transaction, task_id)
+    else:
+        raise Conflict(
+            f"Run {operation.uid} is {status}: it is neither paused nor halted.",
+            hint=f"`outlast why {operation.uid}` says what it waits for.",
+        )
+    transaction.ring = True
+    return ending.status_of(transaction, task_id)
+
+
+def _unhalt(transaction: Transaction, task_id: int, *, undo: bool) -> None:
+    if undo:
+        if not undoing.begin(transaction, task_id):
+            ending.settle(transaction, task_id)
+        return
+    transaction.execute(_UNHALT, {"id": task_id, "now": transaction.now})
+    for (step_id,) in transaction.execute(_HALTED_STEPS, {"id": task_id}).fetchall():
+        transaction.execute(_UNHALT, {"id": step_id, "now": transaction.now})
+
+
+_PARENT_OF_STEP = """
+select p.id from outlast_task t join outlast_task p on p.id = t.parent_id
+where t.id = :id and t.kind = 'step' and p.status = 'halted' and p.ending is null
+"""
+
+
+def _resume_halted_parent(transaction: Transaction, step_id: int) -> None:
+    row = transaction.one(_PARENT_OF_STEP, {"id": step_id})
+    if row is not None:
+        _unhalt(transaction, row[0], undo=False)
+
+
+def _end_pause(transaction: Transaction, task_id: int) -> None:
+    transaction.execute(_END_PAUSE, {"id": task_id})
+    transaction.execute(_END_PAUSE_STEPS, {"id": task_id})
+    for (child_id,) in transaction.execute(_PAUSED_CHILDREN, {"id": task_id}).fetchall():
+        _end_pause(transaction, child_id)

@@ -1,0 +1,400 @@
+"""How tasks end: an ending is decided once, and settles when nothing of the task is under way any more.
+
+Owns the two moves of SEMANTICS "How a run ends": `decide` stores the ending and cancels the parts; `settle` moves the task to its last
+status, or to its undo, once its parts are final and no try executes. Refuses to decide twice. Whoever ends a part settles its
+parent in the same transaction, so no sweep is needed; the supervisor's is a second look only.
+"""
+
+from __future__ import annotations
+
+from ..errors import LeaseLost
+from ..operations import CancelParts, End, EndUndo, Entry, Fence, Halt, StrayEnded
+from ..states import FINAL, Ending, Status
+from . import journal, undoing
+from .transaction import Transaction
+
+_FINISH = """
+update outlast_task
+set status = :status, ending = :status, agent_id = null, due_at = null, suspect = 0, notice = 0, tries = :tries,
+    finished_at = :wall, ended_at = :now
+where id = :id and claim = :claim and status = 'running' and ending is null
+returning parent_id
+"""
+
+_INSERT_OUTCOME = """
+insert into outlast_outcome (task_id, output, error) values (:id, :output, :error)
+on conflict (task_id) do update set output = excluded.output, error = excluded.error
+"""
+
+
+def end(transaction: Transaction, operation: End) -> Status:
+    """Record how a claimed task ends. If the process dies before the commit, the task is claimed again after its lease."""
+    fence = operation.fence
+    if not operation.simple:
+        return _end_with_parts(transaction, operation)
+    row = transaction.one(
+        _FINISH,
+        {
+            "status": operation.ending,
+            "tries": operation.tries,
+            "wall": transaction.wall,
+            "now": transaction.now,
+            "id": fence.task_id,
+            "claim": fence.claim,
+        },
+    )
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    transaction.execute(
+        _INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error}
+    )
+    if row[0] is not None:
+        tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
+    else:
+        transaction.ring = True
+    return Status(operation.ending)
+
+
+_FENCED = """
+select 1 from outlast_task where id = :id and claim = :claim and status = 'running' and ending is null
+"""
+
+_SET_TRIES = "update outlast_task set tries = :tries where id = :id and tries < :tries"
+
+
+def _end_with_parts(transaction: Transaction, operation: End) -> Status:
+    fence = operation.fence
+    if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if operation.tries:
+        transaction.execute(_SET_TRIES, {"id": fence.task_id, "tries": operation.tries})
+    _add_strays(transaction, fence.task_id, operation.strays)
+    return decide(
+        transaction,
+        fence.task_id,
+        operation.ending,
+        output=operation.output,
+        error=operation.error,
+        undo=operation.undo,
+    )
+
+
+_ADD_STRAY = """
+insert or ignore into outlast_stray (task_id, agent_id, path, since_at)
+select id, agent_id, :path, :wall from outlast_task where id = :id and agent_id is not null
+"""
+
+
+def _add_strays(transaction: Transaction, task_id: int, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        transaction.execute(_ADD_STRAY, {"id": task_id, "path": path, "wall": transaction.wall})
+
+
+_DECIDE = """
+update outlast_task
+set ending = :ending,
+    status = case status when 'running' then 'waiting' else status end,
+    undo = case when :undo or undo is not null then undo else 'skipped' end,
+    agent_id = null, due_at = null, suspect = 0, notice = 0
+where id = :id and ending is null and finished_at is null and status <> 'compensating'
+"""
+
+
+def decide(
+    transaction: Transaction,
+    task_id: int,
+    ending: Ending,
+    *,
+    output: bytes | None = None,
+    error: bytes | None = None,
+    undo: bool = True,
+) -> Status:
+    """Store the ending, cancel what is open of the task, and settle it if nothing is. Deciding again changes nothing."""
+    cursor = transaction.execute(_DECIDE, {"id": task_id, "ending": ending, "undo": undo})
+    if cursor.rowcount:
+        if output is not None or error is not None:
+            transaction.execute(_INSERT_OUTCOME, {"id": task_id, "output": output, "error": error})
+        if ending is not Ending.COMPLETED:
+            cancel_open_parts(transaction, task_id)
+        settle(transaction, task_id)
+    return status_of(transaction, task_id)
+
+
+_STATUS = "select status from outlast_task where id = :id"
+
+
+def status_of(transaction: Transaction, task_id: int) -> Status:
+    row = transaction.one(_STATUS, {"id": task_id})
+    assert row is not None
+    return Status(row[0])
+
+
+_CANCEL_PENDING_STEPS = """
+update outlast_task
+set status = 'cancelled', ending = 'cancelled', due_at = null, suspect = 0, finished_at = :wall, ended_at = :now
+where parent_id = :id and kind = 'step' and status = 'pending' and ending is null
+  and not exists (select 1 from outlast_stray s where s.task_id = outlast_task.id)
+"""
+
+_OPEN_PARTS = """
+select id from outlast_task where parent_id = :id and finished_at is null and ended_at is null
+"""
+
+
+def cancel_open_parts(transaction: Transaction, task_id: int) -> None:
+    """Cancel every submitted step and child that is not final yet."""
+    transaction.execute(
+        _CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now}
+    )
+    for (part_id,) in transaction.execute(_OPEN_PARTS, {"id": task_id}).fetchall():
+        cancel(transaction, part_id)
+
+
+_REQUEST_CANCEL = """
+update outlast_task
+set cancel_requested_at = coalesce(cancel_requested_at, :wall),
+    notice = notice + (agent_id is not null),
+    undo = case when :undo or undo is not null then undo else 'skipped' end
+where id = :id and finished_at is null and status <> 'compensating' and ending is null
+returning agent_id
+"""
+
+
+def cancel(transaction: Transaction, task_id: int, *, undo: bool = True) -> None:
+    """Cancel a task: at once where no agent has it, by notice where one has. An undo under way goes on."""
+    row = transaction.one(_REQUEST_CANCEL, {"id": task_id, "wall": transaction.wall, "undo": undo})
+    if row is None:
+        _override_completion(transaction, task_id, undo=undo)
+    elif row[0] is None:
+        decide(transaction, task_id, Ending.CANCELLED, undo=undo)
+    transaction.ring = True
+
+
+_OVERRIDE_COMPLETION = """
+update outlast_task
+set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall),
+    undo = case when :undo or undo is not null then undo else 'skipped' end
+where id = :id and finished_at is null and status = 'waiting' and ending = 'completed'
+"""
+
+
+def _override_completion(transaction: Transaction, task_id: int, *, undo: bool) -> None:
+    """A workflow that returned while its submitted steps are open can still be cancelled."""
+    cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo})
+    if cursor.rowcount:
+        cancel_open_parts(transaction, task_id)
+        settle(transaction, task_id)
+
+
+def cancel_parts(transaction: Transaction, operation: CancelParts) -> None:
+    """Cancel parts that a claimed run no longer waits for."""
+    fence = operation.fence
+    for part_id in operation.parts:
+        if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
+            raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        cancel(transaction, part_id)
+
+
+_UNSETTLED = """
+select kind, ending, undo, parent_id, cancel_requested_at from outlast_task
+where id = :id and ending is not null and finished_at is null and agent_id is null and status <> 'compensating'
+"""
+
+_HAS_OPEN_PART = """
+select 1 from outlast_task
+where parent_id = :id and ended_at is null and finished_at is null and (kind = 'step' or :ending <> 'completed')
+limit 1
+"""
+
+_HAS_STRAY = "select 1 from outlast_stray where task_id = :id limit 1"
+
+_CLOSE = """
+update outlast_task
+set status = :status, undo = coalesce(:undo, undo), agent_id = null, due_at = null, notice = 0, suspect = 0,
+    finished_at = :wall, ended_at = :now, halt_reason = null, halted_at = null, paused_at = null
+where id = :id and finished_at is null
+"""
+
+
+def settle(transaction: Transaction, task_id: int) -> bool:
+    """Move a task whose ending is decided to its last status or its undo, if nothing of it is under way any more."""
+    row = transaction.one(_UNSETTLED, {"id": task_id})
+    if row is None:
+        return False
+    kind, ending_text, undo, parent_id, _ = row
+    ending = Ending(ending_text)
+    if transaction.one(_HAS_OPEN_PART, {"id": task_id, "ending": ending}) is not None:
+        return False
+    if transaction.one(_HAS_STRAY, {"id": task_id}) is not None:
+        return False
+    if ending is not Ending.COMPLETED and kind == "run":
+        undoing.gather_outcomes(transaction, task_id)
+        if undo != "skipped" and undoing.begin(transaction, task_id):
+            return True
+    close(transaction, task_id, Status(ending), parent_id=parent_id)
+    return True
+
+
+def close(
+    transaction: Transaction, task_id: int, status: Status, *, parent_id: int | None, undo: str | None = None
+) -> None:
+    """Make a task final and tell its parent."""
+    assert status in FINAL
+    transaction.execute(
+        _CLOSE,
+        {"id": task_id, "status": status, "undo": undo, "wall": transaction.wall, "now": transaction.now},
+    )
+    transaction.ring = True
+    if parent_id is not None:
+        tell_parent(transaction, parent_id, failed=status is not Status.COMPLETED)
+
+
+_WAKE_GATHER = """
+update outlast_task
+set wait_count = case when wait_fails_fast and :failed then 0 else wait_count - 1 end,
+    status = case when (wait_fails_fast and :failed) or wait_count <= 1 then 'pending' else 'waiting' end,
+    due_at = case when (wait_fails_fast and :failed) or wait_count <= 1 then :now else due_at end
+where id = :id and status = 'waiting' and ending is null and wait_count is not null
+"""
+
+_NOTIFY = """
+update outlast_task set notice = notice + 1 where id = :id and agent_id is not null
+"""
+
+_DECIDED = """
+select ending from outlast_task where id = :id and ending is not null and finished_at is null
+"""
+
+
+def tell_parent(transaction: Transaction, parent_id: int, *, failed: bool) -> None:
+    """A part became final: count it for a parked parent, leave a notice for a leased one, settle an ended one."""
+    transaction.ring = True
+    if transaction.execute(
+        _WAKE_GATHER, {"id": parent_id, "failed": failed, "now": transaction.now}
+    ).rowcount:
+        return
+    if transaction.execute(_NOTIFY, {"id": parent_id}).rowcount:
+        return
+    row = transaction.one(_DECIDED, {"id": parent_id})
+    if row is None:
+        return
+    if row[0] == Ending.COMPLETED and failed:
+        _fail_completion(transaction, parent_id)
+    settle(transaction, parent_id)
+
+
+_FAILED_STEP = """
+select o.error from outlast_task t join outlast_outcome o on o.task_id = t.id
+where t.parent_id = :id and t.kind = 'step' and t.status = 'failed' order by t.ended_at limit 1
+"""
+
+_TURN_TO_FAILURE = """
+update outlast_task set ending = 'failed' where id = :id and ending = 'completed' and finished_at is null
+"""
+
+
+def _fail_completion(transaction: Transaction, task_id: int) -> None:
+    """A submitted step failed after its workflow had returned: so does the run."""
+    row = transaction.one(_FAILED_STEP, {"id": task_id})
+    if row is None:
+        return
+    transaction.execute(_TURN_TO_FAILURE, {"id": task_id})
+    transaction.execute(_INSERT_OUTCOME, {"id": task_id, "output": None, "error": row[0]})
+    cancel_open_parts(transaction, task_id)
+
+
+_HALT = """
+update outlast_task
+set status = 'halted', halt_reason = :reason, halted_at = :now, agent_id = null, due_at = null, notice = 0, suspect = 0
+where id = :id and claim = :claim and status in ('running', 'compensating') and agent_id is not null
+returning parent_id, kind, cancel_requested_at, ending
+"""
+
+_KEEP_ERROR = """
+insert into outlast_outcome (task_id, error) values (:id, :error)
+on conflict (task_id) do update set error = coalesce(excluded.error, error)
+"""
+
+
+def halt(transaction: Transaction, operation: Halt) -> None:
+    """Stop a claimed task until a person decides; the deadline stands still. A halted submitted step halts its run."""
+    fence = operation.fence
+    _add_strays(transaction, fence.task_id, operation.strays)
+    row = transaction.one(
+        _HALT,
+        {"id": fence.task_id, "claim": fence.claim, "reason": operation.reason, "now": transaction.now},
+    )
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    after_halt(transaction, fence.task_id, operation.reason, error=operation.error)
+
+
+_HALTED = "select parent_id, kind, cancel_requested_at, ending from outlast_task where id = :id"
+
+_HALT_PARENT = """
+update outlast_task
+set status = 'halted', halt_reason = :reason, halted_at = :now, due_at = null
+where id = :id and status in ('pending', 'waiting') and ending is null
+"""
+
+_STEP_NAME = "select name from outlast_task where id = :id"
+
+
+def after_halt(transaction: Transaction, task_id: int, reason: str, *, error: bytes | None = None) -> None:
+    """What follows when a task was halted: keep its error, halt the run of a step, heed a cancel that waits."""
+    if error is not None:
+        transaction.execute(_KEEP_ERROR, {"id": task_id, "error": error})
+    transaction.ring = True
+    row = transaction.one(_HALTED, {"id": task_id})
+    assert row is not None
+    parent_id, kind, cancel_requested_at, ending = row
+    if cancel_requested_at is not None and ending is None:
+        decide(transaction, task_id, Ending.CANCELLED)
+    elif kind == "step" and parent_id is not None:
+        name = transaction.one(_STEP_NAME, {"id": task_id})
+        text = f"its step {name[0] if name else '?'} is halted: {reason}"
+        halted = transaction.execute(
+            _HALT_PARENT, {"id": parent_id, "reason": text, "now": transaction.now}
+        ).rowcount
+        if not halted:
+            transaction.execute(_NOTIFY, {"id": parent_id})
+
+
+_DROP_STRAY = "delete from outlast_stray where task_id = :task_id and agent_id = :agent_id and path = :path"
+
+_CLAIM_OF = "select claim from outlast_task where id = :id and finished_at is null"
+
+
+def stray_ended(transaction: Transaction, operation: StrayEnded) -> None:
+    """A try that outlived its run's ending has ended: keep its outcome for the undo, and settle."""
+    transaction.execute(
+        _DROP_STRAY,
+        {"task_id": operation.task_id, "agent_id": operation.agent_id, "path": operation.path},
+    )
+    if operation.entry is not None:
+        claim = transaction.one(_CLAIM_OF, {"id": operation.task_id})
+        if claim is not None:
+            _write_late(transaction, operation.task_id, claim[0], operation.entry)
+    settle(transaction, operation.task_id)
+
+
+def _write_late(transaction: Transaction, task_id: int, claim: int, entry: Entry) -> None:
+    journal.write_late(transaction, Fence(task_id, claim), entry)
+
+
+_UNDOING = """
+select parent_id, ending from outlast_task
+where id = :id and claim = :claim and status = 'compensating' and agent_id is not null
+"""
+
+
+def end_undo(transaction: Transaction, operation: EndUndo) -> Status:
+    """All is undone: the run gets its last status, by the ending that was decided."""
+    fence = operation.fence
+    row = transaction.one(_UNDOING, {"id": fence.task_id, "claim": fence.claim})
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    parent_id, ending = row
+    status = Status.CANCELLED if ending == Ending.CANCELLED else Status.COMPENSATED
+    close(transaction, fence.task_id, status, parent_id=parent_id, undo="completed")
+    return status

@@ -1,0 +1,163 @@
+"""The journal: what a run has done, append only; what is in it never happens again.
+
+Owns the fenced insert of entries and the reading of a whole journal. Refuses to change or delete an entry. The insert is one
+statement that names the claim: a zombie whose task was taken over writes nothing and gets `LeaseLost`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import LeaseLost
+from ..operations import Append, Emit, Entry, Fence, Publish
+from .transaction import Transaction
+
+_INSERT = """
+insert into outlast_journal (task_id, seq, path, event, kind, name, claim, try_number, flags, started_at, at, due_at, input, data)
+select :task_id, :seq, :path, :event, :kind, :name, :claim, :try_number, :flags, :started_at, :at, :due_at, :input, :data
+where exists (
+  select 1 from outlast_task
+  where id = :task_id and claim = :claim and status in ('running', 'compensating') and agent_id is not null)
+"""
+
+_CLEAR_SUSPICION = """
+update outlast_task set suspect = 0 where id = :task_id and claim = :claim and suspect = 1
+"""
+
+_TAKE_SIGNAL = """
+update outlast_signal set taken_path = :path where id = :id and task_id = :task_id and taken_path is null
+"""
+
+
+def append(transaction: Transaction, operation: Append) -> None:
+    """Write entries of a claimed run. If the process dies before the commit, what they tell runs once more."""
+    for entry in operation.entries:
+        write_entry(transaction, operation.fence, entry)
+    if operation.signal_id is not None:
+        transaction.execute(
+            _TAKE_SIGNAL,
+            {
+                "path": operation.entries[0].path,
+                "id": operation.signal_id,
+                "task_id": operation.fence.task_id,
+            },
+        )
+    if operation.clears_suspicion:
+        transaction.execute(
+            _CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim}
+        )
+
+
+def write_entry(transaction: Transaction, fence: Fence, entry: Entry) -> None:
+    """Write one entry if the claim still holds; `LeaseLost` if it does not."""
+    cursor = transaction.execute(_INSERT, _row(fence, entry))
+    if cursor.rowcount == 0:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+
+
+_INSERT_LATE = """
+insert into outlast_journal (task_id, seq, path, event, kind, name, claim, try_number, flags, started_at, at, due_at, input, data)
+values (:task_id, (select coalesce(max(seq), 0) + 1 from outlast_journal where task_id = :task_id),
+        :path, :event, :kind, :name, :claim, :try_number, :flags, :started_at, :at, :due_at, :input, :data)
+"""
+
+_HAS_OUTCOME = """
+select 1 from outlast_journal
+where task_id = :task_id and path = :path and event in ('completed', 'failed') limit 1
+"""
+
+
+def write_late(transaction: Transaction, fence: Fence, entry: Entry) -> None:
+    """Write what arrives after the run's ending was decided, for the undo's sake; a settled outcome stands."""
+    if transaction.one(_HAS_OUTCOME, {"task_id": fence.task_id, "path": entry.path}) is None:
+        transaction.execute(_INSERT_LATE, _row(fence, entry))
+
+
+_SET_PUBLISHED = """
+insert into outlast_published (task_id, key, value, at)
+select :task_id, :key, :value, :at
+where exists (select 1 from outlast_task where id = :task_id and claim = :claim and agent_id is not null)
+on conflict (task_id, key) do update set value = excluded.value, at = excluded.at
+"""
+
+
+def publish(transaction: Transaction, operation: Publish) -> None:
+    """Set a published value under the fence; the last one wins."""
+    fence = operation.fence
+    if operation.entry is not None:
+        write_entry(transaction, fence, operation.entry)
+    cursor = transaction.execute(
+        _SET_PUBLISHED,
+        {
+            "task_id": fence.task_id,
+            "claim": fence.claim,
+            "key": operation.key,
+            "value": operation.value,
+            "at": transaction.wall,
+        },
+    )
+    if cursor.rowcount == 0:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+
+
+_EMIT = """
+insert into outlast_stream (task_id, stream, number, value, at, step, try_number)
+select :run_id, :stream,
+       (select coalesce(max(number), 0) + 1 from outlast_stream where task_id = :run_id and stream = :stream),
+       :value, :at, :step, :try_number
+where exists (select 1 from outlast_task where id = :task_id and claim = :claim and agent_id is not null)
+"""
+
+
+def emit(transaction: Transaction, operation: Emit) -> None:
+    """Append messages to a stream under the fence, numbered from 1."""
+    fence = operation.fence
+    if operation.entry is not None:
+        write_entry(transaction, fence, operation.entry)
+    for value in operation.values:
+        cursor = transaction.execute(
+            _EMIT,
+            {
+                "run_id": operation.run_id or fence.task_id,
+                "task_id": fence.task_id,
+                "claim": fence.claim,
+                "stream": operation.stream,
+                "value": value,
+                "at": transaction.wall,
+                "step": operation.step,
+                "try_number": operation.try_number,
+            },
+        )
+        if cursor.rowcount == 0:
+            raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    transaction.ring = True
+
+
+_LOAD = """
+select seq, path, event, kind, name, at, try_number, flags, started_at, due_at, input, data
+from outlast_journal where task_id = :task_id order by seq
+"""
+
+
+def load(connection: Any, task_id: int) -> list[Entry]:
+    """The whole journal of a run, in order of delivery."""
+    return [Entry(*row) for row in connection.execute(_LOAD, {"task_id": task_id})]
+
+
+def _row(fence: Fence, entry: Entry) -> dict[str, Any]:
+    return {
+        "task_id": fence.task_id,
+        "claim": fence.claim,
+        "seq": entry.seq,
+        "path": entry.path,
+        "event": entry.event,
+        "kind": entry.kind,
+        "name": entry.name,
+        "at": entry.at,
+        "try_number": entry.try_number,
+        "flags": entry.flags,
+        "started_at": entry.started_at,
+        "due_at": entry.due_at,
+        "input": entry.input,
+        "data": entry.data,
+    }

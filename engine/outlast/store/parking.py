@@ -1,0 +1,122 @@
+"""Parking: a waiting run leaves its agent, unless what it waits for is there already.
+
+Owns the one statement pair in which a run looks at everything that could wake it and lies down. Refuses to park a run with unread
+news. Look and lie-down share one immediate transaction: a signal that arrives between our last look and this update would otherwise
+find nobody waiting, and we would wait for a wakeup that has been.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import LeaseLost
+from ..operations import Acknowledge, GiveBack, Park
+from ..states import Ending
+from .ending import decide
+from .transaction import Transaction
+
+_HELD = """
+select notice, cancel_requested_at, paused_at from outlast_task
+where id = :id and claim = :claim and status = 'running' and agent_id is not null and ending is null
+"""
+
+_UNREAD_SIGNAL = """
+select 1 from outlast_signal
+where task_id = :id and taken_path is null and id > :seen and name in (select value from json_each(:names)) limit 1
+"""
+
+_ENDED_PARTS = """
+select count(*), coalesce(sum(status <> 'completed'), 0) from outlast_task
+where id in (select value from json_each(:parts)) and (finished_at is not null or status = 'halted')
+"""
+
+_LIE_DOWN = """
+update outlast_task
+set status = 'waiting', agent_id = null, notice = 0, due_at = :due_at, awaits = :awaits,
+    wait_count = :wait_count, wait_fails_fast = :fails_fast, suspect = case when alone then 0 else suspect end
+where id = :id and claim = :claim and status = 'running' and agent_id is not null
+"""
+
+
+def park(transaction: Transaction, operation: Park) -> bool:
+    """Take a run off its agent; false where it must look again first."""
+    fence = operation.fence
+    row = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    notice, cancel_requested_at, _ = row
+    if cancel_requested_at is not None or notice > operation.notice:
+        return False
+    if operation.due_at is not None and operation.due_at <= transaction.now:
+        return False
+    names = json.dumps(operation.signals)
+    if operation.signals and transaction.one(
+        _UNREAD_SIGNAL, {"id": fence.task_id, "seen": operation.seen_signal_id, "names": names}
+    ):
+        return False
+    wait_count: int | None = None
+    if operation.parts:
+        counted = transaction.one(_ENDED_PARTS, {"parts": json.dumps(operation.parts)})
+        assert counted is not None
+        ended, failed = counted
+        wait_count = len(operation.parts) - ended if operation.wait_for_all else (0 if ended else 1)
+        if wait_count <= 0 or (failed and operation.fails_fast):
+            return False
+    transaction.execute(
+        _LIE_DOWN,
+        {
+            "id": fence.task_id,
+            "claim": fence.claim,
+            "due_at": operation.due_at,
+            "awaits": names if operation.signals else None,
+            "wait_count": wait_count,
+            "fails_fast": int(operation.fails_fast),
+        },
+    )
+    return True
+
+
+_GIVE_BACK = """
+update outlast_task
+set status = case status when 'compensating' then 'compensating' else 'pending' end,
+    agent_id = null, notice = 0, due_at = coalesce(:due_at, :now), claim = claim
+where id = :id and claim = :claim and status in ('running', 'compensating') and agent_id is not null
+returning cancel_requested_at, status
+"""
+
+_REFUSE = """
+update outlast_input
+set refused = (select json_group_array(value) from (
+  select value from json_each(coalesce(refused, '[]')) union select :refused))
+where task_id = :id
+"""
+
+
+def give_back(transaction: Transaction, operation: GiveBack) -> None:
+    """Return a task unharmed, claimable at once or from `due_at`; a cancel that came meanwhile is carried out."""
+    fence = operation.fence
+    row = transaction.one(
+        _GIVE_BACK,
+        {"id": fence.task_id, "claim": fence.claim, "due_at": operation.due_at, "now": transaction.now},
+    )
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if operation.refused is not None:
+        transaction.execute(_REFUSE, {"id": fence.task_id, "refused": operation.refused})
+    cancel_requested_at, status = row
+    if cancel_requested_at is not None and status == "pending":
+        decide(transaction, fence.task_id, Ending.CANCELLED)
+    transaction.ring = True
+
+
+_ACKNOWLEDGE = """
+update outlast_task set notice = max(0, notice - :notice) where id = :id and claim = :claim
+"""
+
+
+def acknowledge(transaction: Transaction, operation: Acknowledge) -> None:
+    """Lower the count of unread notices by those that the holder has read; later ones stay."""
+    transaction.execute(
+        _ACKNOWLEDGE,
+        {"id": operation.fence.task_id, "claim": operation.fence.claim, "notice": operation.notice},
+    )

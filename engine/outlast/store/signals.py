@@ -1,0 +1,68 @@
+"""Signals: named messages to a run, kept until the run takes them.
+
+Owns the insert and the wakeup of whoever waits. Refuses a final run, and a key that has been here before. A signal to a parked run
+wakes it only if it waits for that name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import RunFinished, RunNotFound
+from ..operations import Signal
+from .transaction import Transaction
+
+_TARGET = "select id, status, finished_at from outlast_task where uid = :uid and kind = 'run'"
+
+_INSERT = """
+insert into outlast_signal (task_id, name, key, payload, created_at)
+values (:task_id, :name, :key, :payload, :at)
+on conflict (task_id, name, key) where key is not null do nothing
+"""
+
+_WAKE = """
+update outlast_task
+set status = 'pending', due_at = :now
+where id = :id and status = 'waiting' and ending is null
+  and exists (select 1 from json_each(coalesce(awaits, '[]')) where value = :name)
+"""
+
+_NOTIFY = "update outlast_task set notice = notice + 1 where id = :id and agent_id is not null"
+
+
+def signal(transaction: Transaction, operation: Signal) -> bool:
+    """Keep a signal; false where a signal of this name and key is there or was taken already."""
+    row = transaction.one(_TARGET, {"uid": operation.uid})
+    if row is None:
+        raise RunNotFound(operation.uid)
+    task_id, status, finished_at = row
+    if finished_at is not None:
+        raise RunFinished(operation.uid, status)
+    cursor = transaction.execute(
+        _INSERT,
+        {
+            "task_id": task_id,
+            "name": operation.name,
+            "key": operation.key,
+            "payload": operation.payload,
+            "at": transaction.wall,
+        },
+    )
+    if cursor.rowcount == 0:
+        return False
+    woken = transaction.execute(_WAKE, {"id": task_id, "now": transaction.now, "name": operation.name})
+    if not woken.rowcount:
+        transaction.execute(_NOTIFY, {"id": task_id})
+    transaction.ring = True
+    return True
+
+
+_UNREAD = """
+select id, payload, created_at from outlast_signal
+where task_id = :id and name = :name and taken_path is null and id > :after order by id
+"""
+
+
+def unread(connection: Any, task_id: int, name: str, *, after: int = 0) -> list[tuple[int, bytes, int]]:
+    """(id, payload, created_at) of the signals of a name that nobody has taken, oldest first."""
+    return [tuple(row) for row in connection.execute(_UNREAD, {"id": task_id, "name": name, "after": after})]

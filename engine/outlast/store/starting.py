@@ -1,0 +1,129 @@
+"""Writing new tasks: a run from outside, a child, a submitted step.
+
+Owns the rows of a start and what its keys mean: an idempotency key leads to the run that has it, a unique key to the one unfinished
+run. Refuses a start whose parent's claim is lost. All of it is one transaction: either the task is there with its input, or nothing is.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ..errors import LeaseLost
+from ..operations import Entry, Start, Started, StartPart
+from .journal import write_entry
+from .transaction import Transaction
+from .uniqueness import admit
+
+_BY_KEY = """
+select t.id, t.uid
+from outlast_key k join outlast_task t on t.id = k.task_id
+where k.workflow = :workflow and k.key = :key
+"""
+
+_INSERT = """
+insert into outlast_task (uid, kind, name, version, queue, partition, priority, status, needs, due_at,
+                          parent_id, parent_path, root_id, unique_key, deadline_at, created_at)
+values (:uid, :kind, :name, :version, :queue, :partition, :priority, 'pending', :needs, :due_at,
+        :parent_id, :parent_path, :root_id, :unique_key, :deadline_at, :created_at)
+"""
+
+_INSERT_INPUT = """
+insert into outlast_input (task_id, data, key, tags, at_wall, tick, retry_of, chain, idempotency_key, options, timeout, max_crashes)
+values (:task_id, :data, :key, :tags, :at_wall, :tick, :retry_of, :chain, :idempotency_key, :options, :timeout, :max_crashes)
+"""
+
+_INSERT_KEY = """
+insert into outlast_key (workflow, key, task_id) values (:workflow, :key, :task_id)
+on conflict (workflow, key) do update set task_id = excluded.task_id
+"""
+
+
+def start(transaction: Transaction, operation: Start) -> Started:
+    """Write a task, or find the one that its key leads to. When this has committed, the run is never forgotten."""
+    if operation.key is not None:
+        found = transaction.one(_BY_KEY, {"workflow": operation.name, "key": operation.key})
+        if found is not None and operation.retry_of is None:
+            return Started(found[0], found[1], False)
+    if operation.unique_key is not None:
+        admitted = admit(transaction, operation)
+        if admitted is not None:
+            return admitted
+    return insert(transaction, operation)
+
+
+def insert(transaction: Transaction, operation: Start) -> Started:
+    """Write the rows of a start, its keys settled."""
+    due_at = transaction.now + (operation.delay or 0)
+    if operation.at_wall is not None:
+        due_at = transaction.now + max(0, operation.at_wall - transaction.wall)
+    cursor = transaction.execute(
+        _INSERT,
+        {
+            "uid": operation.uid,
+            "kind": operation.kind,
+            "name": operation.name,
+            "version": operation.version,
+            "queue": operation.queue,
+            "partition": operation.partition,
+            "priority": operation.priority,
+            "needs": operation.needs,
+            "due_at": due_at,
+            "parent_id": operation.parent_id,
+            "parent_path": operation.parent_path,
+            "root_id": operation.root_id,
+            "unique_key": operation.unique_key,
+            "deadline_at": operation.deadline_at,
+            "created_at": transaction.wall,
+        },
+    )
+    task_id: int = cursor.lastrowid
+    transaction.execute(
+        _INSERT_INPUT,
+        {
+            "task_id": task_id,
+            "data": operation.input,
+            "key": operation.key,
+            "tags": operation.tags,
+            "at_wall": operation.at_wall,
+            "tick": operation.tick,
+            "retry_of": operation.retry_of,
+            "chain": operation.chain or operation.uid,
+            "idempotency_key": operation.idempotency_key,
+            "options": operation.options,
+            "timeout": operation.timeout,
+            "max_crashes": operation.max_crashes,
+        },
+    )
+    if operation.key is not None:
+        transaction.execute(
+            _INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id}
+        )
+    transaction.ring = True
+    return Started(task_id, operation.uid, True)
+
+
+_CLAIM_HELD = """
+select coalesce(root_id, id), deadline_at from outlast_task
+where id = :task_id and claim = :claim and status = 'running'
+"""
+
+
+def start_part(transaction: Transaction, operation: StartPart) -> Started:
+    """Start a child or a submitted step together with the parent's journal entry, under the parent's fence."""
+    fence = operation.fence
+    held = transaction.one(_CLAIM_HELD, {"task_id": fence.task_id, "claim": fence.claim})
+    if held is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    root_id, deadline_at = held
+    part = operation.start
+    started = start(transaction, _within(part, root_id=root_id, deadline_at=deadline_at))
+    write_entry(transaction, fence, _naming(operation, started))
+    return started
+
+
+def _within(part: Start, *, root_id: int, deadline_at: int | None) -> Start:
+    return replace(part, root_id=root_id, deadline_at=deadline_at if part.kind == "run" else None)
+
+
+def _naming(operation: StartPart, started: Started) -> Entry:
+    return replace(operation.entry, data=f"{started.task_id} {started.uid}".encode())

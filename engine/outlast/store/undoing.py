@@ -1,0 +1,142 @@
+"""The undo in the store: its start, its record, its end.
+
+Owns the move to `compensating` and the entries of compensations. Refuses to interpret code: the plan comes from the journal alone, and
+the row names the code that the next compensation needs, so that an agent without the workflow can still undo it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import LeaseLost
+from ..model import compensation_code
+from ..operations import Entry, Fence, PassUndo, RecordUndo
+from ..plan import Undo, undo_plan
+from ..states import Status
+from . import journal
+from .transaction import Transaction
+
+_PARTS_OUTSIDE_JOURNAL = """
+select t.parent_path, t.kind, t.name, t.status, t.tries, t.started_at, t.finished_at, o.output, o.error, t.claim
+from outlast_task t left join outlast_outcome o on o.task_id = t.id
+where t.parent_id = :id and t.finished_at is not null
+  and not exists (
+    select 1 from outlast_journal j
+    where j.task_id = :id and j.path = t.parent_path and j.event in ('completed', 'failed', 'cancelled'))
+order by t.ended_at
+"""
+
+_HAS_PARTS = "select 1 from outlast_task where parent_id = :id limit 1"
+
+_CLAIM = "select claim from outlast_task where id = :id"
+
+
+def gather_outcomes(transaction: Transaction, task_id: int) -> None:
+    """Copy outcomes of parts that nobody took into the journal, for the undo's sake and so that pruning a part breaks nothing."""
+    if transaction.one(_HAS_PARTS, {"id": task_id}) is None:
+        return
+    claim = transaction.one(_CLAIM, {"id": task_id})
+    assert claim is not None
+    for path, kind, name, status, tries, started_at, finished_at, output, error, claims in transaction.execute(
+        _PARTS_OUTSIDE_JOURNAL, {"id": task_id}
+    ).fetchall():
+        journal.write_late(
+            transaction,
+            Fence(task_id, claim[0]),
+            Entry(
+                seq=0,
+                path=path,
+                event=_event_of(status),
+                kind="child" if kind == "run" else "task",
+                name=name,
+                at=finished_at,
+                try_number=max(tries, 1) if claims else 0,
+                started_at=started_at,
+                data=output if status == Status.COMPLETED else error,
+            ),
+        )
+
+
+def _event_of(status: str) -> str:
+    match Status(status):
+        case Status.COMPLETED:
+            return "completed"
+        case Status.CANCELLED:
+            return "cancelled"
+        case _:
+            return "failed"
+
+
+_HAS_COMPENSABLE = """
+select 1 from outlast_journal where task_id = :id and flags & 1 and event = 'started' limit 1
+"""
+
+_BEGIN = """
+update outlast_task
+set status = 'compensating', undo = 'pending', needs = :needs, due_at = :now, agent_id = null, notice = 0,
+    suspect = 0, halt_reason = null, halted_at = null, deadline_at = null, claim = claim + 1
+where id = :id and status in ('pending', 'running', 'waiting', 'halted')
+"""
+
+
+def begin(transaction: Transaction, task_id: int) -> bool:
+    """Move a run whose ending is decided to `compensating`; false where there is nothing to undo."""
+    plan = read_plan(transaction.connection, task_id)
+    if not plan:
+        return False
+    transaction.execute(
+        _BEGIN, {"id": task_id, "needs": compensation_code(plan[0].name), "now": transaction.now}
+    )
+    transaction.ring = True
+    return True
+
+
+def read_plan(connection: Any, task_id: int) -> list[Undo]:
+    """What is left to undo of a run."""
+    if connection.execute(_HAS_COMPENSABLE, {"id": task_id}).fetchone() is None:
+        return []
+    return undo_plan(journal.load(connection, task_id))
+
+
+def record(transaction: Transaction, operation: RecordUndo) -> None:
+    """Journal a compensation's failed try or its success; the success is committed once."""
+    entry = operation.entry
+    fence = operation.fence
+    held = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
+    if held is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    journal.write_late(transaction, fence, entry)
+    transaction.execute(_CLEAR_SUSPICION, {"id": fence.task_id})
+
+
+_CLEAR_SUSPICION = "update outlast_task set suspect = 0 where id = :id and suspect = 1"
+
+_HELD = """
+select parent_id, ending from outlast_task
+where id = :id and claim = :claim and status = 'compensating' and agent_id is not null
+"""
+
+_PASS = """
+update outlast_task
+set agent_id = null, notice = 0, due_at = :due_at, needs = :needs
+where id = :id and claim = :claim and status = 'compensating' and agent_id is not null
+"""
+
+
+def pass_on(transaction: Transaction, operation: PassUndo) -> None:
+    """Release a compensating run; its next compensation is due after the delay."""
+    fence = operation.fence
+    plan = read_plan(transaction.connection, fence.task_id)
+    cursor = transaction.execute(
+        _PASS,
+        {
+            "id": fence.task_id,
+            "claim": fence.claim,
+            "due_at": transaction.now + operation.delay,
+            "needs": compensation_code(plan[0].name) if plan else "compensation:",
+        },
+    )
+    if cursor.rowcount == 0:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    transaction.ring = True
+
