@@ -1,0 +1,280 @@
+"""Errors as values, so that `except ThatError` matches on replay as it did on the first run.
+
+Owns how an exception is stored (its class's name, arguments, attributes, notes, cause, context, members of
+a group, traceback text) and built again without its `__init__`. Refuses to fail: `encode_error` returns
+bytes whatever the error is; what cannot be stored is dropped or becomes its `repr`, what is gigantic is
+cut. Refuses to import: an error whose class is not loaded here is a `RemoteError`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
+from typing import Any
+
+from .codec_build import untag
+from .codec_types import TAG, NotDecodable, Tagger, dump, find_class, load, name_of_class, short
+from .errors import RemoteError
+
+TRACEBACK = "__outlast_traceback__"
+"""The attribute of a rebuilt error that holds the text of its original traceback."""
+
+_LONGEST_TEXT = 16_384
+_LONGEST_REPR = 2_048
+_BUDGET = 262_144
+_LONGEST_CHAIN = 20
+_MOST_FRAMES = 60
+_NOT_ATTRIBUTES = frozenset(
+    {"__dict__", "__weakref__", "args", "__traceback__", "__context__", "__cause__", "__suppress_context__"}
+    | {"__notes__", "exceptions", "obj", "characters_written", TRACEBACK}
+)
+
+
+def encode_error(error: BaseException) -> bytes:
+    """Encode an error. Never raises: what cannot be stored of it is dropped or cut."""
+    try:
+        return dump(tag_error(error))
+    except BaseException:  # noqa: BLE001 - an error that cannot be described must still be recorded
+        kind = type(error)
+        return dump(
+            {
+                TAG: "error",
+                "type": clean(kind.__qualname__),
+                "m": "",
+                "c": clean(name_of_class(kind)),
+                "tb": "",
+            }
+        )
+
+
+def decode_error(data: bytes) -> BaseException:
+    """Build the error again, of its own class where that is loaded, else a `RemoteError`."""
+    try:
+        node = load(data)
+        is_error = node[TAG] == "error"
+    except Exception as problem:
+        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
+    if not is_error:
+        raise NotDecodable(f"Stored data is no error: {short(data)}.")
+    return build_error(node)
+
+
+def summary(data: bytes) -> dict[str, str]:
+    """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded."""
+    node = load(data)
+    return {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
+
+
+def clean(text: str, limit: int = _LONGEST_TEXT) -> str:
+    """Text that can be stored: lone surrogates escaped, the middle cut out of what is too long."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}… ({len(text) - limit:,} characters cut) …{text[-(limit // 2) :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def tag_error(error: BaseException) -> dict[str, Any]:
+    """The error as JSON with tags."""
+    return _Describer().describe(error, _LONGEST_CHAIN)
+
+
+class _Describer:
+    """Describes one error and those it holds, within one budget of bytes."""
+
+    def __init__(self) -> None:
+        self._left = _BUDGET
+        self._seen: set[int] = set()
+
+    def describe(self, error: BaseException, room: int) -> dict[str, Any]:
+        self._seen.add(id(error))
+        kind = type(error)
+        node: dict[str, Any] = {TAG: "error", "c": clean(name_of_class(kind)), "type": type_name(kind)}
+        node["m"] = self._spend(_message(error))
+        node["tb"] = self._spend(_traceback(error))
+        members = _members(error)
+        node["a"] = [self._argument(argument) for argument in (error.args[:1] if members else error.args)]
+        if members:
+            node["members"] = [self._inner(member, room) for member in members]
+        attributes = dict(self._attributes(error))
+        if attributes:
+            node["d"] = attributes
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, (list, tuple)) and notes:
+            node["n"] = [
+                self._spend(clean(note if type(note) is str else short(note))) for note in notes[:100]
+            ]
+        self._describe_origin(error, node, room)
+        return node
+
+    def _describe_origin(self, error: BaseException, node: dict[str, Any], room: int) -> None:
+        if error.__cause__ is not None and self._may_describe(error.__cause__, room):
+            node["cause"] = self._inner(error.__cause__, room)
+        context = error.__context__
+        if context is not None and not error.__suppress_context__ and self._may_describe(context, room):
+            node["context"] = self._inner(context, room)
+        if error.__suppress_context__:
+            node["suppress"] = True
+
+    def _may_describe(self, error: BaseException, room: int) -> bool:
+        return room > 0 and self._left > 0 and id(error) not in self._seen
+
+    def _inner(self, error: BaseException, room: int) -> dict[str, Any]:
+        if room > 0 and id(error) not in self._seen:
+            return self.describe(error, room - 1)
+        kind = type(error)
+        return {
+            TAG: "error",
+            "c": clean(name_of_class(kind)),
+            "type": type_name(kind),
+            "m": _message(error),
+            "tb": "",
+            "a": [],
+        }
+
+    def _spend(self, text: str) -> str:
+        text = text if len(text) <= self._left else clean(text, max(self._left, 200))
+        self._left -= len(text)
+        return text
+
+    def _argument(self, value: object) -> object:
+        if type(value) is str:
+            return self._spend(clean(value))
+        stored, size = self._try(value)
+        if size:
+            self._left -= size
+            return stored
+        return self._spend(clean(short(value, _LONGEST_REPR)))
+
+    def _attributes(self, error: BaseException) -> Iterator[tuple[str, object]]:
+        for name, value in _attribute_values(error):
+            if type(value) is str:
+                yield clean(name), self._spend(clean(value))
+                continue
+            stored, size = self._try(value)
+            if size:
+                self._left -= size
+                yield clean(name), stored
+
+    def _try(self, value: object) -> tuple[object, int]:
+        """The value as JSON with tags, and its size: 0 if it cannot be stored, or is too big."""
+        if isinstance(value, BaseException):
+            if not self._may_describe(value, 1):
+                return None, 0
+            return self._inner(value, 1), 1
+        try:
+            stored = Tagger("argument").tag(value)
+            size = len(dump(stored))
+        except Exception:  # noqa: BLE001 - a stranger's object
+            return None, 0
+        return (stored, size) if size <= min(_LONGEST_TEXT, self._left) else (None, 0)
+
+
+def type_name(kind: type) -> str:
+    """The name of an error's type as a traceback shows it."""
+    return clean(
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return clean(str(error))
+    except BaseException:  # noqa: BLE001 - a __str__ that raises
+        return ""
+
+
+def _traceback(error: BaseException) -> str:
+    original = error.__dict__.get(TRACEBACK)
+    if isinstance(original, str):
+        return clean(original)
+    try:
+        return clean("".join(traceback.format_exception(error, limit=-_MOST_FRAMES)))
+    except BaseException:  # noqa: BLE001 - it calls __str__ and __repr__ of strangers
+        return ""
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+
+
+def _attribute_values(error: BaseException) -> Iterator[tuple[str, object]]:
+    """What makes up the error: its dictionary, its slots, and what builtin errors keep in C (`errno`)."""
+    for name, descriptor in _slots(type(error)).items():
+        try:
+            value = descriptor.__get__(error, type(error))
+        except Exception:  # noqa: BLE001 - unset, or not for reading
+            continue
+        if value is not None:
+            yield name, value
+    for name, value in error.__dict__.items():
+        if type(name) is str and name not in _NOT_ATTRIBUTES:
+            yield name, value
+
+
+def _slots(cls: type) -> dict[str, Any]:
+    return {
+        name: descriptor
+        for base in reversed(cls.__mro__)
+        for name, descriptor in vars(base).items()
+        if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType))
+        and name not in _NOT_ATTRIBUTES
+    }
+
+
+def build_error(node: dict[str, Any]) -> BaseException:
+    """Build the error of a stored description. Runs no code of the error's class."""
+    cls = find_class(node.get("c", ""))
+    error: BaseException | None = None
+    if cls is not None and issubclass(cls, BaseException):
+        try:
+            error = _build(cls, node)
+        except Exception:  # noqa: BLE001 - not rebuildable: the caller gets what is known of it
+            error = None
+    if error is None:
+        error = RemoteError(node.get("type", "Exception"), node.get("m", ""))
+    _restore(error, node)
+    return error
+
+
+def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
+    arguments = tuple(_value(argument) for argument in node.get("a", ()))
+    if "members" in node:
+        arguments = (*arguments, [build_error(member) for member in node["members"]])
+    # The first __new__ that is written in C: a user's own could want other arguments, or do things.
+    solid = next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
+    error: BaseException = solid.__new__(cls, *arguments)
+    if type(error) is not cls and not isinstance(error, BaseExceptionGroup):
+        raise TypeError(f"{cls} makes {type(error)}")
+    error.args = arguments
+    slots = _slots(cls)
+    for name, stored in node.get("d", {}).items():
+        value = _value(stored)
+        if name in slots:
+            try:
+                slots[name].__set__(error, value)
+            except (AttributeError, TypeError):
+                pass
+        else:
+            error.__dict__[name] = value
+    return error
+
+
+def _value(stored: Any) -> Any:
+    try:
+        return untag(stored)
+    except Exception:  # noqa: BLE001 - a class that is not loaded here must not hide the error
+        return short(stored, _LONGEST_REPR)
+
+
+def _restore(error: BaseException, node: dict[str, Any]) -> None:
+    if node.get("n"):
+        error.__dict__["__notes__"] = list(node["n"])
+    if "cause" in node:
+        error.__cause__ = build_error(node["cause"])
+    if "context" in node:
+        error.__context__ = build_error(node["context"])
+    error.__suppress_context__ = bool(node.get("suppress"))
+    if node.get("tb"):
+        error.__dict__[TRACEBACK] = node["tb"]
