@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 
 from ..errors import LeaseLost
-from ..operations import Acknowledge, GiveBack, Park
+from ..operations import Acknowledge, Again, GiveBack, Park
 from ..states import Ending
 from .ending import decide
+from .journal import write_entry
 from .transaction import Transaction
 
 _HELD = """
@@ -120,3 +121,32 @@ def acknowledge(transaction: Transaction, operation: Acknowledge) -> None:
         _ACKNOWLEDGE,
         {"id": operation.fence.task_id, "claim": operation.fence.claim, "notice": operation.notice},
     )
+
+
+_AGAIN = """
+update outlast_task
+set status = 'pending', agent_id = null, notice = 0, due_at = :due_at, tries = :tries,
+    suspect = case when alone then 0 else suspect end
+where id = :id and claim = :claim and status = 'running' and agent_id is not null and ending is null
+returning cancel_requested_at
+"""
+
+
+def again(transaction: Transaction, operation: Again) -> None:
+    """Journal a submitted step's failed try and put the step back until its next one."""
+    fence = operation.fence
+    write_entry(transaction, fence, operation.entry)
+    row = transaction.one(
+        _AGAIN,
+        {
+            "id": fence.task_id,
+            "claim": fence.claim,
+            "due_at": transaction.now + operation.delay,
+            "tries": operation.entry.try_number,
+        },
+    )
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if row[0] is not None:
+        decide(transaction, fence.task_id, Ending.CANCELLED)
+    transaction.ring = True

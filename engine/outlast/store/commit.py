@@ -1,0 +1,299 @@
+"""Group commit: what a process wants to commit in one moment goes to disk in one transaction.
+
+Owns the queue of operations, the writer thread and the answers after COMMIT. Refuses to answer before the disk has it, and refuses
+partial operations: in the common case all of a group run bare in one transaction, each fence first; if one breaks after it has
+written, everything is rolled back and each runs again in a savepoint of its own, so it fails alone. Whoever finds the writer idle
+commits by itself, since handing over to a thread costs a lone caller half its rate.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from ..errors import LeaseLost, OutlastError, StoreError, StoreFull, StoreLocked
+from ..operations import Append, Claim, End, Operation, R, RegisterAgent
+from .connection import ThreadConnections, set_busy_seconds, transaction
+from .engine_time import EngineTime
+from .library import sqlite3
+from .transaction import Transaction
+from .turn import Turn
+
+Done = Callable[[Any, BaseException | None], None]
+
+_LARGEST_GROUP = 512
+_RETRY_SECONDS = 0.25
+
+
+class Handler(Protocol):
+    def __call__(self, transaction: Transaction, operation: Any, /) -> Any: ...
+
+
+class _Pending:
+    __slots__ = ("done", "error", "operation", "result")
+
+    def __init__(self, operation: Operation[Any], done: Done) -> None:
+        self.operation = operation
+        self.done = done
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Committer:
+    """Executes operations on one file, in the order in which they were handed over."""
+
+    def __init__(
+        self,
+        connections: ThreadConnections,
+        turn: Turn,
+        handlers: Mapping[type, Handler],
+        engine_time: Callable[[], EngineTime],
+        ring: Callable[[], None],
+        *,
+        patient: Callable[[], bool],
+    ) -> None:
+        self._connections = connections
+        self._turn = turn
+        self._handlers = handlers
+        self._engine_time = engine_time
+        self._ring = ring
+        self._patient = patient
+        self._queue: SimpleQueue[_Pending | None] = SimpleQueue()
+        self._busy = threading.Lock()
+        self._starting = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self.crowded = False
+        """Set by an agent while many of its runs are active: then a group is worth the hand-over to the writer."""
+
+    def commit(self, operation: Operation[R]) -> R:
+        """Execute and wait for the disk. Raises what the operation raises, or a `StoreError`."""
+        if not self.crowded and self._queue.empty() and self._busy.acquire(blocking=False):
+            try:
+                if self._queue.empty():
+                    pending = _Pending(operation, _nobody)
+                    self._run_group([pending])
+                    if pending.error is not None:
+                        raise pending.error
+                    result: R = pending.result
+                    return result
+            except StoreError as error:
+                if not (self._patient() and _may_pass(error)):
+                    raise
+            finally:
+                self._busy.release()
+        arrived = threading.Lock()
+        arrived.acquire()
+        answer: list[Any] = [None, None]
+
+        def done(result: Any, error: BaseException | None) -> None:
+            answer[0], answer[1] = result, error
+            arrived.release()
+
+        self.submit(operation, done)
+        arrived.acquire()
+        if answer[1] is not None:
+            raise answer[1]
+        handed_over: R = answer[0]
+        return handed_over
+
+    def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
+        """Execute soon, in order; `done` is called on the writer thread after the commit."""
+        if self._writer is None or not self._writer.is_alive():
+            self._start_writer()
+        self._queue.put(_Pending(operation, done or _nobody))
+
+    def try_commit(self, operation: Operation[Any], done: Done) -> bool:
+        """Execute here and now if nobody else writes, without waiting for a lock; else do nothing and give false."""
+        if not self._queue.empty() or not self._busy.acquire(blocking=False):
+            return False
+        try:
+            if not self._queue.empty() or not self._turn.try_acquire():
+                return False
+            pending = _Pending(operation, done)
+            try:
+                if not self._run_here(pending):
+                    return False
+            finally:
+                self._turn.release()
+        finally:
+            self._busy.release()
+        pending.done(pending.result, pending.error)
+        return True
+
+    def close(self) -> None:
+        """Write what is queued and end the writer."""
+        writer = self._writer
+        if writer is not None and writer.is_alive():
+            self._queue.put(None)
+            if writer is not threading.current_thread():
+                writer.join()
+        self._writer = None
+
+    def _start_writer(self) -> None:
+        with self._starting:
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = threading.Thread(target=self._write, name="outlast-writer", daemon=True)
+                self._writer.start()
+
+    def _write(self) -> None:
+        queue = self._queue
+        while True:
+            first = queue.get()
+            if first is None:
+                break
+            ends = False
+            with self._busy:
+                group = [first]
+                while len(group) < _LARGEST_GROUP and not queue.empty():
+                    pending = queue.get()
+                    if pending is None:
+                        ends = True
+                        break
+                    group.append(pending)
+                self._run_patiently(group)
+            for pending in group:
+                pending.done(pending.result, pending.error)
+            if ends:
+                break
+
+    def _run_patiently(self, group: list[_Pending]) -> None:
+        """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
+        again = False
+        while True:
+            try:
+                self._run_group(group, again=again)
+                return
+            except StoreError as error:
+                if not (self._patient() and _may_pass(error)):
+                    for pending in group:
+                        pending.error = error
+                    return
+                # New work is not taken while the file cannot be written; what has been done is held.
+                for pending in [p for p in group if isinstance(p.operation, Claim | RegisterAgent)]:
+                    pending.error = error
+                    group.remove(pending)
+                    pending.done(None, error)
+                if not group:
+                    return
+            except BaseException as error:
+                for pending in group:
+                    pending.error = error
+                return
+            again = True
+            threading.Event().wait(_RETRY_SECONDS)
+
+    def _run_group(self, group: list[_Pending], *, again: bool = False) -> None:
+        connection = self._connections.get()
+        careful = again
+        while True:
+            try:
+                with transaction(connection, self._turn):
+                    context = self._context(connection)
+                    for pending in group:
+                        if careful:
+                            self._run_alone(context, pending, again=again)
+                        else:
+                            self._run_bare(context, pending)
+                break
+            except (StoreError, sqlite3.OperationalError):
+                raise
+            except BaseException:
+                if careful:
+                    raise
+                careful = True
+        if context.ring:
+            self._ring()
+
+    def _run_here(self, pending: _Pending) -> bool:
+        """`try_commit`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
+        connection = self._connections.get()
+        set_busy_seconds(connection, 0)
+        try:
+            try:
+                connection.execute("begin immediate")
+            except sqlite3.OperationalError:
+                return False
+        finally:
+            set_busy_seconds(connection, _BUSY_SECONDS)
+        context = self._context(connection)
+        try:
+            self._run_bare(context, pending)
+            connection.execute("commit")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            pending.result = pending.error = None
+            return False
+        if context.ring:
+            self._ring()
+        return True
+
+    def _context(self, connection: Any) -> Transaction:
+        engine_time = self._engine_time()
+        now = engine_time.now()
+        return Transaction(connection, now=now, wall=now + engine_time.skew())
+
+    def _run_bare(self, context: Transaction, pending: _Pending) -> None:
+        operation = pending.operation
+        try:
+            pending.result = self._handlers[type(operation)](context, operation)
+            pending.error = None
+        except StoreError:
+            raise
+        except OutlastError as error:
+            # Operations raise these before they have written anything: the fence and every check come first.
+            pending.error = error
+
+    def _run_alone(self, context: Transaction, pending: _Pending, *, again: bool) -> None:
+        context.execute("savepoint operation")
+        try:
+            pending.result = self._handlers[type(pending.operation)](context, pending.operation)
+            pending.error = None
+        except StoreError:
+            raise
+        except BaseException as error:
+            context.execute("rollback to operation")
+            pending.error = None if again and _is_there(context, pending.operation, error) else error
+        context.execute("release operation")
+
+
+_BUSY_SECONDS = 5.0
+
+_ENTRY_IS_THERE = """
+select 1 from outlast_journal where task_id = :id and seq = :seq and claim = :claim and path = :path
+"""
+_END_IS_THERE = "select 1 from outlast_task where id = :id and claim = :claim and ending = :ending"
+
+
+def _is_there(context: Transaction, operation: Operation[Any], error: BaseException) -> bool:
+    """Whether an operation that fails on its second writing had been committed by the first, whose answer was lost."""
+    if isinstance(operation, Append) and isinstance(error, sqlite3.IntegrityError):
+        return all(
+            context.one(
+                _ENTRY_IS_THERE,
+                {
+                    "id": operation.fence.task_id,
+                    "seq": entry.seq,
+                    "claim": operation.fence.claim,
+                    "path": entry.path,
+                },
+            )
+            for entry in operation.entries
+        )
+    if isinstance(operation, End) and isinstance(error, LeaseLost):
+        fence = operation.fence
+        found = context.one(
+            _END_IS_THERE, {"id": fence.task_id, "claim": fence.claim, "ending": operation.ending}
+        )
+        return found is not None
+    return False
+
+
+def _may_pass(error: StoreError) -> bool:
+    return isinstance(error, StoreFull | StoreLocked)
+
+
+def _nobody(result: Any, error: BaseException | None) -> None:
+    """Nobody waits for the answer."""

@@ -1,0 +1,153 @@
+"""The store on SQLite: one file, opened and migrated, with a committer for writes and a connection per thread for reads.
+
+Owns the table that maps each operation to the function that executes it, and the life of the file's connections, turn lock and
+doorbell. Refuses files of other schemas. It is one implementation of `protocol.Store`; PostgreSQL will be another.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import operations as op
+from ..operations import Operation, R
+from . import agents, claiming, control, ending, engine_time, journal, migrations, parking, signals, starting, sweeping, undoing
+from .commit import Committer, Done, Handler
+from .connection import StoreConnection, ThreadConnections, transaction
+from .doorbell import Doorbell, Listener
+from .engine_time import EngineTime
+from .turn import Turn
+
+HANDLERS: dict[type, Handler] = {
+    op.Start: starting.start,
+    op.StartPart: starting.start_part,
+    op.Claim: claiming.claim,
+    op.Append: journal.append,
+    op.Publish: journal.publish,
+    op.Emit: journal.emit,
+    op.End: ending.end,
+    op.Again: parking.again,
+    op.Park: parking.park,
+    op.GiveBack: parking.give_back,
+    op.Halt: ending.halt,
+    op.Acknowledge: parking.acknowledge,
+    op.StrayEnded: ending.stray_ended,
+    op.CancelParts: ending.cancel_parts,
+    op.RecordUndo: undoing.record,
+    op.PassUndo: undoing.pass_on,
+    op.EndUndo: ending.end_undo,
+    op.Signal: signals.signal,
+    op.Cancel: control.cancel,
+    op.Pause: control.pause,
+    op.Resume: control.resume,
+    op.RegisterAgent: agents.register,
+    op.Heartbeat: agents.heartbeat,
+    op.LeaveAgent: agents.leave,
+    op.AgentEnded: agents.ended,
+    op.Sweep: sweeping.sweep,
+}
+
+
+class SqliteStore:
+    """One file. Thread-safe: every thread has a connection of its own, writes go through one committer."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        migrate: bool = False,
+        allow_network: bool = False,
+    ) -> None:
+        """Open the file. `create` makes it (and its tables) where there is none, `migrate` brings an old one up to date.
+
+        Raises `FileMissing`, `NotADatabase`, `StoreTooNew`, `StoreTooOld` and the other `StoreError`s.
+        """
+        self.path = str(Path(path).absolute())
+        self._connections = ThreadConnections(self.path, create=create, allow_network=allow_network)
+        self.turn = Turn(self.path)
+        self.doorbell = Doorbell(self.path)
+        self.patient = False
+        """Set by an agent: then what cannot be written for want of room is held and tried again, not refused."""
+        try:
+            self._prepare(create=create, migrate=migrate)
+        except BaseException:
+            self.close()
+            raise
+        self.committer = Committer(
+            self._connections,
+            self.turn,
+            HANDLERS,
+            self.engine_time,
+            self.doorbell.ring,
+            patient=lambda: self.patient,
+        )
+
+    def _prepare(self, *, create: bool, migrate: bool) -> None:
+        connection = self._connections.get()
+        if migrate or (create and migrations.schema_version(connection) is None):
+            migrations.migrate(connection, self.path)
+        else:
+            migrations.check(connection, self.path)
+        time = engine_time.load(connection)
+        if time is None:
+            with transaction(connection, self.turn):
+                time = engine_time.load_or_adopt(connection)
+        self._time = time
+
+    def commit(self, operation: Operation[R]) -> R:
+        """Execute one operation and wait for the disk. Any thread; never from an event loop."""
+        return self.committer.commit(operation)
+
+    def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
+        """Execute soon, in the order of the calls; `done(result, error)` is called on the writer thread after the commit."""
+        self.committer.submit(operation, done)
+
+    def connection(self) -> StoreConnection:
+        """The calling thread's connection, for reads outside a transaction."""
+        return self._connections.get()
+
+    def transaction(self, connection: StoreConnection | None = None) -> transaction:
+        """A write transaction of the caller's own: the turn, `BEGIN IMMEDIATE`, and COMMIT."""
+        return transaction(connection or self._connections.get(), self.turn)
+
+    def engine_time(self) -> EngineTime:
+        """The file's engine time; taken over into this boot where the machine restarted meanwhile (tests do)."""
+        if not self._time.is_current():
+            connection = self._connections.get()
+            if connection.in_transaction:
+                self._time = engine_time.load_or_adopt(connection)
+            else:
+                with transaction(connection, self.turn):
+                    self._time = engine_time.load_or_adopt(connection)
+        return self._time
+
+    def now(self) -> int:
+        """The engine instant, in microseconds."""
+        return self.engine_time().now()
+
+    def ring(self) -> None:
+        """Wake whoever listens."""
+        self.doorbell.ring()
+
+    def listen(self) -> Listener:
+        return self.doorbell.listen()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        version: int = self._connections.get().execute("pragma data_version").fetchone()[0]
+        return version
+
+    def close(self) -> None:
+        """Write what is queued, then close. Threads that still use the store get a `StoreError`."""
+        committer: Committer | None = getattr(self, "committer", None)
+        if committer is not None:
+            committer.close()
+        self._connections.close()
+        self.turn.close()
+
+
+
+
+
