@@ -21,6 +21,14 @@ SECOND = 1_000_000
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+def _read_boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        # macOS: the boot instant names the boot well enough (to ten seconds, since it is computed from the wall clock).
+        return f"boot-{round((time.time() - time.clock_gettime(_ELAPSED)) / 10)}"
+
+
 class Clock(Protocol):
     def wall(self) -> int: ...
 
@@ -120,11 +128,3 @@ def from_datetime(value: datetime) -> int:
 def iso(wall_at: int) -> str:
     """ISO 8601 in UTC with `Z`, to the millisecond."""
     return to_datetime(wall_at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _read_boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        # macOS: the boot instant names the boot well enough (to ten seconds, since it is computed from the wall clock).
-        return f"boot-{round((time.time() - time.clock_gettime(_ELAPSED)) / 10)}"
