@@ -58,8 +58,8 @@ _READ_WHOLE = 65_536
 def encode(value: object, *, place: str = "value") -> bytes:
     """Encode a value as JSON with tags.
 
-    Raises `NotStorable`, whose `place` is a path such as `result["items"][3]`, for what could not be decoded to
-    an equal value.
+    Raises `NotStorable`, whose `place` is a path such as `result["items"][3]`, for what could not
+    be decoded to an equal value.
     """
     try:
         if _is_plain(value, DEEPEST):

@@ -1,9 +1,9 @@
 """From tagged JSON to values: the other half of `codec_types`.
 
-Owns how each tag becomes a value again. Refuses to import, to call an `__init__`, and to build what is not
-of the kind that the tag says (a stored name can reach only loaded dataclasses, enums, models, errors and
-the like); refuses with a sentence what the code has outgrown: a class that is gone, a field without a
-value.
+Owns how each tag becomes a value again. Refuses to import, to call an `__init__` (but a struct's own), and
+to build what is not of the kind that the tag says (a stored name can reach only loaded dataclasses, enums,
+models, errors and the like); refuses with a sentence what the code has outgrown: a class that is gone, a
+field without a value.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _build_dataclass(node: Any) -> Any:
 
 
 def _new_defaults(cls: type, stored: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    """What the class has gained since the value was stored. A field without a default stays unset, as it was when stored."""
+    """What the class has gained since the value was stored; a field without a default stays unset."""
     for field in getattr(cls, "__dataclass_fields__", {}).values():
         if field.name not in stored and field.default_factory is not dataclasses.MISSING:
             yield field.name, field.default_factory()
@@ -136,19 +136,13 @@ def _new_defaults(cls: type, stored: Mapping[str, object]) -> Iterable[tuple[str
 
 def _build_struct(node: Any) -> Any:
     cls = loaded(node, lambda cls: issubclass(cls, msgspec.Struct), "struct")
-    names = set(cls.__struct_fields__)
-    stored = {name: part for name, part in untag(node["v"]).items() if name in names}
-    value = cls.__new__(cls)
-    for field in msgspec.structs.fields(cls):
-        if field.name in stored:
-            part = stored[field.name]
-        elif field.default_factory is not msgspec.NODEFAULT:
-            part = field.default_factory()
-        elif field.default is not msgspec.NODEFAULT:
-            part = field.default
-        else:
-            _need(node, [field.name])
-        msgspec.structs.force_setattr(value, field.name, part)
+    stored = untag(node["v"])
+    values = {name: stored[name] for name in cls.__struct_fields__ if name in stored}
+    _need(node, (f.name for f in msgspec.structs.fields(cls) if f.required and f.name not in values))
+    # A struct can be made in no other way than by calling it; what its __post_init__ changed is set back.
+    value = cls(**values)
+    for name, part in values.items():
+        msgspec.structs.force_setattr(value, name, part)
     return value
 
 

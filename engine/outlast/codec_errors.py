@@ -24,6 +24,7 @@ _LONGEST_TEXT = 16_384
 _LONGEST_REPR = 2_048
 _BUDGET = 262_144
 _LONGEST_CHAIN = 20
+_SPENT_TEXT = 60
 _MOST_FRAMES = 60
 _NOT_ATTRIBUTES = frozenset(
     {"__dict__", "__weakref__", "args", "__traceback__", "__context__", "__cause__", "__suppress_context__"}
@@ -90,7 +91,7 @@ class _Describer:
         kind = type(error)
         node: dict[str, Any] = {TAG: "error", "c": clean(name_of_class(kind)), "type": type_name(kind)}
         node["m"] = self._spend(_message(error))
-        node["tb"] = self._spend(_traceback(error))
+        node["tb"] = self._spend(_traceback(error)) if self._left > 0 else ""
         members = _members(error)
         node["a"] = [self._argument(argument) for argument in (error.args[:1] if members else error.args)]
         if members:
@@ -126,13 +127,13 @@ class _Describer:
             TAG: "error",
             "c": clean(name_of_class(kind)),
             "type": type_name(kind),
-            "m": _message(error),
+            "m": self._spend(_message(error)),
             "tb": "",
             "a": [],
         }
 
     def _spend(self, text: str) -> str:
-        text = text if len(text) <= self._left else clean(text, max(self._left, 200))
+        text = text if len(text) <= self._left else clean(text, max(self._left, _SPENT_TEXT))
         self._left -= len(text)
         return text
 
@@ -247,7 +248,7 @@ def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
     error: BaseException = solid.__new__(cls, *arguments)
     if type(error) is not cls and not isinstance(error, BaseExceptionGroup):
         raise TypeError(f"{cls} makes {type(error)}")
-    error.args = arguments
+    _set(error, "args", arguments)
     slots = _slots(cls)
     for name, stored in node.get("d", {}).items():
         value = _value(stored)
@@ -272,9 +273,14 @@ def _restore(error: BaseException, node: dict[str, Any]) -> None:
     if node.get("n"):
         error.__dict__["__notes__"] = list(node["n"])
     if "cause" in node:
-        error.__cause__ = build_error(node["cause"])
+        _set(error, "__cause__", build_error(node["cause"]))
     if "context" in node:
-        error.__context__ = build_error(node["context"])
-    error.__suppress_context__ = bool(node.get("suppress"))
+        _set(error, "__context__", build_error(node["context"]))
+    _set(error, "__suppress_context__", bool(node.get("suppress")))
     if node.get("tb"):
         error.__dict__[TRACEBACK] = node["tb"]
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    # Past a __setattr__ of the error's own, which may refuse.
+    BaseException.__setattr__(error, name, value)

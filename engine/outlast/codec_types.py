@@ -38,7 +38,7 @@ DEEPEST = 150
 """Levels of nesting. The limit keeps encoding and decoding clear of the interpreter's recursion limit."""
 
 LEAVES = frozenset({NoneType, bool, int, str})
-_LONGEST_INT_BITS = 14_000
+_LONGEST_BITS = 14_000
 BARE = (str, int, float, complex, bytes, bytearray, list, dict, tuple, set, frozenset)
 
 dump = msgspec.json.Encoder().encode
@@ -132,7 +132,7 @@ def short(value: object, limit: int = 80) -> str:
 
 
 class Tagger:
-    """Turns one value into plain JSON with tags. `place` names it in refusals; the path grows as the walk descends."""
+    """Turns one value into plain JSON with tags. `place` names it in refusals, with the path below it."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -144,11 +144,11 @@ class Tagger:
         if kind is str:
             return value if value.isascii() else self._text(value)  # type: ignore
         if kind is int:
-            return value if value.bit_length() <= _LONGEST_INT_BITS else {TAG: "int", "v": hex(value)}  # type: ignore
+            return value if value.bit_length() <= _LONGEST_BITS else {TAG: "int", "v": hex(value)}  # type: ignore
         if kind is bool or value is None:
             return value
         if kind is float:
-            return value if math.isfinite(value) else {TAG: "float", "v": str(value)}  # type: ignore[arg-type]
+            return value if math.isfinite(value) else {TAG: "float", "v": str(value)}  # type: ignore
         if id(value) in self._open:
             self.refuse("it contains itself")
         if len(self._path) > DEEPEST:
@@ -229,7 +229,7 @@ def _tag_items(tag: str, tagger: Tagger, value: Iterable[object]) -> object:
 
 
 def _tag_set(tag: str, tagger: Tagger, value: Iterable[object]) -> object:
-    # Sorted, so that equal sets have equal bytes: the order of a set of strings differs from process to process.
+    # Sorted, so that equal sets have equal bytes: the order of texts in a set differs between processes.
     return {TAG: tag, "v": sorted((tagger.inner(" (a member of it)", member) for member in value), key=dump)}
 
 
@@ -383,7 +383,7 @@ def _refuse_subclass(tagger: Tagger, value: object) -> NoReturn:
     kind = type(value)
     base = next(base for base in kind.__mro__ if base in BARE)
     tagger.refuse(
-        f"it is a {kind.__module__}.{kind.__qualname__}, a subclass of {base.__name__} that the codec does not know",
+        f"it is a {kind.__module__}.{kind.__qualname__}, a subclass of {base.__name__} unknown to the codec",
         hint=f"Convert it with {base.__name__}(...), or use outlast.register_type().",
     )
 

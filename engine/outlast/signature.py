@@ -129,7 +129,7 @@ class Signature:
         if isinstance(value, (list, tuple)):
             return self.convert(self.named(tuple(value), {}))
         raise InvalidInput(
-            f"{self.place} takes its input as a JSON object by name or an array by position, not {show(value)}."
+            f"{self.place} takes a JSON object by name or an array by position, not {show(value)}."
         )
 
     def _hint(self, name: str) -> Any:
