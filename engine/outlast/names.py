@@ -1,7 +1,8 @@
 """What a name may look like, and what text may be kept.
 
-Owns the rule for names of definitions, queues and schedules, which appear on the command line, in paths of steps and in
-`WORKFLOW:KEY`, and the rule for free text such as keys. Refuses what could not be written on a command line or stored.
+Owns the rule for names of definitions, queues and schedules, which appear on the command line, in paths of
+steps and in `WORKFLOW:KEY`, and the rule for free text such as keys. Refuses what could not be written on a
+command line or stored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ def checked_name(value: object, *, place: str) -> str:
     """The name itself, or `InvalidInput`: letters, digits, `_`, `-` and `.`, not beginning with `-` or `.`."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InvalidInput(
-            f"{place} must be a name, not {value!r}.", hint="Use letters, digits, '_', '-' and '.', a letter first."
+            f"{place} must be a name, not {value!r}.",
+            hint="Use letters, digits, '_', '-' and '.', a letter first.",
         )
     return value
 
@@ -29,7 +31,9 @@ def checked_text(value: object, *, place: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"{place} has a lone surrogate at {error.start}, which cannot be stored.") from None
+        raise InvalidInput(
+            f"{place} has a lone surrogate at {error.start}, which cannot be stored."
+        ) from None
     return value
 
 

@@ -1,7 +1,8 @@
 """What a caller may say about one call: `fn.options(...)`.
 
-Owns the options as one frozen, validated value, with durations in seconds and instants aware. Refuses contradictions here, in one
-sentence, before anything is started. Which of them a kind of definition takes is settled here too; what they do is the run's.
+Owns the options as one frozen, validated value, with durations in seconds and instants aware. Refuses
+contradictions here, in one sentence, before anything is started. Which of them a kind of definition takes is
+settled here too; what they do is the run's.
 """
 
 from __future__ import annotations
@@ -83,10 +84,16 @@ class Options:
         if merged.unique_key is None:
             for name in ("if_exists", "debounce", "debounce_max"):
                 if name in given:
-                    raise InvalidInput(f"{name} needs a unique_key.", hint="Say with unique_key=... which runs exclude each other.")
+                    raise InvalidInput(
+                        f"{name} needs a unique_key.",
+                        hint="Say with unique_key=... which runs exclude each other.",
+                    )
         if "debounce_max" in given and merged.debounce_seconds is None:
             raise InvalidInput("debounce_max needs a debounce.")
-        if merged.debounce_seconds is not None and (merged.debounce_max_seconds or merged.debounce_seconds) < merged.debounce_seconds:
+        if (
+            merged.debounce_seconds is not None
+            and (merged.debounce_max_seconds or merged.debounce_seconds) < merged.debounce_seconds
+        ):
             raise InvalidInput("debounce_max is shorter than debounce.")
         return merged
 
@@ -147,7 +154,9 @@ def checked_tags(value: object) -> dict[str, str]:
 def _duration(value: Any, name: str) -> float:
     length = seconds(value, place=name)
     if length < 0 or (length == 0 and name != "delay"):
-        raise InvalidInput(f"{name} must be {'no less' if name == 'delay' else 'more'} than 0 s, not {value!r}.")
+        raise InvalidInput(
+            f"{name} must be {'no less' if name == 'delay' else 'more'} than 0 s, not {value!r}."
+        )
     return length
 
 

@@ -1,7 +1,8 @@
 """How often a step, a run or a compensation is tried, and how long is waited between tries.
 
-Owns the policy `Retry` as a value. Refuses to wait, to draw random numbers or to read the time: whoever executes asks
-`wants` and `delay_seconds`, with the random number as an argument, so that a policy can be tested without luck.
+Owns the policy `Retry` as a value. Refuses to wait, to draw random numbers or to read the time: whoever
+executes asks `wants` and `delay_seconds`, with the random number as an argument, so that a policy can be
+tested without luck.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 class Retry:
     """Try up to `tries` times, the first try included.
 
-    An error is tried again if it is an instance of `on` and of none of `unless`. The wait after the first try is `initial`, and each
-    later one `factor` times longer, up to `maximum`; then it is varied by `jitter` (0.1: up to 10 % shorter or longer), so that
-    what failed together does not come back together. Raises `InvalidInput` for values that make no sense.
+    An error is tried again if it is an instance of `on` and of none of `unless`. The wait after the first try
+    is `initial`, and each later one `factor` times longer, up to `maximum`; then it is varied by `jitter`
+    (0.1: up to 10 % shorter or longer), so that what failed together does not come back together. Raises
+    `InvalidInput` for values that make no sense.
     """
 
     tries: int
@@ -63,17 +65,14 @@ class Retry:
     def wants(self, error: BaseException, try_number: int) -> bool:
         """Whether another try follows try `try_number`, which ended with `error`.
 
-        Never after `Fail`; after `RetryAfter`, which asks for it, whatever `on` says; both only while tries are left.
+        Never after `Fail`; after `RetryAfter`, which asks for it, whatever `on` says; both only while tries
+        are left.
         """
         if try_number >= self.tries or isinstance(error, Fail):
             return False
         if isinstance(error, RetryAfter):
             return True
         return isinstance(error, self.on) and not isinstance(error, self.unless)
-
-
-ONCE = Retry(1)
-"""The policy of what was given none."""
 
 
 def as_retry(value: Retry | int, *, place: str = "retry") -> Retry:
@@ -92,3 +91,7 @@ def _error_types(value: object, name: str) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+ONCE = Retry(1)
+"""The policy of what was given none."""

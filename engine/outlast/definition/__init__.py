@@ -1,0 +1,33 @@
+"""Workflows, steps and transactions as values: what a decorator makes of a function.
+
+`definition` holds the facts that all kinds share, `dispatch` what a call does where it is made, `source`
+which functions can be defined and how their code is told apart, `undo` compensations and probes; `workflows`,
+`steps` and `transactions` the decorators and the precise types. Nothing here executes anything: a call goes
+through the `Caller` of its context, or is the plain function.
+"""
+
+from __future__ import annotations
+
+from .definition import Definition
+from .steps import AsyncStep, Step, SyncStep, step
+from .transactions import Transaction, transaction
+from .undo import NOT_DONE, Compensation, NotDone, Probe
+from .workflows import AsyncWorkflow, SyncWorkflow, Workflow, workflow
+
+__all__ = [
+    "NOT_DONE",
+    "AsyncStep",
+    "AsyncWorkflow",
+    "Compensation",
+    "Definition",
+    "NotDone",
+    "Probe",
+    "Step",
+    "SyncStep",
+    "SyncWorkflow",
+    "Transaction",
+    "Workflow",
+    "step",
+    "transaction",
+    "workflow",
+]

@@ -1,0 +1,186 @@
+"""What this process has defined: workflows, steps and queues, by name.
+
+Owns the one registry of the process and the rule that a name means one thing: steps and transactions share
+theirs, versions of a workflow stand side by side, and a second definition elsewhere is refused with both
+places. The same module and name defined again, as in a notebook or by a reload, replaces. Refuses to import
+anything: that is `application`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import InvalidDefinition, NotFound, QueueNotFound, WorkflowNotFound
+
+if TYPE_CHECKING:
+    from .definition import Definition, Step, Transaction, Workflow
+    from .queues import Queue
+
+D = TypeVar("D", bound="Definition")
+
+
+class Registry:
+    """Definitions and queues by name."""
+
+    def __init__(self) -> None:
+        self._workflows: dict[str, dict[str, Workflow[..., Any]]] = {}
+        self._steps: dict[str, Step[..., Any] | Transaction[..., Any]] = {}
+        self._queues: dict[str, Queue] = {}
+
+    def add(self, definition: D) -> D:
+        """Keep a definition. Raises `InvalidDefinition` when its name is another's, and names both files."""
+        if definition.kind == "workflow":
+            places: dict[str, Any] = self._workflows.setdefault(definition.name, {})
+            key = definition.version
+        else:
+            places, key = self._steps, definition.name
+        known: Definition | None = places.get(key)
+        if known is not None and not _same_place(known, definition):
+            hint = "Rename one, or give one another name=..."
+            raise InvalidDefinition(
+                f"Two {_plural(definition)} are named {definition.name!r}: in {known.place} and in {definition.place}.",
+                hint=f"{hint} or version=..." if definition.kind == "workflow" else f"{hint}.",
+            )
+        places[key] = definition
+        return definition
+
+    def add_queue(self, queue: Queue) -> None:
+        """Keep a queue. Raises `InvalidDefinition` when another place declares it differently."""
+        known = self._queues.get(queue.name)
+        if queue.module == "outlast.queues":
+            return  # `default` before anybody declares it; queues() knows it.
+        if known is not None and known != queue and known.module != queue.module:
+            raise InvalidDefinition(
+                f"The queue {queue.name!r} is declared twice: in {known.place} and in {queue.place}.",
+                hint="Declare it once and import it.",
+            )
+        self._queues[queue.name] = queue
+
+    def workflow(self, name: str, version: str | None = None) -> Workflow[..., Any]:
+        """The workflow of this name: of this version, or of the newest. Raises `WorkflowNotFound`."""
+        versions = self._workflows.get(name)
+        if not versions:
+            raise WorkflowNotFound(name, close=get_close_matches(name, self._workflows, n=1))
+        if version is None:
+            return versions[max(versions, key=_natural)]
+        if version not in versions:
+            raise WorkflowNotFound(
+                f"{name}@{version}" if version else name, close=[f"{name}@{max(versions, key=_natural)}"]
+            )
+        return versions[version]
+
+    def step(self, name: str) -> Step[..., Any] | Transaction[..., Any]:
+        """The step or transaction of this name. Raises `NotFound`."""
+        found = self._steps.get(name)
+        if found is None:
+            close = get_close_matches(name, self._steps, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "Is its module among those that --app names?"
+            raise NotFound(f"There is no step {name!r}.", hint=hint)
+        return found
+
+    def queue(self, name: str) -> Queue:
+        """The queue declared by this name. Raises `QueueNotFound`; one set by `outlast queue set` is the store's to know."""
+        found = self.queues().get(name)
+        if found is None:
+            raise QueueNotFound(name, close=get_close_matches(name, self._queues, n=1))
+        return found
+
+    def workflows(self) -> list[Workflow[..., Any]]:
+        """All workflows, every version, by name."""
+        return [
+            versions[v]
+            for _, versions in sorted(self._workflows.items())
+            for v in sorted(versions, key=_natural)
+        ]
+
+    def steps(self) -> list[Step[..., Any] | Transaction[..., Any]]:
+        """All steps and transactions, by name."""
+        return [found for _, found in sorted(self._steps.items())]
+
+    def queues(self) -> dict[str, Queue]:
+        """All declared queues by name; `default` is always one of them."""
+        from .queues import DEFAULT
+
+        return {DEFAULT.name: DEFAULT, **self._queues}
+
+    def clear(self) -> None:
+        """Forget everything. For tests."""
+        self._workflows.clear()
+        self._steps.clear()
+        self._queues.clear()
+
+
+_current = Registry()
+
+
+def current() -> Registry:
+    """The registry that decorators add to."""
+    return _current
+
+
+@contextmanager
+def isolated() -> Iterator[Registry]:
+    """Define into a fresh registry inside the block. For tests; it holds for every thread."""
+    global _current
+    before, _current = _current, Registry()
+    try:
+        yield _current
+    finally:
+        _current = before
+
+
+def add(definition: D) -> D:
+    return _current.add(definition)
+
+
+def add_queue(queue: Queue) -> None:
+    _current.add_queue(queue)
+
+
+def workflow(name: str, version: str | None = None) -> Workflow[..., Any]:
+    return _current.workflow(name, version)
+
+
+def step(name: str) -> Step[..., Any] | Transaction[..., Any]:
+    return _current.step(name)
+
+
+def queue(name: str) -> Queue:
+    return _current.queue(name)
+
+
+def workflows() -> list[Workflow[..., Any]]:
+    return _current.workflows()
+
+
+def steps() -> list[Step[..., Any] | Transaction[..., Any]]:
+    return _current.steps()
+
+
+def queues() -> dict[str, Queue]:
+    return _current.queues()
+
+
+def clear() -> None:
+    _current.clear()
+
+
+def _same_place(one: Definition, other: Definition) -> bool:
+    # A script is `__main__` when it runs and has its dotted name when it is imported: the file tells that they are one.
+    same_module = one.module == other.module or one.file == other.file
+    return same_module and one.fn.__qualname__ == other.fn.__qualname__
+
+
+def _plural(definition: Definition) -> str:
+    return "workflows" if definition.kind == "workflow" else "steps"
+
+
+def _natural(version: str) -> list[tuple[bool, int, str]]:
+    """Sorts "10" after "9", and the version without a name first."""
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", version)
+    ]
