@@ -1,4 +1,4 @@
-"""The awaitable twins of what waits, for async workflows: `sleep`, `wait_signal`, `gather`, `first` and `map`.
+"""The awaitable twins of what waits, for async workflows: `sleep`, `wait_signal`, `gather`, `first`, `map`.
 
 Owns their types alone; where each may be called is `durable`'s. Plain asyncio works in an async workflow too:
 `asyncio.sleep` and `asyncio.timeout` are durable there.
@@ -49,7 +49,10 @@ async def wait_signal(name: str, type: type[T], *, timeout: Duration | None = No
 @overload
 async def wait_signal(name: str, type: object, *, timeout: Duration | None = None) -> object: ...
 async def wait_signal(name: str, type: object = object, *, timeout: Duration | None = None) -> object:
-    """Wait for the oldest unread signal `name` whose payload fits `type`, and take it. Raises `SignalTimeout`."""
+    """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
+
+    Raises `SignalTimeout` after `timeout`. A payload that does not fit stays unread and holds up none that does.
+    """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")
     value: object = await async_caller("wait_signal").wait_signal(name, type, length)
@@ -89,7 +92,7 @@ async def first(*handles: Handle[Any]) -> Any:
 
 
 @overload
-async def map(
+async def map(  # noqa: A001
     step: Mapped[T, U],
     items: Iterable[T],
     *,
@@ -97,10 +100,10 @@ async def map(
     return_exceptions: Literal[False] = False,
 ) -> list[U]: ...
 @overload
-async def map(
+async def map(  # noqa: A001
     step: Mapped[T, U], items: Iterable[T], *, concurrency: int | None = None, return_exceptions: bool
 ) -> list[U | BaseException]: ...
-async def map(
+async def map(  # noqa: A001
     step: Mapped[Any, Any],
     items: Iterable[Any],
     *,

@@ -1,4 +1,4 @@
-"""The durable functions that workflow code calls: `sleep`, `wait_signal`, `gather`, `publish`, `now` and the like.
+"""The durable functions that workflow code calls: `sleep`, `wait_signal`, `gather`, `publish`, `now` and more.
 
 Owns their types and where each may be called. Refuses with `OutsideRun` or `WrongColour`, which name what to
 write instead; what they do is the active caller's. What waits has an awaitable twin in `outlast.aio`; what
@@ -31,7 +31,7 @@ T4 = TypeVar("T4")
 
 
 def sleep(duration: Duration) -> None:
-    """Wait for `duration` ("30s", "1d", seconds, a timedelta), through restarts; a long wait holds no thread."""
+    """Wait for `duration` ("30s", "1d", seconds, a timedelta), through restarts; a long one holds no thread."""
     length = seconds(duration, place="The duration of sleep()")
     sync_caller("sleep").sleep(length)
 
@@ -127,13 +127,13 @@ def rng() -> Random:
 
 
 def patched(change_id: str) -> bool:
-    """Whether this run takes the new side of a change; runs that were past this place before it keep the old one."""
+    """Whether this run takes the new side of a change; one that was past this place before keeps the old one."""
     checked_text(change_id, place="The change of patched()")
     return run_caller("patched").patched(change_id)
 
 
 def continue_as_new(*args: object, **kwargs: object) -> NoReturn:
-    """Complete this run and start its successor with these arguments, in one transaction. For loops without end.
+    """Complete this run and start its successor with these arguments, in one transaction: loops without end.
 
     It leaves the workflow's code by an unwinding, in both colours, and does not return.
     """
@@ -142,13 +142,13 @@ def continue_as_new(*args: object, **kwargs: object) -> NoReturn:
 
 
 def current() -> Current:
-    """What the code that executes may know of its run: ids, tags, the idempotency key, the step and its try."""
+    """What the code that executes may know of its run: ids, tags, its idempotency key, its step and try."""
     return any_caller("current").current()
 
 
 _INSTEAD = {
     "sleep": "Write `time.sleep(...)`.",
-    "wait_signal": "Write `run.query(...)` or `run.stream(...)` to hear from a run, `run.signal(...)` to send it one.",
+    "wait_signal": "Write `run.signal(...)` to send a run one, `run.query(...)` to hear from it.",
     "signal_handle": "Write `run.signal(...)` to send a run a signal.",
     "gather": "Write `[handle.result() for handle in handles]`.",
     "first": "Write `handle.result(timeout=...)`.",

@@ -15,7 +15,7 @@ _NAME = re.compile(r"\w[\w.\-]*")
 
 
 def checked_name(value: object, *, place: str) -> str:
-    """The name itself, or `InvalidInput`: letters, digits, `_`, `-` and `.`, not beginning with `-` or `.`."""
+    """The name itself, or `InvalidInput`: letters, digits, `_`, `-` and `.`, the last two not first."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InvalidInput(
             f"{place} must be a name, not {value!r}.",

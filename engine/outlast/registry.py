@@ -42,7 +42,8 @@ class Registry:
         if known is not None and not _same_place(known, definition):
             hint = "Rename one, or give one another name=..."
             raise InvalidDefinition(
-                f"Two {_plural(definition)} are named {definition.name!r}: in {known.place} and in {definition.place}.",
+                f"Two {_plural(definition)} are named {definition.name!r}: "
+                f"in {known.place} and in {definition.place}.",
                 hint=f"{hint} or version=..." if definition.kind == "workflow" else f"{hint}.",
             )
         places[key] = definition
@@ -83,7 +84,7 @@ class Registry:
         return found
 
     def queue(self, name: str) -> Queue:
-        """The queue declared by this name. Raises `QueueNotFound`; one set by `outlast queue set` is the store's to know."""
+        """The queue declared by this name. Raises `QueueNotFound`; what `outlast queue set` made, the store knows."""
         found = self.queues().get(name)
         if found is None:
             raise QueueNotFound(name, close=get_close_matches(name, self._queues, n=1))
@@ -170,7 +171,7 @@ def clear() -> None:
 
 
 def _same_place(one: Definition, other: Definition) -> bool:
-    # A script is `__main__` when it runs and has its dotted name when it is imported: the file tells that they are one.
+    # A script is `__main__` when it runs, and has its dotted name when it is imported: one file, one definition.
     same_module = one.module == other.module or one.file == other.file
     return same_module and one.fn.__qualname__ == other.fn.__qualname__
 

@@ -46,7 +46,8 @@ class Retry:
         object.__setattr__(self, "maximum_seconds", seconds(self.maximum, place="maximum of a Retry"))
         if self.initial_seconds > self.maximum_seconds:
             raise InvalidInput(
-                f"initial of a Retry ({self.initial_seconds:g} s) is longer than its maximum ({self.maximum_seconds:g} s).",
+                f"initial of a Retry ({self.initial_seconds:g} s) is longer than "
+                f"its maximum ({self.maximum_seconds:g} s).",
                 hint="Give a larger maximum.",
             )
         if not _is_number(self.factor) or not 1 <= self.factor < float("inf"):
@@ -55,7 +56,7 @@ class Retry:
             raise InvalidInput(f"jitter of a Retry must be a number from 0 to 1, not {self.jitter!r}.")
 
     def delay_seconds(self, try_number: int, *, random: float) -> float:
-        """How long to wait after try `try_number` (from 1). `random` is uniform in [0, 1); 0.5 varies nothing."""
+        """How long to wait after try `try_number` (from 1). `random` is from 0 to 1; 0.5 varies nothing."""
         try:
             delay = self.initial_seconds * float(self.factor) ** (try_number - 1)
         except OverflowError:

@@ -44,7 +44,10 @@ class AsyncCalls(Definition, Generic[P, R]):
 
 class Submits(Definition, Generic[P, R]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
-        """Let any agent execute it, beside this run, and give a handle of it at once. Raises `OutsideRun` outside a workflow."""
+        """Let any agent execute it, beside this run, and give a handle of it at once.
+
+        Raises `OutsideRun` outside a workflow.
+        """
         return dispatch.submit(self, args, kwargs)
 
 
@@ -128,9 +131,9 @@ class Undoable(Definition, Generic[P, R]):
     def compensation(
         self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
     ) -> Any:
-        """Say which function undoes this one: it takes the result, `None` when there is none, then the arguments.
+        """Say which function undoes this one.
 
-        It runs at least once when the run is undone, and its success is committed once. Returns the function
+        It takes the result, `None` when there is none, then the arguments. It runs at least once when the run is undone, and its success is committed once. Returns the function
         unchanged. Raises `InvalidDefinition` if it does not fit.
         """
         return self._compensate(fn, leading=("result",), retry=retry, timeout=timeout)

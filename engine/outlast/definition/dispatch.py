@@ -61,7 +61,8 @@ def start(workflow: Workflow[..., Any], args: Args, kwargs: Kwargs) -> Run[Any]:
         written = workflow.fn.__name__
         raise OutsideRun(
             f"{written}.start() finds no engine in this process.",
-            hint=f"Create one first, `engine = outlast.Engine()`, then write `{written}.start(...)` or `engine.start({written}, ...)`.",
+            hint="Create one first, `engine = outlast.Engine()`; "
+            f"then write `{written}.start(...)` or `engine.start({written}, ...)`.",
         )
     return caller_module.start_outside(workflow.definition, args, kwargs, workflow.bound)
 
@@ -131,15 +132,17 @@ def plain(definition: Definition, caller: Caller | None) -> Callable[..., Any]:
 
 
 def _mind_the_thread(written: str) -> None:
-    # In an agent's process a step without a run is a workflow's thread pool: its calls would leave no trace in the journal.
+    # In an agent's process a step without a run is most likely in a workflow's own thread pool: its calls would
+    # leave no trace in the journal.
     if caller_module.agent_process:
         raise OutsideRun(
-            f"{written} is a step, called from a thread that has no run: the call would not be in the journal.",
-            hint=f"Write `{written}.map(...)` or `{written}.submit(...)` in the workflow, or `{written}.fn(...)` for the plain function.",
+            f"{written} is a step, called from a thread that has no run: it would not be in the journal.",
+            hint=f"Write `{written}.map(...)` or `{written}.submit(...)` in the workflow, "
+            f"or `{written}.fn(...)` for the plain function.",
         )
     if caller_module.embedded_agent:
         warnings.warn(
-            f"{written} is a step, called from a thread that has no run: the call is plain and not in the journal. "
+            f"{written} is a step, called from a thread that has no run: it is not in the journal. "
             f"Write `{written}.fn(...)` if that is meant.",
             RuntimeWarning,
             stacklevel=5,

@@ -1,4 +1,4 @@
-"""Which functions can be defined, where they come from, and how their code is told apart from other code of the same name.
+"""Which functions can be defined, where they come from, and how their code is told from other code of that name.
 
 Refuses what no other process could find by its name (nested functions, lambdas, methods) and what has no
 single outcome (generators). The fingerprint is taken when the decorator runs: read later, the file may hold
@@ -28,7 +28,7 @@ def checked_function(fn: object, decorator: str) -> Callable[..., Any]:
         )
     if "<locals>" in fn.__qualname__:
         raise InvalidDefinition(
-            f"{fn.__qualname__} ({place_of(fn)}) is nested in a function, where no other process can find it.",
+            f"{fn.__qualname__} ({place_of(fn)}) is nested in a function: no other process can find it.",
             hint="Move it to the top of its module.",
         )
     if "." in fn.__qualname__:

@@ -51,7 +51,9 @@ class AsyncStep(AsyncMaps[P, R], Step[P, R]):
 
 class _Decorator(Protocol):
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncStep[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncStep[P, R]: ...
 

@@ -1,4 +1,4 @@
-"""`@transaction`: a step that writes to the engine's own file, in the same transaction as its journal entry: exactly once.
+"""`@transaction`: a step whose writes to the engine's own file and whose journal entry are one: exactly once.
 
 Owns the decorator and its types. The engine gives the first parameter, `db`; callers do not see it. Refuses
 `async def`: the transaction holds SQLite's one write lock, and awaiting would hold it for as long as
@@ -38,8 +38,8 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
         super().__init__(fn, name=name, retry=retry, timeout=TIMEOUT_SECONDS if timeout is None else timeout)
         if self.asynchronous:
             raise InvalidDefinition(
-                f"{self.fn.__name__} ({self.place}) is an `async def`; a transaction holds the write lock and cannot await.",
-                hint="Write a `def`, and await in a step before it.",
+                f"{self.fn.__name__} ({self.place}) is an `async def`; a transaction cannot await.",
+                hint="It holds the one write lock: write a `def`, and await in a step before it.",
             )
         whole = inspect.signature(self.fn)
         parameters = list(whole.parameters.values())
@@ -66,14 +66,14 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
     def compensation(
         self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
     ) -> Any:
-        """Say which function undoes this one: it takes `db`, the result, `None` when there is none, then the arguments.
+        """Say which function undoes this one.
 
-        Its own SQL and the record that it ran are one transaction. Returns the function unchanged. Raises
+        It takes `db`, the result, `None` when there is none, then the arguments. Its own SQL and the record that it ran are one transaction. Returns the function unchanged. Raises
         `InvalidDefinition` if it does not fit.
         """
         if inspect.iscoroutinefunction(fn):
             raise InvalidDefinition(
-                f"{fn.__name__} ({place_of(fn)}) is an `async def`; the compensation of a transaction cannot await.",
+                f"{fn.__name__} ({place_of(fn)}) is an `async def`; a transaction's compensation cannot await.",
                 hint="Write a `def`.",
             )
         return self._compensate(fn, leading=("db", "result"), retry=retry, timeout=timeout)

@@ -46,13 +46,17 @@ class AsyncWorkflow(AsyncCalls[P, R], Workflow[P, R]):
 
 class _Decorator(Protocol):
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncWorkflow[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncWorkflow[P, R]: ...
 
 
 @overload
-def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+def workflow(  # type: ignore[overload-overlap]
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> AsyncWorkflow[P, R]: ...
 @overload
 def workflow(fn: Callable[P, R], /) -> SyncWorkflow[P, R]: ...
 @overload
@@ -82,7 +86,7 @@ def workflow(
     version: str = "",
     retention: Duration | None = None,
 ) -> Any:
-    """Make a workflow of a module-level function: a run of it that has been started goes on until it is final.
+    """Make a workflow of a module-level function: a run of it, once started, goes on until it is final.
 
     `timeout` covers the whole run from its first start. `schedule` is a trigger, a cron text or a list of
     them. `retry` tries the run anew after an error; `on_error="halt"` leaves it to a person. `max_crashes`
