@@ -1,0 +1,27 @@
+"""Timetables: which instants a schedule names. Pure: no I/O, and `now` is always an argument.
+
+Owns the public `Cron`, `Every`, `At` and `Schedule`, the protocol `Timetable` that the scheduler role asks,
+and the reading of what people may write in their place. Refuses everything that depends on state: what has
+fired, what is due, who fires it is the scheduler's and the store's. APScheduler and cronsim are imported
+where they are first needed, never with this package.
+"""
+
+from __future__ import annotations
+
+from .rules import from_json, schedules_of
+from .schedule import At, CatchUp, Cron, Every, Options, Overlap, Schedule
+from .table import COUNT_LIMIT, Timetable
+
+__all__ = [
+    "COUNT_LIMIT",
+    "At",
+    "CatchUp",
+    "Cron",
+    "Every",
+    "Options",
+    "Overlap",
+    "Schedule",
+    "Timetable",
+    "from_json",
+    "schedules_of",
+]
