@@ -51,7 +51,8 @@ async def wait_signal(name: str, type: object, *, timeout: Duration | None = Non
 async def wait_signal(name: str, type: object = object, *, timeout: Duration | None = None) -> object:
     """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
 
-    Raises `SignalTimeout` after `timeout`. A payload that does not fit stays unread and holds up none that does.
+    Raises `SignalTimeout` after `timeout`. A payload that does not fit stays unread and holds up none that
+    does.
     """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")

@@ -123,7 +123,7 @@ def _import_folder(folder: Path, places: list[Path]) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The Python files of a folder, in a stable order, without what is hidden and programs (`__main__.py`)."""
+    """The Python files of a folder, in a stable order, without what is hidden and `__main__.py`."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
@@ -156,7 +156,7 @@ def _import_file(file: Path, places: list[Path], *, within: tuple[Path, str] | N
 
 
 def _dotted_name(file: Path, places: list[Path]) -> str:
-    """The name that `import` would use: from the root, from `src`, or from above the file's topmost package."""
+    """The name that `import` would use: from the root, `src`, or above the file's topmost package."""
     for path in (file, file.resolve()):
         for place in reversed(places):
             if path.is_relative_to(place):

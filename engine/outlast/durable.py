@@ -1,4 +1,4 @@
-"""The durable functions that workflow code calls: `sleep`, `wait_signal`, `gather`, `publish`, `now` and more.
+"""The durable functions that workflow code calls: `sleep`, `wait_signal`, `gather`, `publish`, `now`, …
 
 Owns their types and where each may be called. Refuses with `OutsideRun` or `WrongColour`, which name what to
 write instead; what they do is the active caller's. What waits has an awaitable twin in `outlast.aio`; what
@@ -31,7 +31,7 @@ T4 = TypeVar("T4")
 
 
 def sleep(duration: Duration) -> None:
-    """Wait for `duration` ("30s", "1d", seconds, a timedelta), through restarts; a long one holds no thread."""
+    """Wait for `duration` ("30s", 90, a timedelta), through restarts; a long wait holds no thread."""
     length = seconds(duration, place="The duration of sleep()")
     sync_caller("sleep").sleep(length)
 
@@ -127,7 +127,7 @@ def rng() -> Random:
 
 
 def patched(change_id: str) -> bool:
-    """Whether this run takes the new side of a change; one that was past this place before keeps the old one."""
+    """Whether this run takes the new side of a change; one that was past it before keeps the old one."""
     checked_text(change_id, place="The change of patched()")
     return run_caller("patched").patched(change_id)
 

@@ -84,7 +84,7 @@ class Registry:
         return found
 
     def queue(self, name: str) -> Queue:
-        """The queue declared by this name. Raises `QueueNotFound`; what `outlast queue set` made, the store knows."""
+        """The queue declared by this name. Raises `QueueNotFound`; the store knows those set by hand."""
         found = self.queues().get(name)
         if found is None:
             raise QueueNotFound(name, close=get_close_matches(name, self._queues, n=1))
@@ -171,7 +171,8 @@ def clear() -> None:
 
 
 def _same_place(one: Definition, other: Definition) -> bool:
-    # A script is `__main__` when it runs, and has its dotted name when it is imported: one file, one definition.
+    # A script is `__main__` when it runs, and has its dotted name when it is imported: one file, one
+    # definition.
     same_module = one.module == other.module or one.file == other.file
     return same_module and one.fn.__qualname__ == other.fn.__qualname__
 

@@ -61,7 +61,8 @@ def resolve(
 ) -> Settings:
     """The settings for this place.
 
-    `given` are explicit options, by their documented names; None counts as not given. Raises `InvalidInput` for a bad value or an unknown name, and says where it came from.
+    `given` are explicit options, by their documented names; None counts as not given. Raises `InvalidInput`
+    for a bad value or an unknown name, and says where it came from.
     """
     environ = os.environ if environ is None else environ
     project = read_project(find_root(cwd))
@@ -123,7 +124,7 @@ class Project:
 
 
 def read_project(root: Path) -> Project:
-    """Read the table. Raises `InvalidInput`, which names the file, for one that is broken or has an unknown key."""
+    """Read the table. Raises `InvalidInput`, which names the file, if it is broken or has an unknown key."""
     file = root / "pyproject.toml"
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))

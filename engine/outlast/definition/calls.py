@@ -133,7 +133,8 @@ class Undoable(Definition, Generic[P, R]):
     ) -> Any:
         """Say which function undoes this one.
 
-        It takes the result, `None` when there is none, then the arguments. It runs at least once when the run is undone, and its success is committed once. Returns the function
-        unchanged. Raises `InvalidDefinition` if it does not fit.
+        It takes the result, `None` when there is none, then the arguments. It runs at least once when the run
+        is undone, and its success is committed once. Returns the function unchanged. Raises
+        `InvalidDefinition` if it does not fit.
         """
         return self._compensate(fn, leading=("result",), retry=retry, timeout=timeout)

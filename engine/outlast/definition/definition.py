@@ -132,7 +132,7 @@ class Definition:
         return Signature(self.fn, skip=self.skip, place=self.name)
 
     def spelled_out(self, named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments by name, as a journal keeps them, in the form that compensations and probes are called with.
+        """Arguments by name, as a journal keeps them, as compensations and probes are called with them.
 
         By position where the function allows it, so that theirs may have other names, and with the function's
         defaults.

@@ -132,7 +132,8 @@ def plain(definition: Definition, caller: Caller | None) -> Callable[..., Any]:
 
 
 def _mind_the_thread(written: str) -> None:
-    # In an agent's process a step without a run is most likely in a workflow's own thread pool: its calls would
+    # In an agent's process a step without a run is most likely in a workflow's own thread pool: its calls
+    # would
     # leave no trace in the journal.
     if caller_module.agent_process:
         raise OutsideRun(

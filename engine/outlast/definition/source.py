@@ -1,4 +1,4 @@
-"""Which functions can be defined, where they come from, and how their code is told from other code of that name.
+"""Which functions can be defined, where they come from, and how their code is told from other code.
 
 Refuses what no other process could find by its name (nested functions, lambdas, methods) and what has no
 single outcome (generators). The fingerprint is taken when the decorator runs: read later, the file may hold

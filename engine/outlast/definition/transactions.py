@@ -68,12 +68,13 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
     ) -> Any:
         """Say which function undoes this one.
 
-        It takes `db`, the result, `None` when there is none, then the arguments. Its own SQL and the record that it ran are one transaction. Returns the function unchanged. Raises
-        `InvalidDefinition` if it does not fit.
+        It takes `db`, the result, `None` when there is none, then the arguments. Its own SQL and the record
+        that it ran are one transaction. Returns the function unchanged. Raises `InvalidDefinition` if it does
+        not fit.
         """
         if inspect.iscoroutinefunction(fn):
             raise InvalidDefinition(
-                f"{fn.__name__} ({place_of(fn)}) is an `async def`; a transaction's compensation cannot await.",
+                f"{fn.__name__} ({place_of(fn)}) is an `async def`; under a transaction it cannot await.",
                 hint="Write a `def`.",
             )
         return self._compensate(fn, leading=("db", "result"), retry=retry, timeout=timeout)
