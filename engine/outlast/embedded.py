@@ -1,0 +1,119 @@
+"""An agent, a supervisor and a scheduler inside the application's own process.
+
+Owns their order: the supervisor is there before the agent and goes after it, and nobody starts ticks once
+the agent drains. Refuses to touch signal handlers, and to stop on an event loop: `async with` starts and
+drains in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from . import caller, registry
+from .names import checked_name, checked_whole
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .store.sqlite import SqliteStore
+
+_counting = threading.Lock()
+_count = 0
+
+
+class EmbeddedAgent:
+    """The roles of one `engine.agent()` block. It can be entered again once it has been left."""
+
+    def __init__(
+        self, store: SqliteStore, settings: Settings, *, concurrency: int, queues: list[str] | None
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
+        self._queues = None if queues is None else [_known(name) for name in queues]
+        self._roles: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Shielded: a second cancel of the task must not leave the draining to itself.
+        await asyncio.shield(asyncio.to_thread(self.stop))
+
+    def start(self) -> None:
+        """Start the roles in background threads; none is left running where one fails to start."""
+        if self._roles is not None:
+            return
+        with ExitStack() as roles:
+            roles.callback(_announce())
+            roles.callback(_started(self._supervisor()))
+            roles.callback(_started(self._agent()))
+            if find_spec(".scheduler", __package__) is not None:
+                roles.callback(_started(self._scheduler()))
+            self._roles = roles.pop_all()
+
+    def stop(self) -> None:
+        """Drain: what runs is finished, or handed back after the grace time; then all threads have ended."""
+        roles, self._roles = self._roles, None
+        if roles is not None:
+            roles.close()
+
+    def _agent(self) -> Any:
+        return import_module(".agent", __package__).Agent(
+            self._store,
+            registry.current(),
+            self._settings,
+            concurrency=self._concurrency,
+            queues=self._queues,
+            embedded=True,
+        )
+
+    def _supervisor(self) -> Any:
+        return import_module(".supervisor", __package__).Supervisor(self._store, self._settings)
+
+    def _scheduler(self) -> Any:
+        return import_module(".scheduler", __package__).Scheduler(self._store, self._settings)
+
+
+def _started(role: Any) -> Any:
+    role.start()
+    return role.stop
+
+
+def _announce() -> Any:
+    """Say that this process has an embedded agent; gives what takes that back."""
+    global _count
+    with _counting:
+        _count += 1
+        caller.embedded_agent = True
+
+    def withdraw() -> None:
+        global _count
+        with _counting:
+            _count -= 1
+            caller.embedded_agent = _count > 0
+
+    return withdraw
+
+
+def _known(name: str) -> str:
+    checked_name(name, place="A queue")
+    registry.queue(name)
+    return name

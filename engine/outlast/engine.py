@@ -1,0 +1,306 @@
+"""The facade: a store, its settings and this process's definitions, behind the verbs that applications use.
+
+Owns the way from a call to a run on disk: arguments bound and encoded, limits checked, options merged with
+the definition's, one commit. Refuses to execute workflows: `Engine.agent` puts an agent, a supervisor and a
+scheduler beside the application where it wants them in its own process. Safe to use from any thread; while
+it is the process's only engine, `workflow.start(...)` uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+from . import caller, clock, registry
+from .duration import seconds
+from .embedded import EmbeddedAgent
+from .errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
+from .options import DEFAULT, Options
+from .settings import Settings, database_path, resolve
+from .starts import start_operation, start_within
+
+if TYPE_CHECKING:
+    from .definition import Workflow
+    from .handles import Duration, Run
+    from .run_handle import StoredRun
+    from .store.sqlite import SqliteStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Engine:
+    """One file of runs. `with Engine() as engine: ...` closes it at the end."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        lease: Duration | None = None,
+        grace: Duration | None = None,
+        park_after: Duration | None = None,
+        hang_limit: Duration | None = None,
+        max_payload: int | str | None = None,
+        max_crashes: int | None = None,
+        max_entries: int | None = None,
+        retention: Duration | None = None,
+        durability: str | None = None,
+        allow_network: bool | None = None,
+    ) -> None:
+        """Open the file, and create it where there is none.
+
+        Without a path it is `$OUTLAST_DB`, `db` in `[tool.outlast]`, or `outlast.db` at the root of the
+        project. What is not given here comes from `OUTLAST_…` variables and `[tool.outlast]`. Raises
+        `InvalidInput`, and the `StoreError`s.
+        """
+        settings = resolve(
+            {
+                "lease": lease,
+                "grace": grace,
+                "park_after": park_after,
+                "hang_limit": hang_limit,
+                "max_payload": max_payload,
+                "max_crashes": max_crashes,
+                "max_entries": max_entries,
+                "retention": retention,
+                "durability": durability,
+                "allow_network": allow_network,
+            }
+        )
+        self._use(_open_store(database_path(None if path is None else os.fspath(path)), settings), settings)
+
+    @classmethod
+    def over(cls, store: SqliteStore, settings: Settings) -> Engine:
+        """An engine over a store that is open already: in agents, for steps that start workflows."""
+        engine = cls.__new__(cls)
+        engine._use(store, settings)
+        return engine
+
+    def _use(self, store: SqliteStore, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+        self.path = store.path
+        _enter(self)
+
+    @overload
+    def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> StoredRun[R]: ...
+    @overload
+    def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> StoredRun[Any]: ...
+    def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Start a run of a workflow, given itself, with options bound to it, or by name, as `name` or
+        `name@version`.
+
+        When this returns the run is on disk and never forgotten. Raises `InvalidInput` for arguments that
+        do not fit or cannot be stored, `WorkflowNotFound`, `QueueNotFound`, and `Conflict` where
+        `if_exists="fail"` says so; then nothing was started.
+        """
+        definition = _workflow(workflow)
+        return self.start_call(definition, args, kwargs, definition.bound)
+
+    def start_call(
+        self,
+        definition: Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Options = DEFAULT,
+        *,
+        key: str | None = None,
+    ) -> StoredRun[Any]:
+        """`start`, taken apart: for callers that hold arguments and options as values. `key` goes before the
+        options'.
+        """
+        return self.start_input(definition, definition.signature.named(args, kwargs), options, key=key)
+
+    def start_named(self, name: str, given: object, options: Options = DEFAULT) -> StoredRun[Any]:
+        """Start by outside input: plain JSON, an object by name or an array by position, converted to the
+        annotated types.
+        """
+        definition = _workflow(name)
+        return self.start_input(definition, definition.signature.from_json(given), options)
+
+    def start_input(
+        self,
+        definition: Workflow[..., Any],
+        named: Mapping[str, object],
+        options: Options = DEFAULT,
+        *,
+        key: str | None = None,
+    ) -> StoredRun[Any]:
+        """Start with arguments that are bound and converted already."""
+        from .run_handle import StoredRun
+
+        operation = start_operation(definition, named, options, self.settings, key=key)
+        if options.connection is None:
+            started = self.store.commit(operation)
+        else:
+            started = start_within(self.store, options.connection, operation)
+        return StoredRun(self.store, self.settings, started.uid)
+
+    @overload
+    def get(self, reference: str, /) -> StoredRun[Any]: ...
+    @overload
+    def get(self, workflow: Workflow[P, R], /, *, key: str) -> StoredRun[R]: ...
+    @overload
+    def get(self, workflow: str, /, *, key: str) -> StoredRun[Any]: ...
+    def get(self, reference: Any, /, *, key: str | None = None) -> Any:
+        """A run by its id, a unique prefix of it, or `WORKFLOW:KEY`; or by a workflow and `key=`.
+
+        Raises `RunNotFound`, `AmbiguousRun`, and `KeyNotFound` for a key that no run of the workflow has.
+        """
+        from .run_handle import StoredRun
+        from .views.find import find_run
+
+        if key is None:
+            if not isinstance(reference, str):
+                raise InvalidInput("get() needs the id of a run, or a workflow and its key=.")
+            return StoredRun(self.store, self.settings, find_run(self.store, reference)[1])
+        name = reference if isinstance(reference, str) else reference.name
+        try:
+            return StoredRun(self.store, self.settings, find_run(self.store, f"{name}:{key}")[1])
+        except RunNotFound:
+            raise KeyNotFound(
+                f"No run of {name} has the key {key!r}.", hint="`outlast runs` lists the runs."
+            ) from None
+
+    def runs(
+        self,
+        *,
+        status: str | list[str] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        since: datetime | Duration | None = None,
+        until: datetime | Duration | None = None,
+        limit: int | None = 100,
+    ) -> list[StoredRun[Any]]:
+        """The runs that fit every filter, the newest first.
+
+        `since` and `until` are about the instant of the start: a datetime, or how long ago, as `"1h"`.
+        `limit=None` gives all.
+        """
+        from .run_handle import StoredRun
+        from .views.runs import find_runs
+
+        name = workflow if isinstance(workflow, str) or workflow is None else workflow.name
+        found = find_runs(
+            self.store,
+            status=status,
+            workflow=name,
+            tags=tags,
+            since=_instant(since, "since"),
+            until=_instant(until, "until"),
+            limit=limit,
+        )
+        return [StoredRun(self.store, self.settings, uid) for _, uid in found]
+
+    def signal(
+        self, run: str | Run[Any], name: str, payload: object = None, *, key: str | None = None
+    ) -> None:
+        """Send a message to a run, given itself or as `get` takes it."""
+        found = self.get(run) if isinstance(run, str) else run
+        found.signal(name, payload, key=key)
+
+    def agent(self, *, concurrency: int = 8, queues: list[str] | None = None) -> EmbeddedAgent:
+        """An agent, a supervisor and a scheduler in this process, for as long as the block lasts.
+
+        `with engine.agent(): ...` or `async with`. At the end of the block it drains: what runs is
+        finished, or handed back after the grace time. It installs no signal handlers.
+        """
+        return EmbeddedAgent(self.store, self.settings, concurrency=concurrency, queues=queues)
+
+    def close(self) -> None:
+        """Write what is queued and close the file. Closing twice is closing once."""
+        if _leave(self):
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.path}>"
+
+
+def _workflow(given: Any) -> Workflow[..., Any]:
+    if isinstance(given, str):
+        name, at_sign, version = given.partition("@")
+        return registry.workflow(name, version if at_sign else None)
+    from .definition import Workflow
+
+    if not isinstance(given, Workflow):
+        shown = getattr(given, "__name__", None) or repr(given)
+        raise InvalidInput(
+            f"{shown} is no workflow.", hint="Decorate it with @workflow, or give a workflow's name."
+        )
+    return given
+
+
+def _instant(given: datetime | Duration | None, place: str) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, datetime):
+        return clock.from_datetime(given)
+    return clock.wall() - round(seconds(given, place=place) * clock.SECOND)
+
+
+def _open_store(path: str, settings: Settings) -> SqliteStore:
+    if os.name == "nt":
+        raise OutlastError(
+            "Outlast does not run on Windows itself.",
+            hint="Run it inside WSL, the Windows Subsystem for Linux.",
+        )
+    if "://" in path:
+        raise InvalidInput(
+            f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
+        )
+    from .store.sqlite import SqliteStore
+
+    return SqliteStore(Path(path), create=True, allow_network=settings.allow_network)
+
+
+# The engines of this process that are open. Weakly, so that one which nobody holds does not count.
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_changing = threading.Lock()
+
+
+def _enter(engine: Engine) -> None:
+    with _changing:
+        _engines.add(engine)
+        caller.start_outside = _start_outside
+
+
+def _leave(engine: Engine) -> bool:
+    with _changing:
+        was_open = engine in _engines
+        _engines.discard(engine)
+        if not _engines:
+            caller.start_outside = None
+    return was_open
+
+
+def _start_outside(
+    workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> Run[Any]:
+    with _changing:
+        engines = list(_engines)
+    written = workflow.fn.__name__
+    if not engines:
+        raise OutsideRun(
+            f"{written}.start() finds no engine in this process.",
+            hint=f"Keep one, `engine = outlast.Engine()`, then write `engine.start({written}, ...)`.",
+        )
+    if len({os.path.realpath(engine.path) for engine in engines}) > 1:
+        raise OutsideRun(
+            f"{written}.start() cannot choose among {len(engines)} engines in this process.",
+            hint=f"Write `engine.start({written}, ...)`.",
+        )
+    return engines[0].start_call(workflow, args, kwargs, options)

@@ -1,0 +1,89 @@
+"""What a run says while it goes on: published values, and the messages of its streams.
+
+Owns their reading, as stored bytes for the handles and as JSON for screens. Refuses to wait: who follows a
+stream asks again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import KeyNotFound
+from .values import value_json, wall_json
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+
+_VALUE = "select value from outlast_published where task_id = :id and key = :key"
+
+_KEYS = "select key from outlast_published where task_id = :id order by key"
+
+
+def published_value(store: SqliteStore, task_id: int, key: str, *, run_id: str) -> bytes:
+    """The stored value that a run has published under `key`. Raises `KeyNotFound`, which lists the keys
+    there are.
+    """
+    connection = store.connection()
+    try:
+        row = connection.execute(_VALUE, {"id": task_id, "key": key}).fetchone()
+    except UnicodeEncodeError:
+        row = None  # A lone surrogate: no stored key has one.
+    if row is None:
+        keys = [found for (found,) in connection.execute(_KEYS, {"id": task_id})]
+        hint = f"It has published {', '.join(keys)}." if keys else "It has published nothing so far."
+        raise KeyNotFound(f"Run {run_id} has published no {key!r}.", hint=hint)
+    value: bytes = row[0]
+    return value
+
+
+_PUBLISHED = "select key, value, at from outlast_published where task_id = :id order by key"
+
+
+def published_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[str, Any]:
+    """All published values by key."""
+    return {
+        key: value_json(value, raw=raw)
+        for key, value, _ in store.connection().execute(_PUBLISHED, {"id": task_id})
+    }
+
+
+_MESSAGES = """
+select number, value, at, step, try_number from outlast_stream
+where task_id = :id and stream = :stream and number > :after
+order by number limit :limit
+"""
+
+_BATCH = 500
+
+
+def messages(
+    store: SqliteStore, task_id: int, stream: str, *, after: int = 0, limit: int = _BATCH
+) -> list[tuple[int, bytes, int, str | None, int | None]]:
+    """(number, stored value, wall instant, path of the step, try) of the messages after a number."""
+    rows = store.connection().execute(
+        _MESSAGES, {"id": task_id, "stream": stream, "after": after, "limit": limit}
+    )
+    return [tuple(row) for row in rows]
+
+
+def messages_json(
+    store: SqliteStore, task_id: int, stream: str, *, after: int = 0, limit: int = _BATCH, raw: bool = False
+) -> list[dict[str, Any]]:
+    """The messages of a stream after a number."""
+    return [
+        {
+            "number": number,
+            "value": value_json(value, raw=raw),
+            "at": wall_json(at),
+            "step": step,
+            "try_number": try_number,
+        }
+        for number, value, at, step, try_number in messages(store, task_id, stream, after=after, limit=limit)
+    ]
+
+
+_STREAMS = "select distinct stream from outlast_stream where task_id = :id order by stream"
+
+
+def stream_names(store: SqliteStore, task_id: int) -> list[str]:
+    return [name for (name,) in store.connection().execute(_STREAMS, {"id": task_id})]

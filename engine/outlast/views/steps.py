@@ -1,0 +1,191 @@
+"""The steps of a run as JSON, merged from its journal and the rows of its submitted steps.
+
+Owns the merge: one line for each place in the code where a step is, with its last outcome, in order of
+start, compensations after them. What was set aside stays as a line of its own. A step that runs right now
+without a started entry is not visible, since nothing of it has been written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..operations import Entry
+from ..states import FINAL, Status
+from ..store import journal, undoing
+from .values import engine_json, error_json, value_json, wall_json
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+
+STEP_KINDS = frozenset({"step", "transaction", "task", "compensation"})
+_OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
+
+
+@dataclass(slots=True)
+class StepLine:
+    """What is known of one place."""
+
+    path: str
+    name: str
+    kind: str
+    seq: int
+    status: str = "running"
+    input: bytes | None = None
+    output: bytes | None = None
+    error: bytes | None = None
+    tries: int = 0
+    started_at: int | None = None
+    finished_at: int | None = None
+    due_at: int | None = None
+    """Of a backoff: the engine instant of the next try."""
+    is_set_aside: bool = False
+
+
+def steps_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
+    """The steps of a run in order of start. Values are readable JSON; with `raw` they have their tags."""
+    return [
+        {
+            "path": line.path,
+            "name": line.name,
+            "kind": line.kind,
+            "status": line.status,
+            "input": value_json(line.input, raw=raw),
+            "output": value_json(line.output, raw=raw),
+            "error": error_json(line.error),
+            "tries": line.tries,
+            "started_at": wall_json(line.started_at),
+            "finished_at": wall_json(line.finished_at),
+        }
+        for line in step_lines(store, task_id)
+    ]
+
+
+_OWNER = "select finished_at is not null from outlast_task where id = :id"
+
+
+def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
+    """What `steps_json` shows, for those who read on."""
+    connection = store.connection()
+    lines = merge(journal.load(connection, task_id))
+    _add_tasks(connection, task_id, {line.path: line for line in lines if line.kind == "task"})
+    now = store.now()
+    owner = connection.execute(_OWNER, {"id": task_id}).fetchone()
+    for line in lines:
+        if line.status == "running" and line.kind != "task":
+            if owner is not None and owner[0]:
+                line.status = "unknown"
+            elif line.due_at is None or line.due_at <= now:
+                line.tries += 1
+    return sorted(lines, key=_order)
+
+
+def _order(line: StepLine) -> tuple[bool, int, int]:
+    # A finished step has one entry, written when it ended: its start, not its place in the journal,
+    # gives the order.
+    return line.kind == "compensation", line.started_at or 0, line.seq
+
+
+def merge(entries: list[Entry]) -> list[StepLine]:
+    """One line for each place where a step is; another one after what was set aside."""
+    lines: list[StepLine] = []
+    current: dict[str, StepLine] = {}
+    for entry in entries:
+        if entry.kind not in STEP_KINDS:
+            continue
+        line = current.get(entry.path)
+        if entry.event == "set_aside":
+            if line is not None:
+                line.is_set_aside = True
+            continue
+        if line is None or line.is_set_aside:
+            line = current[entry.path] = StepLine(entry.path, entry.name, entry.kind, entry.seq)
+            lines.append(line)
+        _add(line, entry)
+    return lines
+
+
+def _add(line: StepLine, entry: Entry) -> None:
+    line.tries = max(line.tries, entry.try_number)
+    started_at = entry.started_at if entry.started_at is not None else entry.at
+    line.started_at = started_at if line.started_at is None else min(line.started_at, started_at)
+    if line.input is None:
+        line.input = entry.input
+    if entry.event == "tried":
+        line.error, line.due_at = entry.data, entry.due_at
+    elif entry.event in _OUTCOMES and line.status != "completed":
+        line.status, line.finished_at, line.due_at = entry.event, entry.at, None
+        if entry.event == "completed":
+            line.output, line.error = entry.data, None
+        else:
+            line.error = entry.data if entry.data is not None else line.error
+
+
+_TASKS = """
+select t.id, t.parent_path, t.status, t.tries, t.claim, t.created_at, t.started_at, t.finished_at,
+       t.due_at, i.data, o.output, o.error
+from outlast_task t
+left join outlast_input i on i.task_id = t.id
+left join outlast_outcome o on o.task_id = t.id
+where t.parent_id = :id and t.kind = 'step'
+order by t.id
+"""
+
+_LAST_TRIED = """
+select j.task_id, j.data from outlast_task t join outlast_journal j on j.task_id = t.id
+where t.parent_id = :id and t.kind = 'step' and t.finished_at is null and j.event = 'tried'
+order by j.task_id, j.seq
+"""
+
+
+def _add_tasks(connection: Any, task_id: int, lines: dict[str, StepLine]) -> None:
+    """Complete the lines of submitted steps by their own rows: tries, times, outcomes not yet taken.
+    """
+    if not lines:
+        return
+    errors = dict(connection.execute(_LAST_TRIED, {"id": task_id}).fetchall())
+    for row in connection.execute(_TASKS, {"id": task_id}):
+        (part_id, path, status, tries, claim, created_at, started_at, finished_at,
+         due_at, given, output, error) = row  # fmt: skip
+        line = lines.get(path)
+        if line is None or line.is_set_aside:
+            continue
+        line.input = line.input if line.input is not None else given
+        line.started_at = started_at if started_at is not None else created_at
+        line.tries = max(tries, 1) if Status(status) in FINAL and claim else tries
+        if line.status != "running":
+            line.finished_at = finished_at if finished_at is not None else line.finished_at
+            continue
+        line.status = _task_status(status)
+        line.finished_at, line.due_at = finished_at, due_at if tries else None
+        line.output, line.error = output, error if error is not None else errors.get(part_id)
+        if status == Status.RUNNING:
+            line.tries = tries + 1
+
+
+def _task_status(status: str) -> str:
+    match Status(status):
+        case Status.COMPLETED | Status.FAILED | Status.CANCELLED:
+            return status
+        case Status.HALTED:
+            return "unknown"
+        case _:
+            return "running"
+
+
+def undo_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
+    """What is left to undo, or would be undone, in order: the latest started step first, with its arguments.
+    """
+    return [
+        {
+            "path": undo.path,
+            "name": undo.name,
+            "kind": undo.kind,
+            "outcome": undo.outcome,
+            "input": value_json(undo.input, raw=raw),
+            "result": value_json(undo.result, raw=raw),
+            "tries": undo.tries,
+            "due_at": engine_json(store, undo.due_at),
+        }
+        for undo in undoing.read_plan(store.connection(), task_id)
+    ]

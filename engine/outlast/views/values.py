@@ -1,0 +1,68 @@
+"""Stored values as JSON for people and scripts.
+
+Owns the one way in which the views show values, errors and instants. Refuses to raise: a value that cannot
+be read is shown as a sentence that says so, since a view that fails would hide the rest of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .. import clock, codec
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+
+
+def value_json(data: bytes | None, *, raw: bool = False) -> Any:
+    """A stored value in readable JSON, or with its tags; None where there is none."""
+    if data is None:
+        return None
+    try:
+        return codec.raw(data) if raw else codec.readable(data)
+    except (codec.NotDecodable, ValueError, LookupError, TypeError) as error:
+        return f"(cannot be read: {error})"
+
+
+def error_json(data: bytes | None) -> dict[str, str] | None:
+    """`type`, `message` and `traceback` of a stored error; None where there is none."""
+    if data is None:
+        return None
+    try:
+        return codec.summary(data)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}
+
+
+def error_line(data: bytes | None) -> str:
+    """An error in one line: its type and the first line of its message."""
+    found = error_json(data)
+    if found is None:
+        return "no error was recorded"
+    lines = found["message"].splitlines()
+    first = lines[0] if lines else ""
+    return f"{found['type']}: {first}" if first else found["type"]
+
+
+def tags_json(text: str | None) -> dict[str, str]:
+    tags: dict[str, str] = json.loads(text) if text else {}
+    return tags
+
+
+def wall_json(wall_at: int | None) -> str | None:
+    """A wall instant as ISO 8601 in UTC."""
+    return None if wall_at is None else _iso(wall_at)
+
+
+def engine_json(store: SqliteStore, engine_at: int | None) -> str | None:
+    """An engine instant as ISO 8601 in UTC: when it is, or was, due as the wall clock is set now."""
+    return None if engine_at is None else _iso(store.engine_time().to_wall(engine_at))
+
+
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_000
+
+
+def _iso(wall_at: int) -> str:
+    # A delay of a thousand years and more is legal, a datetime after the year 9999 is not.
+    return clock.iso(min(max(wall_at, _FIRST), _LAST))
