@@ -8,7 +8,6 @@ descriptor of it drops the locks that SQLite holds for the process.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import threading
@@ -23,7 +22,9 @@ from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreRead
 from . import library
 from .filesystem import refuse_network
 from .library import sqlite3
-from .translation import BUSY_SECONDS, is_lock, is_of_the_file, translate
+from .translation import BUSY_SECONDS as BUSY_SECONDS
+from .translation import is_lock, is_of_the_file
+from .translation import translate as translate
 from .turn import Turn
 
 _CHECKPOINT_PAGES = 4_000
@@ -321,6 +322,10 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     global _opening
     _opening = threading.Lock()
+    if not _held_over_fork:
+        return
+    import ctypes
+
     # Even closing an inherited connection is forbidden by SQLite, so they are kept beyond the end of the
     # interpreter.
     for connection in _held_over_fork:

@@ -9,23 +9,26 @@ long enough, say for a stopped process, goes on without it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import stat
-import struct
 import threading
 import time
 import weakref
-from pathlib import Path
-from typing import Protocol
+
+from .turn_locks import NEXT, TURN, Locks, open_locks
 
 IMPATIENT_SECONDS = 0.002
 """How long a turn is awaited after a timeout, until it is found free again: its holder seems stuck."""
 
-_POLL_SECONDS = 0.00005
-_POLL_MAXIMUM_SECONDS = 0.001
-_NEXT_POLL_SECONDS = 0.0002
+SLICE_SECONDS = 0.002
+"""How long a process may go on when its turn has come. Short transactions would otherwise spend more on
+changing hands, and on reading pages that the other has written, than on their work.
+"""
+
+_LOOK_AGAIN_SECONDS = (0.005, 0.002)
+"""The longest pause before another look at `next` and at the turn, should a wakeup be lost. Looking at `next`
+often would put whoever happens to look first ahead of those whom the kernel wakes in the order of their
+coming.
+"""
 
 _turns: weakref.WeakSet[Turn] = weakref.WeakSet()
 
@@ -35,15 +38,20 @@ class Turn:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.realpath(path) + "-turn"
-        self._locks: _Locks | None = None
+        self._locks: Locks | None = None
+        self._is_impatient = False
         self._reset()
         _turns.add(self)
 
     def acquire(self, timeout_seconds: float) -> bool:
         """Wait for the turn; False when it was not had in time, and the caller may go on without it."""
-        deadline = _now() + timeout_seconds
-        # Fair among threads by the same two steps: a thread that has just let go finds `next` taken by the
-        # one that waits.
+        if self.try_acquire():
+            return True
+        now = _now()
+        if now < self._slice_until and self._take_again():
+            return True
+        deadline = now + timeout_seconds
+        # Fair among threads by the same two steps: one that has just let go finds `next` taken by the waiter.
         if not self._thread_next.acquire(timeout=timeout_seconds):
             return False
         try:
@@ -53,34 +61,24 @@ class Turn:
             self._thread_next.release()
         held = False
         try:
-            held = self._acquire_between_processes(deadline)
+            held = self._wait_for_processes(deadline)
         finally:
             if not held:
                 self._thread_turn.release()
         return held
 
     def try_acquire(self) -> bool:
-        """Take the turn if it is free and nobody waits for it;
-
-        never wait. For the thread of an event loop.
-        """
-        if not self._thread_next.acquire(blocking=False):
+        """Take the turn if it is free and nobody waits for it; never wait. For an event loop."""
+        if self._thread_next.locked() or not self._thread_turn.acquire(blocking=False):
             return False
-        try:
-            if not self._thread_turn.acquire(blocking=False):
-                return False
-        finally:
-            self._thread_next.release()
         held = False
         try:
-            locks = self._locks or self._open()
-            held = locks.take_both()
-            if held:
-                locks.free_next()
-                self._is_impatient = False
+            held = (self._locks or self._open()).take_if_free()
         finally:
             if not held:
                 self._thread_turn.release()
+        if self._is_impatient and held:
+            self._is_impatient = False
         return held
 
     def release(self) -> None:
@@ -95,43 +93,45 @@ class Turn:
             self._locks.close()
             self._locks = None
 
-    def _acquire_between_processes(self, deadline: float) -> bool:
+    def _wait_for_processes(self, deadline: float) -> bool:
         locks = self._locks or self._open()
-        if locks.take_both():
-            locks.free_next()
-            self._is_impatient = False
-            return True
         if self._is_impatient:
             deadline = min(deadline, _now() + IMPATIENT_SECONDS)
-        # Waiters for `next` poll at one steady rate: were it to grow, whoever came last would look most often
-        # and win.
+        self._is_impatient = True
         while not locks.take_next():
-            if _now() >= deadline:
-                self._is_impatient = True
+            if not self._pause(locks, NEXT, deadline):
                 return False
-            time.sleep(_NEXT_POLL_SECONDS)
         try:
-            pause = _POLL_SECONDS
             while not locks.take_turn():
-                if _now() >= deadline:
-                    self._is_impatient = True
+                if not self._pause(locks, TURN, deadline):
                     return False
-                time.sleep(pause)
-                pause = min(pause * 1.2, _POLL_MAXIMUM_SECONDS)
         finally:
             locks.free_next()
         self._is_impatient = False
+        self._slice_until = _now() + SLICE_SECONDS
         return True
 
-    def _open(self) -> _Locks:
+    def _take_again(self) -> bool:
+        """Take the turn ahead of the one that waits, within the slice that our own wait has earned."""
+        if self._thread_next.locked() or not self._thread_turn.acquire(blocking=False):
+            return False
+        held = False
         try:
-            self._locks = (
-                _OpenFileLocks(self.path) if hasattr(fcntl, "F_OFD_SETLK") else _WholeFileLocks(self.path)
-            )
-        except OSError:
-            # A folder or a file that may not be written, or a file system without these locks: then SQLite's
-            # lock alone decides.
-            self._locks = _NoLocks()
+            held = (self._locks or self._open()).take_turn()
+        finally:
+            if not held:
+                self._thread_turn.release()
+        return held
+
+    def _pause(self, locks: Locks, lock: int, deadline: float) -> bool:
+        remaining = deadline - _now()
+        if remaining <= 0:
+            return False
+        locks.pause(lock, min(remaining, _LOOK_AGAIN_SECONDS[lock]))
+        return True
+
+    def _open(self) -> Locks:
+        self._locks = open_locks(self.path)
         return self._locks
 
     def _reset(self) -> None:
@@ -139,6 +139,7 @@ class Turn:
         self._thread_turn = threading.Lock()
         self._locks = None
         self._is_impatient = False
+        self._slice_until = 0.0
 
     def _forget_after_fork(self) -> None:
         # The child shares the parent's open file, hence its locks: a turn that the parent holds would not end
@@ -148,152 +149,6 @@ class Turn:
         self._reset()
         if locks is not None:
             locks.close()
-
-
-class _Locks(Protocol):
-    def take_both(self) -> bool: ...
-
-    def take_next(self) -> bool: ...
-
-    def take_turn(self) -> bool: ...
-
-    def free_next(self) -> None: ...
-
-    def free_turn(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _change(kind: int, start: int, length: int) -> bytes:
-    # struct flock as on 64-bit Linux: type, whence, start, length, pid (0 for these locks), padding.
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
-
-
-_TAKE_BOTH = _change(fcntl.F_WRLCK, 0, 2)
-_TAKE_NEXT = _change(fcntl.F_WRLCK, 0, 1)
-_TAKE_TURN = _change(fcntl.F_WRLCK, 1, 1)
-_FREE_NEXT = _change(fcntl.F_UNLCK, 0, 1)
-_FREE_TURN = _change(fcntl.F_UNLCK, 1, 1)
-
-
-class _OpenFileLocks:
-    """Linux: byte ranges that belong to the open file, not to the process: no other close drops them."""
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = _open_beside(path)
-        self._command = fcntl.F_OFD_SETLK
-        try:
-            self._set(_FREE_TURN)
-        except OSError:
-            os.close(self._descriptor)
-            raise
-
-    def take_both(self) -> bool:
-        return self._set(_TAKE_BOTH)
-
-    def take_next(self) -> bool:
-        return self._set(_TAKE_NEXT)
-
-    def take_turn(self) -> bool:
-        return self._set(_TAKE_TURN)
-
-    def free_next(self) -> None:
-        self._set(_FREE_NEXT)
-
-    def free_turn(self) -> None:
-        self._set(_FREE_TURN)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _set(self, change: bytes) -> bool:
-        try:
-            fcntl.fcntl(self._descriptor, self._command, change)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise
-        return True
-
-
-class _WholeFileLocks:
-    """Elsewhere: `flock`, of the open file too, but without ranges; hence a second file for `next`."""
-
-    def __init__(self, path: str) -> None:
-        self._turn = _open_beside(path)
-        try:
-            self._next = _open_beside(path + "-next", like=path.removesuffix("-turn"))
-        except OSError:
-            os.close(self._turn)
-            raise
-
-    def take_both(self) -> bool:
-        if not self.take_next():
-            return False
-        if self.take_turn():
-            return True
-        self.free_next()
-        return False
-
-    def take_next(self) -> bool:
-        return _flock(self._next)
-
-    def take_turn(self) -> bool:
-        return _flock(self._turn)
-
-    def free_next(self) -> None:
-        fcntl.flock(self._next, fcntl.LOCK_UN)
-
-    def free_turn(self) -> None:
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._turn)
-        os.close(self._next)
-
-
-class _NoLocks:
-    """Where no lock can be had: everyone's turn, always."""
-
-    def take_both(self) -> bool:
-        return True
-
-    take_next = take_turn = take_both
-
-    def free_next(self) -> None:
-        pass
-
-    free_turn = close = free_next
-
-
-def _flock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_beside(path: str, *, like: str | None = None) -> int:
-    """Open or create a lock file with the rights of the database that it stands beside."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags)
-    except FileNotFoundError:
-        pass
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return os.open(path, flags)
-    try:
-        database = Path(like or path.removesuffix("-turn")).stat()
-        os.fchmod(descriptor, stat.S_IMODE(database.st_mode) & 0o666)
-        if os.geteuid() == 0:
-            # Made by an administrator's command, it must still serve the owner of the file.
-            os.fchown(descriptor, database.st_uid, database.st_gid)
-    except OSError:
-        pass
-    return descriptor
 
 
 def _now() -> float:
