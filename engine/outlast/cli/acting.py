@@ -1,0 +1,219 @@
+"""What acts on runs: `cancel`, `pause`, `resume`, `retry`, `signal`.
+
+Owns the choice of runs, by their ids or by a filter, the question before a filter acts, and the report of what became of each.
+Refuses to begin before every id has been found; what a run's state does not allow is told of that run, and the others go on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InvalidInput, OutlastError
+from . import output
+from .context import Context
+from .group import command
+from .render import mark, print_lines, status_cell
+from .starting import read_file, read_json
+from .starting import tags as read_tags
+from .text import safe
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+
+_OPEN = ("pending", "running", "waiting", "compensating", "halted", "paused")
+
+Act = Callable[[str], str]
+"""Acts on a run by its id; gives the id of the run to report, which for a retry is another one."""
+
+
+def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(
+        (
+            click.argument("references", metavar="[RUN]...", nargs=-1),
+            click.option("--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."),
+            click.option("--workflow", metavar="NAME", help="With --all: only of this workflow."),
+            click.option("--status", "statuses", metavar="STATUS", multiple=True, help="With --all: only of this status."),
+            click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="With --all: only with this tag."),
+            click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@command(
+    "cancel",
+    help="Cancel runs: nothing of them goes on, and what they did is undone.",
+    examples=["outlast cancel 4x2k", "outlast cancel --all --workflow fulfil --status waiting --yes"],
+)
+@_choice
+@click.option("--no-undo", is_flag=True, help="Leave what was done as it is.")
+@click.option("--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen.")
+@click.pass_obj
+def cancel(context: Context, /, no_undo: bool, force: bool, **choice: Any) -> int:
+    from ..operations import Cancel
+
+    store = context.store()
+
+    def act(uid: str) -> str:
+        store.commit(Cancel(uid, undo=not no_undo, force=force))
+        return uid
+
+    return _act(context, store, "cancel", act, choice, _OPEN)
+
+
+@command(
+    "pause",
+    help="Hold runs at their next durable call.",
+    examples=["outlast pause 4x2k --children", "outlast pause --all --workflow fulfil --yes"],
+)
+@_choice
+@click.option("--children", is_flag=True, help="Their children too.")
+@click.pass_obj
+def pause(context: Context, /, children: bool, **choice: Any) -> int:
+    from ..operations import Pause
+
+    store = context.store()
+
+    def act(uid: str) -> str:
+        store.commit(Pause(uid, children=children))
+        return uid
+
+    return _act(context, store, "pause", act, choice, tuple(status for status in _OPEN if status not in ("paused", "halted")))
+
+
+@command(
+    "resume",
+    help="End a pause, or send a halted run on.",
+    examples=["outlast resume 4x2k", "outlast resume --all --status halted --yes"],
+)
+@_choice
+@click.pass_obj
+def resume(context: Context, /, **choice: Any) -> int:
+    from ..operations import Resume
+
+    store = context.store()
+
+    def act(uid: str) -> str:
+        store.commit(Resume(uid))
+        return uid
+
+    return _act(context, store, "resume", act, choice, ("paused", "halted"))
+
+
+@command(
+    "retry",
+    help="Run finished runs anew: a new run each, which inherits what has its results already.",
+    examples=["outlast retry 4x2k", "outlast retry --all --workflow fulfil --status failed --yes"],
+)
+@_choice
+@click.pass_obj
+def retry(context: Context, /, **choice: Any) -> int:
+    engine = context.engine()
+
+    def act(uid: str) -> str:
+        return str(engine.get(uid).retry().id)
+
+    return _act(context, engine.store, "retry", act, choice, ("failed", "compensated", "cancelled"))
+
+
+@command(
+    "signal",
+    help="Send the signal NAME to a run, with a payload as JSON; - reads it from stdin.",
+    examples=["outlast signal 4x2k approval '{\"by\": \"eve\"}'", "outlast signal fulfil:o-1 approval --key mail-17"],
+)
+@click.argument("reference", metavar="RUN")
+@click.argument("name")
+@click.argument("payload", metavar="[JSON]", required=False)
+@click.option("--key", help="A second signal with this key changes nothing.")
+@click.pass_obj
+def signal(context: Context, reference: str, name: str, payload: str | None, key: str | None) -> int:
+    from ..names import checked_text
+
+    checked_text(name, place="The name of a signal")
+    if key is not None:
+        checked_text(key, place="--key")
+    text = read_file("-") if payload == "-" else payload
+    value = None if text is None else read_json(text, place="The payload")
+    engine = context.engine()
+    _, uid = context.find(engine.store, reference)
+    engine.get(uid).signal(name, value, key=key)
+    _report(context, engine.store, [uid])
+    return 0
+
+
+def _act(
+    context: Context, store: SqliteStore, verb: str, act: Act, choice: dict[str, Any], sensible: tuple[str, ...]
+) -> int:
+    """Act on each chosen run; the exit code is that of the first that refused."""
+    uids = _chosen(context, store, verb, choice, sensible)
+    done: list[str] = []
+    code = 0
+    for uid in uids:
+        try:
+            done.append(act(uid))
+        except OutlastError as error:
+            if len(uids) == 1:
+                raise
+            code = code or output.report(error, as_json=context.machine)
+    _report(context, store, done, as_list=len(choice["references"]) != 1)
+    return code
+
+
+def _chosen(
+    context: Context, store: SqliteStore, verb: str, choice: dict[str, Any], sensible: tuple[str, ...]
+) -> list[str]:
+    """The ids to act on. Nothing has been done when one of them is not found, or a person says no."""
+    references, filters = choice["references"], (choice["workflow"], choice["statuses"], choice["tags"])
+    if references and (choice["everyone"] or any(filters)):
+        raise InvalidInput("Runs were named and a filter was given.", hint="Give one of the two.")
+    if references:
+        return list(dict.fromkeys(context.find(store, reference)[1] for reference in references))
+    if not choice["everyone"]:
+        hint = f"Name a run, or `outlast {verb} --all` with --workflow, --status or --tag."
+        raise InvalidInput(f"Which runs to {verb}?", hint=hint)
+    from ..views import runs_json
+
+    found = runs_json(
+        store,
+        status=choice["statuses"] or sensible,
+        workflow=choice["workflow"],
+        tags=read_tags(choice["tags"]) or None,
+        limit=None,
+    )
+    uids = [run["id"] for run in found]
+    if uids and not choice["yes"]:
+        _ask(verb, len(uids))
+    if not uids:
+        output.note("No run fits.")
+    return uids
+
+
+def _ask(verb: str, count: int) -> None:
+    runs = "1 run" if count == 1 else f"{count:,} runs"
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"This would {verb} {runs}.", hint="Say --yes to do it.")
+    if not click.confirm(f"{verb.capitalize()} {runs}?", err=True):
+        output.note("Nothing was done.")
+        raise output.Quit(0)
+
+
+def _report(context: Context, store: SqliteStore, uids: list[str], *, as_list: bool = False) -> None:
+    """What has become of the runs."""
+    from ..views import find_run, run_json
+
+    runs = [run_json(store, find_run(store, uid)[0], raw=context.raw) for uid in uids]
+    if context.machine:
+        if runs or as_list:
+            context.answer(runs if as_list else runs[0])
+        return
+    print_lines(
+        [
+            [status_cell(run["status"], mark(run["status"])), (f" {run['id']}  ", ""), (safe(run["workflow"]), "bold"), ("  ", ""), status_cell(run["status"])]
+            for run in runs
+        ]
+    )

@@ -1,0 +1,151 @@
+"""What a command works on: the file, the code and the settings that the options, the environment and the project name.
+
+Owns the global options and the rule that a path on the command line is relative to the caller's folder, whatever the root of the
+app is. Refuses to open or import anything before a command asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileMissing, WorkflowNotFound
+from . import output
+
+if TYPE_CHECKING:
+    from ..definition import Workflow
+    from ..engine import Engine
+    from ..registry import Registry
+    from ..settings import Settings
+    from ..store.sqlite import SqliteStore
+
+HOME_VARIABLE = "OUTLAST_HOME"
+"""Set by the launcher of a checkout: the folder that stands for the current one when root, file and code are looked for."""
+
+
+@dataclass
+class Context:
+    """The global options of one call of the command line, and what they lead to."""
+
+    db: str | None = None
+    apps: tuple[str, ...] = ()
+    as_json: bool = False
+    as_lines: bool = False
+    raw: bool = False
+    stores: list[SqliteStore] = field(default_factory=list)
+
+    @property
+    def machine(self) -> bool:
+        """Whether a script reads this."""
+        return self.as_json or self.as_lines
+
+    @property
+    def home(self) -> Path:
+        return Path(os.environ.get(HOME_VARIABLE) or ".").absolute()
+
+    @cached_property
+    def settings(self) -> Settings:
+        from ..settings import resolve
+
+        return resolve(cwd=self.home)
+
+    def settings_with(self, **given: object) -> Settings:
+        """The settings, with what this command was given laid over them; None counts as not given."""
+        from ..settings import resolve
+
+        return resolve(given, cwd=self.home)
+
+    @cached_property
+    def path(self) -> str:
+        """The database file, absolute."""
+        from ..settings import database_path
+
+        if self.db is not None:
+            return database_path(self.db)
+        return database_path(cwd=self.home)
+
+    @cached_property
+    def app_names(self) -> tuple[str, ...]:
+        """What `--app` named; files and folders as absolute paths, since the root may be elsewhere."""
+        return tuple(str(Path(app).absolute()) if app and "\0" not in app and Path(app).exists() else app for app in self.apps)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The app's definitions; its code is imported here."""
+        from .. import application
+
+        return application.load(self.app_names, cwd=self.home)
+
+    def workflow(self, name: str) -> Workflow[..., Any]:
+        """The workflow of this name; where none at all could be found, the error says where was looked."""
+        registry = self.registry
+        try:
+            return registry.workflow(name)
+        except WorkflowNotFound as error:
+            if not registry.workflows():
+                error.hint = f"No workflow is defined at all: {self.looked()}."
+            raise
+
+    def looked(self) -> str:
+        """Where workflow code was looked for, as the end of a sentence."""
+        from ..settings import APP_VARIABLE, find_root, read_project
+
+        root = find_root(self.home)
+        if self.apps:
+            return f"looked in {', '.join(self.apps)} (--app)"
+        if os.environ.get(APP_VARIABLE):
+            return f"looked in {os.environ[APP_VARIABLE]} (${APP_VARIABLE}), root {root}"
+        project = read_project(root)
+        if "app" in project.table:
+            return f"looked in {project.table['app']} ({project.file})"
+        return f"looked in {root / 'workflows'}; `outlast init` writes a first one, --app names other code"
+
+    def store(self, *, create: bool = False, migrate: bool = False) -> SqliteStore:
+        """Open the file. It is closed when the command ends."""
+        from ..store.sqlite import SqliteStore
+
+        if not create:
+            self.require_file()
+        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network)
+        self.stores.append(store)
+        return store
+
+    def require_file(self) -> None:
+        """Raise `FileMissing` where there is no file yet."""
+        if not os.path.lexists(self.path):
+            raise FileMissing(self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
+
+    def engine(self) -> Engine:
+        """The facade over the file, which must be there."""
+        from ..engine import Engine
+
+        return Engine.over(self.store(), self.settings)
+
+    def prepare(self, *, migrate: bool) -> None:
+        """Make the file where there is none and say so; with `migrate`, bring an old one up to date after a backup."""
+        from .upkeep import bring_up_to_date
+
+        bring_up_to_date(self, create=True, migrate=migrate)
+
+    def find(self, store: SqliteStore, reference: str) -> tuple[int, str]:
+        """The run that an id, a prefix of one or WORKFLOW:KEY names."""
+        from ..views import find_run
+
+        return find_run(store, reference)
+
+    def close(self) -> None:
+        for store in self.stores:
+            store.close()
+        self.stores.clear()
+
+    def answer(self, value: Any) -> None:
+        """One JSON document, or lines of them where --jsonl asks and the value is a list."""
+        if self.as_lines and isinstance(value, list):
+            output.lines(value)
+        elif self.as_lines:
+            output.lines([value])
+        else:
+            output.document(value)

@@ -1,0 +1,156 @@
+"""How click finds and describes the commands: the lazy group, the command class, the global options.
+
+Owns the import of a command's module at the moment it is called, the options that may stand before or after a command, help pages
+with an example, and the close match for a name that is wrong. Refuses to import anything of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from gettext import gettext
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from . import catalogue
+from .context import Context
+
+_GLOBALS = ("db", "apps", "as_json", "as_lines", "raw")
+
+
+def _global_options() -> list[click.Option]:
+    return [
+        click.Option(["--db", "db"], metavar="FILE", help="The database.", expose_value=False, callback=_keep),
+        click.Option(
+            ["--app", "apps"], metavar="NAME", multiple=True, help="Workflow code.", expose_value=False, callback=_keep
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout.", expose_value=False, callback=_keep),
+        click.Option(["--jsonl", "as_lines"], is_flag=True, help="Lists as lines.", expose_value=False, callback=_keep),
+        click.Option(["--raw", "raw"], is_flag=True, help="Values with their tags.", expose_value=False, callback=_keep),
+    ]
+
+
+def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Lay what was given after the command over what was given before it."""
+    if value and parameter.name is not None:
+        setattr(ctx.ensure_object(Context), parameter.name, value)
+    return value
+
+
+class Command(click.Command):
+    """A command that takes the global options too, and whose help page ends with examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.examples = tuple(examples)
+        self.params.extend(_global_options())
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [
+            record
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option) and parameter.name not in _GLOBALS and (record := parameter.get_help_record(ctx)) is not None
+        ]
+        if own:
+            with formatter.section(gettext("Options")):
+                formatter.write_dl(own)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        formatter.write("\n--db, --app, --json, --jsonl and --raw: see `outlast --help`.\n")
+
+
+class Nouns(click.Group):
+    """A group of verbs about one noun."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.examples = tuple(examples)
+        self.params.extend(_global_options())
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        _check_known(ctx, self, args)
+        return super().resolve_command(ctx, args)
+
+    format_epilog = Command.format_epilog
+
+
+class LazyGroup(click.Group):
+    """The commands of the catalogue, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(catalogue.COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = catalogue.COMMANDS.get(catalogue.ALIASES.get(cmd_name, cmd_name))
+        if entry is None:
+            return None
+        found: click.Command = getattr(import_module(f"{__package__}.{entry.module}"), entry.attribute)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        _check_known(ctx, self, args)
+        return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        return catalogue.help_text()
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = [
+            CompletionItem(entry.name, help=entry.help)
+            for entry in catalogue.COMMANDS.values()
+            if entry.name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _check_known(ctx: click.Context, group: click.Group, args: list[str]) -> None:
+    """Refuse an unknown command with the one that was meant."""
+    name = args[0] if args else ""
+    names = group.list_commands(ctx)
+    if not name or name.startswith("-") or name in names or name in catalogue.ALIASES or group.get_command(ctx, name):
+        return
+    close = get_close_matches(name, [*names, *catalogue.ALIASES], n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"See `{ctx.command_path} --help`."
+    raise click.UsageError(f"There is no command {name!r}. {hint}", ctx=None)
+
+
+def command(name: str, *, examples: Sequence[str], **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """`click.command` with examples and the global options."""
+    made: Callable[[Callable[..., Any]], Command] = click.command(name, cls=Command, examples=examples, **attributes)
+    return made
+
+
+def program() -> click.Command:
+    """The whole command line."""
+    return LazyGroup(
+        "outlast",
+        params=[
+            *_global_options(),
+            click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version),
+        ],
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+        no_args_is_help=False,
+        invoke_without_command=True,
+        callback=_bare,
+    )
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from .. import __version__
+
+        click.echo(f"outlast {__version__}")
+        ctx.exit(0)
+
+
+@click.pass_context
+def _bare(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

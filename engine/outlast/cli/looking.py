@@ -1,0 +1,187 @@
+"""What looks at one run: `show`, `result`, `why`, `query`, `stream`.
+
+Owns what each prints and when it waits. Refuses to change anything.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+from .context import Context
+from .follow import conclude, follow
+from .group import command
+from .render import print_lines
+from .text import safe_lines
+from .tree import is_over, run_lines, undo_lines
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+
+_RUN = click.argument("reference", metavar="RUN")
+
+
+@command(
+    "show",
+    help="Draw a run: its steps and children, with times, tries and errors.\n\nRUN is an id, a prefix of one, or WORKFLOW:KEY.",
+    examples=["outlast show 4x2k --follow", "outlast show fulfil:o-1 --undo"],
+)
+@_RUN
+@click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run is over.")
+@click.option("--undo", is_flag=True, help="What would be undone, in order, with arguments.")
+@click.option("--traceback", is_flag=True, help="The whole traceback of the run's error.")
+@click.pass_obj
+def show(context: Context, reference: str, following: bool, undo: bool, traceback: bool) -> int:
+    from ..views import show_json, undo_json
+
+    store = context.store()
+    task_id, _ = context.find(store, reference)
+    if following and not undo:
+        return _show_follow(context, store, task_id)
+    shown = show_json(store, task_id, raw=context.raw)
+    plan = undo_json(store, task_id, context.raw) if undo else []
+    if context.machine:
+        # `undo` is the undo that was; what would be undone has a name of its own.
+        context.answer({**shown, "undo_plan": plan} if undo else shown)
+        return 0
+    print_lines(run_lines(shown))
+    if undo:
+        print_lines(undo_lines(plan))
+    if traceback and shown["error"]:
+        output.write(safe_lines(shown["error"].get("traceback") or "").rstrip())
+    return 0
+
+
+def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
+    from ..views import show_json
+
+    follow(store, task_id, stream=sys.stdout, silent=context.machine, raw=context.raw)
+    shown = show_json(store, task_id, raw=context.raw)
+    if context.machine:
+        context.answer(shown)
+    elif not sys.stdout.isatty():
+        print_lines(run_lines(shown))
+    return output.exit_code(shown["status"])
+
+
+@command(
+    "result",
+    help="Print what a run returned; exit by its outcome. Of an open run: exit 5, or wait for it.",
+    examples=["outlast result 4x2k --wait --timeout 5m", "outlast result fulfil:o-1 --json"],
+)
+@_RUN
+@click.option("--wait", is_flag=True, help="Wait for the end.")
+@click.option("--timeout", metavar="DURATION", help="Wait no longer than this; then exit 5.")
+@click.pass_obj
+def result(context: Context, reference: str, wait: bool, timeout: str | None) -> int:
+    from ..duration import seconds
+    from ..errors import ResultTimeout
+    from ..views import run_json
+
+    limit = None if timeout is None else seconds(timeout, place="--timeout")
+    store = context.store()
+    task_id, uid = context.find(store, reference)
+    found = run_json(store, task_id, raw=context.raw)
+    if not is_over(found) and (wait or limit is not None):
+        over = follow(store, task_id, silent=context.machine or not sys.stderr.isatty(), timeout_seconds=limit, raw=context.raw)
+        if over is None:
+            raise ResultTimeout(uid, limit)
+        found = over
+    return conclude(found, as_json=context.machine)
+
+
+@command(
+    "why",
+    help="Say what a run waits for and since when, and what you can do.",
+    examples=["outlast why 4x2k"],
+)
+@_RUN
+@click.pass_obj
+def why(context: Context, reference: str) -> int:
+    from ..why import why as explain
+
+    store = context.store()
+    task_id, _ = context.find(store, reference)
+    explained = explain(store, task_id)
+    if context.machine:
+        context.answer(explained.to_json())
+        return 0
+    output.write(safe_lines(explained.summary))
+    for detail in explained.details:
+        print_lines([[("  ", ""), (safe_lines(detail), "dim")]])
+    for action in explained.actions:
+        print_lines([[("  > ", "cyan"), (safe_lines(action), "")]])
+    return 0
+
+
+@command(
+    "query",
+    help="Print a value that a run has published.",
+    examples=["outlast query 4x2k progress"],
+)
+@_RUN
+@click.argument("key")
+@click.pass_obj
+def query(context: Context, reference: str, key: str) -> int:
+    store = context.store()
+    task_id, uid = context.find(store, reference)
+    from ..views.state import published_value
+    from ..views.values import value_json
+
+    output.document(value_json(published_value(store, task_id, key, run_id=uid), raw=context.raw))
+    return 0
+
+
+@command(
+    "stream",
+    help="Print the messages of a run's stream, in order.",
+    examples=["outlast stream 4x2k progress --follow", "outlast stream 4x2k progress --after 17 --jsonl"],
+)
+@_RUN
+@click.argument("name")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only those after this number.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run has ended.")
+@click.pass_obj
+def stream(context: Context, reference: str, name: str, after: int, following: bool) -> int:
+    store = context.store()
+    task_id, _ = context.find(store, reference)
+    as_list = context.as_json and not context.as_lines and not following
+    found: list[dict[str, Any]] = []
+    for message in _messages(store, task_id, name, after, following=following, raw=context.raw):
+        if as_list:
+            found.append(message)
+        elif context.machine:
+            output.lines([message])
+        else:
+            output.write(output.dumped(message["value"]))
+        if following:
+            sys.stdout.flush()
+    if as_list:
+        output.document(found)
+    return 0
+
+
+def _messages(
+    store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool
+) -> Iterator[dict[str, Any]]:
+    from ..views import status_of
+    from ..views.state import messages_json
+    from ..views.watch import Watch
+    from .tree import FINAL
+
+    with Watch(store) as watch:
+        while True:
+            # The status first: a message between the two looks would otherwise be left behind.
+            is_final = status_of(store, task_id) in FINAL
+            found = messages_json(store, task_id, name, after=after, raw=raw)
+            yield from found
+            if found:
+                after = found[-1]["number"]
+            elif is_final or not following:
+                return
+            else:
+                watch.wait(None)

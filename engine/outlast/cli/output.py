@@ -1,0 +1,115 @@
+"""What leaves the program: JSON documents, errors, exit codes.
+
+Owns the one place where stdout gets JSON and stderr gets an error, in the shapes that scripts rely on. Refuses tracebacks for a
+user's mistake: an error of ours is its sentence and its next action, a bug is one sentence that says how to see more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import OutlastError
+from .catalogue import wants_colour
+from .text import safe, safe_json
+
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+CONFLICT = 4
+TIMED_OUT = 5
+CANCELLED = 6
+STORE = 7
+INTERRUPTED = 130
+TERMINATED = 143
+
+_BY_STATUS = {"completed": 0, "failed": FAILED, "compensated": FAILED, "halted": FAILED, "cancelled": CANCELLED}
+
+
+def exit_code(status: str) -> int:
+    """The exit code for a run's status; that of an open run is "timed out"."""
+    return _BY_STATUS.get(status, TIMED_OUT)
+
+
+class Quit(Exception):
+    """End with this exit code; all that is to be said has been said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def write(text: str) -> None:
+    """A line to stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """A line to stderr, for the person who looks: no part of the answer."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def dumped(value: Any, *, indent: int | None = None) -> str:
+    """Readable JSON, safe to show."""
+    return safe_json(json.dumps(value, ensure_ascii=False, indent=indent, default=str))
+
+
+def document(value: Any) -> None:
+    """One JSON document: on a terminal indented, in a pipe on one line."""
+    write(dumped(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def lines(values: Iterable[Any]) -> None:
+    """A JSON object on each line."""
+    for value in values:
+        write(dumped(value))
+
+
+def report(error: BaseException, *, as_json: bool) -> int:
+    """Tell of an error on stderr and give its exit code."""
+    return tell(*_facts(error), as_json=as_json)
+
+
+def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
+    """Write an error of these facts to stderr and give its exit code."""
+    if as_json:
+        document = {"error": {"type": type_name, "message": message, "hint": hint}, "exit_code": code}
+        sys.stderr.write(dumped(document) + "\n")
+    else:
+        label = "\x1b[1;31mError:\x1b[0m" if wants_colour(sys.stderr.isatty()) else "Error:"
+        sys.stderr.write(f"{label} {safe(f'{message} {hint}'.strip())}\n")
+    return code
+
+
+def _facts(error: BaseException) -> tuple[str, str, str, int]:
+    if isinstance(error, OutlastError):
+        return type(error).__name__, error.message, error.hint, error.exit_code
+    if "click" in sys.modules:
+        import click
+
+        if isinstance(error, click.ClickException):
+            return "UsageError", *_usage(error), USAGE
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        where = f"{error.filename}: " if error.filename else ""
+        return type(error).__name__, f"{where}{error.strerror or error}.", "", FAILED
+    message = f"Unexpected {type(error).__name__}: {error}".rstrip(".") + "."
+    hint = "This is a bug in outlast; set OUTLAST_DEBUG=1 to see the traceback."
+    return type(error).__name__, message, hint, FAILED
+
+
+def _usage(error: Any) -> tuple[str, str]:
+    """Click's message as a sentence, and where to read on."""
+    message: str = " ".join(error.format_message().split())
+    hint = ""
+    context = getattr(error, "ctx", None)
+    if "Did you mean" not in message and context is not None:
+        hint = f"See `{context.command_path} --help`."
+    return (message if message.endswith((".", "?", "!")) else f"{message}."), hint
+
+
+def debugging() -> bool:
+    return bool(os.environ.get("OUTLAST_DEBUG"))

@@ -1,0 +1,160 @@
+"""The roles in this process: `up`, `agent`, `supervisor`, `scheduler`.
+
+Owns the way from a command to a role, and its end by a signal: the first drains, the second stops at once, and the exit code says
+which signal it was. Refuses to create the file, but for `up`, which says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+from . import output
+from .catalogue import wants_colour
+from .context import Context
+from .group import command
+from .text import safe
+
+_GRACE = click.option("--grace", metavar="DURATION", help="How long a drain may take; 20s by default.")
+_CONCURRENCY = click.option("--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once.")
+
+
+def say(text: str) -> None:
+    """A line of what happened, with the time; on stderr, since stdout is for answers."""
+    moment = time.strftime("%H:%M:%S")
+    if wants_colour(sys.stderr.isatty()):
+        moment = f"\x1b[2m{moment}\x1b[0m"
+    output.note(f"{moment} {safe(text)}")
+
+
+@command(
+    "up",
+    help="Keep agents and their supervisor alive until Ctrl-C or SIGTERM; a dead one is replaced at once. Creates the "
+    "file where there is none, and migrates an old one after a backup.",
+    examples=["outlast up", "outlast up --agents 4 --concurrency 16 --grace 1m"],
+)
+@click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
+@_CONCURRENCY
+@_GRACE
+@click.option("--reload", is_flag=True, help="Start agents anew when workflow code changes.")
+@click.pass_obj
+def up(context: Context, agents: int, concurrency: int, grace: str | None, reload: bool) -> int:
+    from ..node import Node
+
+    settings = context.settings_with(grace=grace)
+    registry = context.registry
+    context.prepare(migrate=True)
+    if not registry.workflows():
+        output.note(f"No workflow is defined yet: {context.looked()}.")
+    node = Node(
+        context.path,
+        context.app_names,
+        settings,
+        agents=agents,
+        concurrency=concurrency,
+        grace=settings.grace_seconds,
+        on_event=say,
+        reload=reload,
+    )
+    with quiet_logging():
+        return node.run()
+
+
+@command(
+    "agent",
+    help="Run one agent in this process: it claims runs and steps, and executes them. `outlast up` keeps several alive.",
+    examples=["outlast agent --queue emails --queue default", "outlast agent --once"],
+)
+@click.option("--queue", "queues", metavar="NAME", multiple=True, help="Only these queues. May be repeated.")
+@_CONCURRENCY
+@click.option("--once", is_flag=True, help="End when nothing is due any more.")
+@_GRACE
+@click.pass_obj
+def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None) -> int:
+    from .. import caller
+
+    settings = context.settings_with(grace=grace)
+    context.require_file()
+    registry = context.registry
+    for queue in queues:
+        registry.queue(queue)
+    store = context.store()
+    caller.agent_process = True
+    from ..agent import Agent
+
+    made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None)
+    with quiet_logging():
+        return run_role(lambda: made.run(once=once), made.stop)
+
+
+@command(
+    "supervisor",
+    help="Run the supervisor in this process: it gives back what dead agents held, ends what is late, starts undo.",
+    examples=["outlast supervisor"],
+)
+@click.pass_obj
+def supervisor(context: Context) -> int:
+    from ..supervisor import Supervisor
+
+    made = Supervisor(context.store(), context.settings, on_change=say)
+    with quiet_logging():
+        return run_role(made.run, made.stop)
+
+
+def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
+    """Run a role in the main thread until it ends or a signal ends it. Each signal calls `stop`, the second at once.
+
+    The exit code is 0 where the role ended by itself, 130 or 143 where a signal did.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        stop()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    try:
+        run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + received[0] if received else 0
+
+
+@contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Show the engine's own log on stderr, one safe line a record."""
+    logger = logging.getLogger("outlast")
+    if logger.handlers or logging.getLogger().handlers:
+        yield
+        return
+    handler = _Lines()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if output.debugging() else logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None and not output.debugging():
+                text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+            say(text)
+        except Exception:  # noqa: BLE001 - a log line must not end a role
+            self.handleError(record)

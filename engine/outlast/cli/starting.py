@@ -1,0 +1,234 @@
+"""`start` and `run`: a run from the command line.
+
+Owns the reading of a workflow's arguments (pairs, JSON, a file, stdin) and of the options of a start, and the agent that `run`
+works with in this process, limited to the tree of that run. Refuses two ways of input at once; nothing is started before
+everything has been read and fits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import FileMissing, InvalidInput
+from . import output
+from .context import Context
+from .follow import conclude, follow
+from .group import command
+
+if TYPE_CHECKING:
+    from ..definition import Workflow
+    from ..options import Options
+
+_OPTIONS = (
+    click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
+    click.option("--input-file", metavar="FILE", help="The same from a file; - is stdin."),
+    click.option("--key", help="The idempotency key: a second start with it finds the same run."),
+    click.option("--unique-key", help="At most one unfinished run has it."),
+    click.option("--if-exists", type=click.Choice(["return", "fail", "replace"]), help="With --unique-key."),
+    click.option("--queue", help="Wait in this queue."),
+    click.option("--partition", help="A sub-name within the queue."),
+    click.option("--priority", type=int, help="Higher goes first; 0 is the default."),
+    click.option("--delay", metavar="DURATION", help='Not before this time has passed, as "10m".'),
+    click.option("--at", metavar="INSTANT", help="Not before this instant, as 2026-01-31T08:00 (local) or with Z."),
+    click.option("--timeout", metavar="DURATION", help="The whole run must end within this."),
+    click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="May be repeated."),
+)
+
+
+def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@command(
+    "start",
+    help="Start a run of WORKFLOW and print its id. Agents elsewhere (`outlast up`) work on it.\n\n"
+    "key=value takes the parameter's type, key:=JSON forces JSON, - reads all arguments as JSON from stdin.",
+    examples=["outlast start fulfil order_id=o-1 items:='[\"a\"]'", "outlast start fulfil --input '{\"order_id\": \"o-1\"}' --wait"],
+)
+@click.argument("workflow")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
+@start_options
+@click.option("--wait", is_flag=True, help="Wait for the end; exit by the outcome.")
+@click.pass_obj
+def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: bool, **given: Any) -> int:
+    definition, named, options = _read(context, workflow, arguments, given)
+    context.prepare(migrate=False)
+    engine = context.engine()
+    run = engine.start_input(definition, named, options)
+    task_id, uid = context.find(engine.store, run.id)
+    if wait:
+        output.note(f"Run {uid}")
+        over = follow(engine.store, task_id, silent=context.machine, raw=context.raw)
+        assert over is not None
+        return conclude(over, as_json=context.machine)
+    if context.machine:
+        from ..views import run_json
+
+        context.answer(run_json(engine.store, task_id, raw=context.raw))
+    else:
+        output.write(uid)
+    return 0
+
+
+@command(
+    "run",
+    help="Start a run of WORKFLOW, work on it in this process until it ends, and print its result.\n\n"
+    "Arguments as for `start`. If --key leads to a run that has ended, its result is printed.",
+    examples=["outlast run hello name=Ada", "outlast run fulfil order_id=o-1 --key o-1"],
+)
+@click.argument("workflow")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
+@start_options
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once.")
+@click.pass_obj
+def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any) -> int:
+    definition, named, options = _read(context, workflow, arguments, given)
+    context.prepare(migrate=True)
+    engine = context.engine()
+    started = engine.start_input(definition, named, options)
+    task_id, uid = context.find(engine.store, started.id)
+    output.note(f"Run {uid}")
+    over = _work_on(context, engine.store, task_id, uid, concurrency)
+    return conclude(over, as_json=context.machine)
+
+
+def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: int) -> dict[str, Any]:
+    """Be agent and supervisor of one run until it is over."""
+    from .. import caller
+    from ..agent import Agent
+    from ..supervisor import Supervisor
+    from ..views import run_json
+    from .tree import is_over
+
+    found = run_json(store, task_id, raw=context.raw)
+    if is_over(found):
+        return found
+    caller.agent_process = True
+    agent = Agent(store, context.registry, context.settings, concurrency=concurrency, root_id=task_id)
+    supervisor = Supervisor(store, context.settings)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            agent.run()
+        except BaseException as error:  # noqa: BLE001 - told to the person below, from the main thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="outlast-agent", daemon=True)
+    thread.start()
+    supervisor.start()
+
+    def check() -> None:
+        if failures:
+            raise failures[0]
+
+    try:
+        over = follow(store, task_id, silent=context.machine, check=check, raw=context.raw)
+        assert over is not None
+        return over
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            output.note(f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on with it.")
+        raise
+    finally:
+        _stop(agent, thread)
+        supervisor.stop()
+
+
+def _stop(agent: Any, thread: threading.Thread) -> None:
+    """Drain; a second Ctrl-C stops at once."""
+    agent.stop()
+    while thread.is_alive():
+        try:
+            thread.join(0.2)
+        except BaseException:
+            agent.stop()
+            thread.join(2)
+            raise
+
+
+def _read(
+    context: Context, workflow: str, arguments: tuple[str, ...], given: dict[str, Any]
+) -> tuple[Workflow[..., Any], dict[str, Any], Options]:
+    """What is to be started: the definition, its arguments by name, its options."""
+    definition = context.workflow(workflow)
+    signature = definition.signature
+    text, file = given.pop("input_text"), given.pop("input_file")
+    ways = (text is not None) + (file is not None) + bool(arguments)
+    if ways > 1 or ("-" in arguments and len(arguments) > 1):
+        raise InvalidInput("The arguments were given in two ways.", hint="Use key=value pairs, --input, --input-file or -.")
+    if arguments == ("-",):
+        file = "-"
+    if text is not None:
+        named = signature.from_json(read_json(text, place="--input"))
+    elif file is not None:
+        named = signature.from_json(read_json(read_file(file), place="stdin" if file == "-" else file))
+    else:
+        named = signature.parse(arguments)
+    return definition, named, definition.options(**_options(given)).bound
+
+
+def _options(given: dict[str, Any]) -> Any:
+    """The keywords of `fn.options(...)` of what was given."""
+    found = {name: value for name, value in given.items() if value is not None and name != "tags"}
+    if "at" in found:
+        found["at"] = instant(found["at"], place="--at")
+    if given["tags"]:
+        found["tags"] = tags(given["tags"])
+    return found
+
+
+def instant(text: str, *, place: str) -> datetime:
+    """A wall instant as a person writes it; without a zone it is local time."""
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidInput(
+            f"{place} is no instant: {text!r}.", hint="Write it as 2026-01-31T08:00 (local time) or 2026-01-31T07:00Z."
+        ) from None
+
+
+def tags(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Tags of `key=value` pairs."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise InvalidInput(f"--tag {pair!r} is no tag.", hint="Write --tag key=value.")
+        found[name] = value
+    return found
+
+
+def read_json(text: str, *, place: str) -> Any:
+    """JSON from outside; one sentence where it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidInput(f"{place} is nested too deeply.") from None
+    except ValueError as error:
+        raise InvalidInput(f"{place} is no JSON: {error}.") from None
+
+
+def read_file(name: str) -> str:
+    """The text of a file, or of stdin for `-`."""
+    place = "stdin" if name == "-" else name
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except FileNotFoundError:
+        raise FileMissing(name) from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{place} is no UTF-8 text, at byte {error.start}.") from None

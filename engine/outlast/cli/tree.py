@@ -1,0 +1,174 @@
+"""A run as lines: its header, its steps and its children, and the end.
+
+Owns how `show` and the live progress draw a run from the JSON of the views. Refuses to ask the store for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..duration import describe
+from .output import dumped
+from .render import Cell, Line, branches, mark, status_cell
+from .text import age, instant, is_future, local, safe, shortened, span
+
+_VALUE_WIDTH = 100
+FINAL = frozenset({"completed", "failed", "compensated", "cancelled"})
+
+
+def run_lines(shown: dict[str, Any], *, stream: Any = None) -> list[Line]:
+    """The whole drawing of a run, from `show_json`."""
+    lines: list[Line] = [_title(shown, stream), _facts(shown)]
+    if shown["tags"]:
+        lines.append([("  ", ""), ("tags ", "dim"), (safe(", ".join(f"{k}={v}" for k, v in shown["tags"].items())), "")])
+    if shown["input"]:
+        lines.append([("  ", ""), ("input ", "dim"), (_value(shown["input"]), "")])
+    lines.extend(_parts(shown, "  ", stream))
+    lines.extend(_ending(shown))
+    return lines
+
+
+def _title(run: dict[str, Any], stream: Any) -> Line:
+    status = run["status"]
+    cells: list[Cell] = [
+        status_cell(status, mark(status, stream)),
+        (" ", ""),
+        (safe(_name(run)), "bold"),
+        (f"  {run['id']}  ", ""),
+        status_cell(status),
+    ]
+    took = span(run["started_at"], run["finished_at"])
+    if took:
+        cells.append((f"  {took}", "dim"))
+    return cells
+
+
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['workflow']}@{run['version']}" if run["version"] else str(run["workflow"])
+
+
+def _facts(run: dict[str, Any]) -> Line:
+    facts = [f"queue {safe(run['queue'])}"]
+    if run["partition"]:
+        facts.append(f"partition {safe(run['partition'])}")
+    if run["key"]:
+        facts.append(f"key {safe(run['key'])}")
+    facts.append(f"created {local(run['created_at'])} ({age(run['created_at'])} ago)")
+    if run["claim"] > 1:
+        facts.append(f"claimed {run['claim']} times")
+    if run["crashes"]:
+        facts.append(f"crashed {run['crashes']} times")
+    if run["parent_id"]:
+        facts.append(f"child of {run['parent_id']}")
+    if run["retry_of"]:
+        facts.append(f"retry of {run['retry_of']}")
+    if run["due_at"] and run["status"] not in FINAL and is_future(run["due_at"]):
+        facts.append(f"due {local(run['due_at'])} ({age(run['due_at'])})")
+    if run["deadline_at"] and run["status"] not in FINAL:
+        facts.append(f"deadline {local(run['deadline_at'])} ({age(run['deadline_at'])})")
+    return [("  " + " · ".join(facts), "dim")]
+
+
+def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
+    """Steps and children in the order of their beginning, compensations last."""
+    branch, last_branch, trunk, nothing = branches(stream)
+    steps = [(_order(step, "started_at"), step) for step in shown["steps"]]
+    children = [((False, str(child["created_at"] or "")), child) for child in shown["children"]]
+    parts = [part for _, part in sorted([*steps, *children], key=lambda pair: pair[0])]
+    for index, part in enumerate(parts):
+        is_last = index == len(parts) - 1
+        lead = indent + (last_branch if is_last else branch)
+        below = indent + (nothing if is_last else trunk)
+        if "workflow" in part:
+            yield [(lead, "dim"), *_title(part, stream)]
+            yield from _parts(part, below, stream)
+            yield from ([(below, "dim"), *line] for line in _ending(part))
+        else:
+            yield [(lead, "dim"), *step_cells(part, stream)]
+
+
+def _order(step: dict[str, Any], name: str) -> tuple[bool, str]:
+    return step["kind"] == "compensation", str(step[name] or "")
+
+
+def step_cells(step: dict[str, Any], stream: Any = None) -> list[Cell]:
+    """One step: mark, name, place, time, tries, error."""
+    status = step["status"]
+    cells = [status_cell(status, mark(status, stream)), (" ", "")]
+    if step["kind"] == "compensation":
+        cells.append(("undo ", "magenta"))
+    cells.append((safe(step["name"]), ""))
+    place = str(step["path"]).removeprefix("undo/")
+    if place != step["name"] and place:
+        cells.append((f" {safe(place)}", "dim"))
+    if status not in ("completed", "failed"):
+        cells.append((f"  {status}", status_cell(status)[1]))
+    took = span(step["started_at"], step["finished_at"])
+    if took:
+        cells.append((f"  {took}", "dim"))
+    if step["tries"] > 1:
+        cells.append((f"  {step['tries']} tries", "yellow"))
+    if step["error"]:
+        cells.append((f"  {error_text(step['error'])}", "red" if status != "completed" else "dim"))
+    return cells
+
+
+def _ending(run: dict[str, Any]) -> list[Line]:
+    lines: list[Line] = []
+    if run["status"] == "completed":
+        lines.append([("  ", ""), ("result ", "dim"), (_value(run["output"]), "green")])
+    if run["error"]:
+        lines.append([("  ", ""), ("error ", "dim"), (error_text(run["error"]), "red")])
+    if run["halt_reason"]:
+        lines.append([("  ", ""), ("halted ", "dim"), (safe(run["halt_reason"]), "bold red")])
+    if run["undo"]:
+        text = run["undo"]["status"]
+        if run["undo"]["error"]:
+            text += f": {error_text(run['undo']['error'])}"
+        lines.append([("  ", ""), ("undo ", "dim"), (safe(text), "magenta")])
+    return lines
+
+
+def undo_lines(plan: list[dict[str, Any]]) -> list[Line]:
+    """What would be undone, in order."""
+    if not plan:
+        return [[("  ", ""), ("There is nothing to undo.", "dim")]]
+    lines: list[Line] = [[("  Would be undone, in this order:", "dim")]]
+    for number, undo in enumerate(plan, 1):
+        cells: list[Cell] = [
+            (f"  {number:>3}. ", "dim"),
+            (safe(undo["name"]), "magenta"),
+            (f"  {_value(undo['input'])}", ""),
+            (f"  {undo['outcome']}", "dim"),
+        ]
+        if undo["outcome"] == "completed":
+            cells.append((f"  result {_value(undo['result'])}", "dim"))
+        if undo["tries"]:
+            cells.append((f"  {undo['tries']} tries so far", "yellow"))
+        lines.append(cells)
+    return lines
+
+
+def error_text(error: dict[str, Any]) -> str:
+    """An error in one line."""
+    message = str(error.get("message") or "")
+    return safe(f"{error['type']}: {message}" if message else error["type"])
+
+
+def _value(value: Any) -> str:
+    return shortened(dumped(value), _VALUE_WIDTH)
+
+
+def wait_text(seconds: float) -> str:
+    return describe(seconds)
+
+
+def is_over(run: dict[str, Any]) -> bool:
+    """Whether nothing will happen by itself any more: the run is final, or needs a person."""
+    return run["status"] in FINAL or run["status"] == "halted"
+
+
+def began(run: dict[str, Any]) -> float:
+    at = instant(run["started_at"] or run["created_at"])
+    return at.timestamp() if at is not None else 0.0
