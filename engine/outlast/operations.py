@@ -144,12 +144,17 @@ class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     suspects: bool = False
 
 
-class Append(Operation[None], frozen=True, gc=False):
-    """Write entries into the journal of a claimed run; take a signal with them."""
+class Append(Operation[bool], frozen=True, gc=False):
+    """Write entries into the journal of a claimed run; take a signal with them.
+
+    With `unless_signal`, write nothing and give false where an unread signal of that name came after `seen_signal_id`.
+    """
 
     fence: Fence
     entries: list[Entry]
     signal_id: int | None = None
+    unless_signal: str | None = None
+    seen_signal_id: int = 0
     clears_suspicion: bool = False
 
 
@@ -160,6 +165,7 @@ class Publish(Operation[None], frozen=True, gc=False):
     entry: Entry | None
     key: str
     value: bytes
+    run_id: int | None = None
 
 
 class Emit(Operation[None], frozen=True, gc=False):
@@ -239,6 +245,7 @@ class StrayEnded(Operation[None], frozen=True, gc=False):
     agent_id: int
     path: str
     entry: Entry | None = None
+    run_id: int | None = None
 
 
 class CancelParts(Operation[None], frozen=True, gc=False):
@@ -317,9 +324,13 @@ class Heartbeat(Operation[bool], frozen=True, gc=False):
 
 
 class LeaveAgent(Operation[None], frozen=True, gc=False):
-    """An agent ends in good order; what it still holds goes back without suspicion."""
+    """An agent ends in good order; what it still holds goes back without suspicion.
+
+    `running` are tasks whose tries go on in this process's threads: an ending of theirs waits for those.
+    """
 
     agent_id: int
+    running: tuple[int, ...] = ()
 
 
 class AgentEnded(Operation[list[str]], frozen=True, gc=False):

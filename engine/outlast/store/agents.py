@@ -78,9 +78,14 @@ _FORGET_CODE = "delete from outlast_agent_code where agent_id = :id"
 def leave(transaction: Transaction, operation: LeaveAgent) -> None:
     """An agent ends in good order. What it still holds goes back, nobody suspected."""
     _stop(transaction, operation.agent_id, "stopped")
+    for task_id in operation.running:
+        transaction.execute(
+            _ADD_STRAY, {"task_id": task_id, "agent_id": operation.agent_id, "wall": transaction.wall}
+        )
     for held in _held_by(transaction, operation.agent_id):
         _give_back(transaction, held, crashed=False)
-    drop_strays(transaction, operation.agent_id)
+    if not operation.running:
+        drop_strays(transaction, operation.agent_id)
 
 
 def _stop(transaction: Transaction, agent_id: int, status: str) -> bool:

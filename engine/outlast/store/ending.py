@@ -372,9 +372,10 @@ def stray_ended(transaction: Transaction, operation: StrayEnded) -> None:
         {"task_id": operation.task_id, "agent_id": operation.agent_id, "path": operation.path},
     )
     if operation.entry is not None:
-        claim = transaction.one(_CLAIM_OF, {"id": operation.task_id})
+        run_id = operation.run_id or operation.task_id
+        claim = transaction.one(_CLAIM_OF, {"id": run_id})
         if claim is not None:
-            _write_late(transaction, operation.task_id, claim[0], operation.entry)
+            _write_late(transaction, run_id, claim[0], operation.entry)
     settle(transaction, operation.task_id)
 
 

@@ -29,8 +29,24 @@ update outlast_signal set taken_path = :path where id = :id and task_id = :task_
 """
 
 
-def append(transaction: Transaction, operation: Append) -> None:
+_UNREAD_SIGNAL = """
+select 1 from outlast_signal
+where task_id = :task_id and name = :name and taken_path is null and id > :seen limit 1
+"""
+
+
+def append(transaction: Transaction, operation: Append) -> bool:
     """Write entries of a claimed run. If the process dies before the commit, what they tell runs once more."""
+    # A signal that is there when a wait is decided beats its timeout: the look and the decision are one transaction.
+    if operation.unless_signal is not None and transaction.one(
+        _UNREAD_SIGNAL,
+        {
+            "task_id": operation.fence.task_id,
+            "name": operation.unless_signal,
+            "seen": operation.seen_signal_id,
+        },
+    ):
+        return False
     for entry in operation.entries:
         write_entry(transaction, operation.fence, entry)
     if operation.signal_id is not None:
@@ -46,6 +62,7 @@ def append(transaction: Transaction, operation: Append) -> None:
         transaction.execute(
             _CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim}
         )
+    return True
 
 
 def write_entry(transaction: Transaction, fence: Fence, entry: Entry) -> None:
@@ -75,7 +92,7 @@ def write_late(transaction: Transaction, fence: Fence, entry: Entry) -> None:
 
 _SET_PUBLISHED = """
 insert into outlast_published (task_id, key, value, at)
-select :task_id, :key, :value, :at
+select :run_id, :key, :value, :at
 where exists (select 1 from outlast_task where id = :task_id and claim = :claim and agent_id is not null)
 on conflict (task_id, key) do update set value = excluded.value, at = excluded.at
 """
@@ -89,6 +106,7 @@ def publish(transaction: Transaction, operation: Publish) -> None:
     cursor = transaction.execute(
         _SET_PUBLISHED,
         {
+            "run_id": operation.run_id or fence.task_id,
             "task_id": fence.task_id,
             "claim": fence.claim,
             "key": operation.key,

@@ -1,0 +1,812 @@
+"""A run of an async workflow, on the agent's loop: outcomes reach it one at a time, in journal order.
+
+Owns the delivery order and the awaitable form of the caller's methods. Each outcome is delivered after the code has run until every
+branch waits, on the first execution as on replay; so whatever the code decides by who finished first, it decides again. Everything
+here happens on the agent's loop thread; sync steps run in threads and come back to it. Refuses to start anything while it replays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import copy_context
+from functools import partial
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from .. import clock, codec
+from ..caller import active
+from ..codec_errors import encode_error
+from ..errors import (
+    Cancelled,
+    CodeMismatch,
+    InvalidInput,
+    LeaseLost,
+    Parked,
+    ResultTimeout,
+    SignalTimeout,
+    WrongColour,
+)
+from ..handles import Handle, Run
+from ..operations import (
+    Append,
+    CancelParts,
+    Emit,
+    End,
+    Entry,
+    GiveBack,
+    Halt,
+    Operation,
+    Park,
+    Publish,
+    Signal,
+    StartPart,
+)
+from ..options import Options
+from ..signature import convert_value
+from ..store import signals
+from .arrivals import arrived, halted_step
+from .execution import Execution
+from .history import DELIVERED, OUTCOMES, Record
+from .inline import InlineStep
+from .parts import ChildRun, Part
+from .workflow_loop import WorkflowLoop
+
+_ENDLESS = 1 << 62
+
+
+class Pending:
+    """A durable call that has no outcome yet: the future that the code waits for, and what brings it about."""
+
+    __slots__ = ("due_at", "future", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timer", "timeout_seconds", "type_")  # fmt: skip
+
+    def __init__(self, path: str, kind: str, name: str) -> None:
+        self.path = path
+        self.kind = kind
+        self.name = name
+        self.future: asyncio.Future[Any] | None = None
+        self.start: Callable[[], None] | None = None
+        self.inline: InlineStep | None = None
+        self.part: Part[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.due_at: int | None = None
+        self.timeout_seconds: float = 0.0
+        self.type_: Any = object
+        self.seen_signal_id = 0
+
+
+class AsyncRun(Execution):
+    """Drives one async workflow. Implements `caller.Caller`; its methods give awaitables."""
+
+    asynchronous = True
+    in_step = False
+
+    def __init__(self, host: Any, claimed: Any, definition: Any, entries: list[Entry], *, finished: Any) -> None:
+        super().__init__(host, claimed, definition, entries)
+        self._finished: Callable[[AsyncRun, End | GiveBack | Halt | None], None] = finished
+        self._loop = WorkflowLoop(self)
+        self._replay: deque[Entry] = deque(self.history.deliveries)
+        self._pending: dict[str, Pending] = {}
+        self._fresh: list[Pending] = []
+        self._timers: dict[asyncio.TimerHandle, Pending] = {}
+        self._committed: list[tuple[int, Entry]] = []
+        self._next_seq = self.seq + 1
+        self._main: asyncio.Task[Any] | None = None
+        self._seen_arrival = 0
+        self._seen_parts: set[str] = set()
+        self._is_advancing = False
+        self._holds_slot = True
+        self._is_parking = False
+        self._outstanding = 0
+        self._park_timer: asyncio.TimerHandle | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
+
+    # -- from start to end ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the code and bring it to where it waits."""
+        context = copy_context()
+        context.run(active.set, self)
+        try:
+            args, kwargs = self.definition.signature.call(codec.decode(self.claimed.input))
+        except Exception as error:
+            self._end(False, error)
+            return
+        self._main = self._loop.create_task(self.definition.fn(*args, **kwargs), context=context)
+        self._main.add_done_callback(lambda _: None)
+        self.advance()
+
+    def notify(self) -> None:
+        """Look again: an intent was set, or something has arrived."""
+        if not self.ended:
+            self._look()
+            self.advance()
+
+    def advance(self) -> None:
+        """Deliver what is there, run the code, start what it asked for, and see whether to wait, park or end."""
+        if self._is_advancing or self.ended or self._is_parking:
+            return
+        self._is_advancing = True
+        try:
+            self._advance()
+        except CodeMismatch as error:
+            self._end(False, error)
+        except LeaseLost:
+            self.lose()
+        finally:
+            self._is_advancing = False
+
+    def _advance(self) -> None:
+        main = self._main
+        assert main is not None
+        while True:
+            self._loop.drain()
+            if main.done():
+                self._end_by(main)
+                return
+            if self._replay:
+                self._deliver(self._replay.popleft())
+            elif self._committed and self._committed[0][0] == self._next_seq:
+                self._deliver(heapq.heappop(self._committed)[1], is_live=True)
+            elif self._is_asked_to_stop():
+                return
+            elif self._fresh and not (self.pause_requested or self.drain_requested):
+                fresh, self._fresh = self._fresh, []
+                for pending in fresh:
+                    if pending.path in self._pending and pending.start is not None:
+                        pending.start()
+            else:
+                break
+        self._rest()
+
+    def _is_asked_to_stop(self) -> bool:
+        if self.cancel_requested or self.late:
+            self.unwinding = Cancelled
+            self._stop_inline()
+            self._end(False, None)
+            return True
+        if (self.pause_requested or self.drain_requested) and not self._has_inline():
+            self._leave(GiveBack(self.fence))
+            return True
+        return False
+
+    def _end_by(self, main: asyncio.Task[Any]) -> None:
+        if self._replay:
+            entry = self._replay[0]
+            raise CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="the end of the workflow")
+        if main.cancelled():
+            self._end(False, asyncio.CancelledError("the workflow cancelled itself"))
+            return
+        error = main.exception()
+        if error is not None:
+            self._end(False, error)
+        else:
+            self._end(True, main.result())
+
+    def _end(self, returned: bool, value: Any) -> None:
+        self.ended = True
+        self._stop_inline()
+        operation = self.ending_of(returned, value)
+        self._close()
+        self._finished(self, operation)
+
+    def _leave(self, operation: GiveBack) -> None:
+        self.unwinding = Parked
+        self.ended = True
+        self._close()
+        self._finished(self, operation)
+
+    def lose(self) -> None:
+        """The lease is somebody else's: leave silently."""
+        self.lost = True
+        self.unwinding = Parked
+        self.ended = True
+        self._stop_inline()
+        self._close()
+        self._finished(self, None)
+
+    def _close(self) -> None:
+        for timer in (self._park_timer, self._due_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.unwinding is None:
+            self.unwinding = Parked
+        self._stop_inline()
+        self._loop.unwind()
+        self._pending.clear()
+
+    def _stop_inline(self) -> None:
+        for pending in self._pending.values():
+            if pending.inline is not None and pending.inline.stop():
+                self.strays.add(pending.path)
+
+    def _has_inline(self) -> bool:
+        return any(p.inline is not None and p.inline.is_trying for p in self._pending.values())
+
+    # -- delivery -----------------------------------------------------------------------------------------
+
+    def _deliver(self, entry: Entry, *, is_live: bool = False) -> None:
+        if is_live:
+            self._next_seq = entry.seq + 1
+            if entry.kind not in DELIVERED or entry.event not in OUTCOMES:
+                return
+        record = self.history.records.get(entry.path)
+        if not is_live and (record is None or not record.visited):
+            raise CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="nothing there")
+        self.journal_at = max(self.journal_at, entry.at)
+        pending = self._pending.pop(entry.path, None)
+        if pending is None:
+            return
+        if pending.timer is not None:
+            self._timers.pop(pending.timer, None)
+            self._loop.fire(pending.timer)
+            return
+        future = pending.future
+        if future is None or future.done():
+            return
+        try:
+            future.set_result(self._value_of(entry, pending.type_))
+        except BaseException as error:  # noqa: BLE001 - the step's own error, whatever it is, is the outcome
+            future.set_exception(_settable(error))
+            future.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+    def _value_of(self, entry: Entry, type_: Any) -> Any:
+        value = self.outcome_of(entry)
+        return value if type_ is object else convert_value(value, type_, f"signal {entry.name}")
+
+    def _write(self, entry: Entry, *, signal_id: int | None = None, unless_signal: tuple[str, int] | None = None) -> None:
+        """Hand an entry to the disk; it is delivered when it is there and all before it are."""
+        operation = self.append(entry, signal_id=signal_id)
+        if unless_signal is not None:
+            operation = Append(
+                self.fence, [entry], unless_signal=unless_signal[0], seen_signal_id=unless_signal[1]
+            )
+        self._submit(operation, partial(self._written, entry))
+
+    def _written(self, entry: Entry, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        if result is False:
+            # The timeout met a signal: its number is void, and the signal is looked at again.
+            self.void(entry)
+            self._look_at_signals()
+        else:
+            heapq.heappush(self._committed, (entry.seq, entry))
+        self.advance()
+
+    def void(self, entry: Entry) -> None:
+        """The number of an entry that was not written: nothing is delivered for it, and what comes after need not wait."""
+        heapq.heappush(self._committed, (entry.seq, Entry(entry.seq, entry.path, "void", "void", entry.name, entry.at)))
+        self.advance()
+
+    def _fail(self, error: BaseException) -> None:
+        if self.ended:
+            return
+        if isinstance(error, LeaseLost):
+            self.lose()
+        else:
+            self._end(False, error)
+
+    def _submit(self, operation: Operation[Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        self._outstanding += 1
+
+        def arrived_back(result: Any, error: BaseException | None) -> None:
+            self._outstanding -= 1
+            if not self.ended:
+                done(result, error)
+
+        self.host.submit(operation, arrived_back)
+
+    # -- durable calls --------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        if self.unwinding is not None:
+            raise self.unwinding
+        if not self._loop.is_running():
+            raise WrongColour(
+                "A durable call was made outside the workflow's loop.",
+                hint="Call steps from the workflow's own coroutines and tasks.",
+            )
+
+    def _pend(
+        self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None]
+    ) -> Pending:
+        pending = Pending(path, kind, name)
+        pending.future = self._loop.create_future()
+        pending.future.add_done_callback(partial(self._settled, pending))
+        self._pending[path] = pending
+        if record is None:
+            self.history.mark(path, kind, name)
+        if record is None or record.outcome is None:
+            pending.start = partial(start, pending)
+            self._fresh.append(pending)
+        return pending
+
+    def _settled(self, pending: Pending, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() or self.ended or self._pending.get(pending.path) is not pending:
+            return
+        # The code cancelled the call: journalled as its outcome, so that a replay does not execute it.
+        record = self.history.records.get(pending.path)
+        if record is not None and record.outcome is not None:
+            return  # A replay: the outcome comes in its turn, and finds nobody waiting.
+        del self._pending[pending.path]
+        started = pending.inline is not None
+        if pending.inline is not None and pending.inline.stop():
+            self.strays.add(pending.path)
+        part = pending.part
+        if part is not None and part.task_id is not None and part.kind != "signal":
+            self._submit(CancelParts(self.fence, (part.task_id,)), lambda _, error: error and self._fail(error))
+            started = True
+        if started:
+            data = part.id.encode() if part is not None else self.claimed.uid.encode()
+            self._write(
+                self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1)
+            )
+
+    def call(
+        self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Coroutine[Any, Any, Any]:
+        if definition.kind == "workflow":
+            return _await(self.start(definition, args, kwargs, options))
+        if definition.queue is not None or options.queue is not None:
+            return _await(self.submit(definition, args, kwargs, options))
+        return self._call(definition, args, kwargs, options)
+
+    async def _call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+        self._enter()
+        path = self._loop.branch().place()
+        record = self.visit(path, definition.kind, definition.name)
+        data = b""
+        if record is None or record.outcome is None:
+            data = self.named_input(definition, args, kwargs)
+
+        def start(pending: Pending) -> None:
+            pending.inline = InlineStep(self, path, definition, data, options, record)
+            pending.inline.start()
+
+        pending = self._pend(path, definition.kind, definition.name, record, start)
+        assert pending.future is not None
+        return await pending.future
+
+    def step_ended(self, entry: Entry, *, is_committed: bool) -> None:
+        """An inline step has its outcome; a transaction has written it itself."""
+        if self.ended:
+            return
+        if is_committed:
+            heapq.heappush(self._committed, (entry.seq, entry))
+            self.advance()
+        else:
+            self._write(entry)
+
+    def step_failed(self, error: BaseException) -> None:
+        """The engine itself could not go on with a step."""
+        if not self.ended:
+            self._fail(error)
+
+    def pause_step(self, path: str, due_at: int) -> None:
+        """A step waits for its next try."""
+        pending = self._pending.get(path)
+        if pending is not None:
+            pending.due_at = due_at
+            self.advance()
+
+    def resume_step(self, path: str) -> None:
+        pending = self._pending.get(path)
+        if pending is not None:
+            pending.due_at = None
+            self._wake_up()
+
+    def note(self, entry: Entry) -> None:
+        """An entry that nobody waits for is on disk: it only counts in the order."""
+        heapq.heappush(self._committed, (entry.seq, entry))
+
+    def submit(
+        self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Handle[Any]:
+        return self._start_part(Part, "task", definition, args, kwargs, options)
+
+    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
+        part: Any = self._start_part(ChildRun, "child", workflow, args, kwargs, options)
+        return part  # type: ignore[no-any-return]
+
+    def _start_part(
+        self,
+        kind_of_handle: Any,
+        kind: str,
+        definition: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+    ) -> Part[Any]:
+        self._enter()
+        path = self._loop.branch().place()
+        record = self.visit(path, kind, definition.name)
+        data = b"" if record is not None else self.named_input(definition, args, kwargs)
+        start = None if record is not None else self.part(path, definition, data, options, is_child=kind == "child")
+        part: Part[Any] = kind_of_handle(self, path, kind, definition.name, start.uid if start is not None else "")
+        if record is not None and record.started is not None and record.started.data is not None:
+            task_id, part.id = record.started.data.decode().split(" ", 1)
+            part.task_id = int(task_id)
+        pending = self._pend(path, kind, definition.name, record, lambda pending: None)
+        pending.part = part
+        part.future = pending.future
+        if start is not None:
+            self._write_part(part, definition, data, start)
+        return part
+
+    def _write_part(self, part: Part[Any], definition: Any, data: bytes, start: Any) -> None:
+        self.has_parts = True
+        kept, flags = self.kept_part_input(definition, data)
+        entry = self.entry(
+            part.path, "started", part.kind, definition.name, input=kept, flags=flags, started_at=clock.wall()
+        )
+
+        def written(started: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._fail(error)
+                return
+            part.task_id, part.id = started.task_id, started.uid
+            self.note(entry)
+            if not started.created:
+                self._look()
+            self.advance()
+
+        self._submit(StartPart(self.fence, entry, start), written)
+
+    async def map(
+        self,
+        definition: Any,
+        items: Iterable[Any],
+        options: Options,
+        *,
+        concurrency: int | None,
+        return_exceptions: bool,
+    ) -> list[Any]:
+        pending = list(items)
+        limit = asyncio.Semaphore(concurrency or max(1, len(pending)))
+
+        async def one(item: Any) -> Any:
+            async with limit:
+                return await self.submit(definition, (item,), {}, options)
+
+        tasks = [self._loop.create_task(one(item)) for item in pending]
+        return await self._gathered(tasks, return_exceptions=return_exceptions)
+
+    # -- waiting ----------------------------------------------------------------------------------------------
+
+    async def sleep(self, seconds: float) -> None:
+        self._enter()
+        await asyncio.sleep(seconds)
+
+    def start_timer(self, timer: asyncio.TimerHandle, delay: float) -> None:
+        """`call_later` of the workflow's loop: a durable timer at a place of the code that asks."""
+        self._enter()
+        path = self._loop.branch().place()
+        record = self.visit(path, "timer", "timer")
+        pending = Pending(path, "timer", "timer")
+        pending.timer = timer
+        self._timers[timer] = pending
+        self._pending[path] = pending
+        timer._scheduled = True
+        if record is None:
+            self.history.mark(path, "timer", "timer")
+            pending.due_at = self.store.now() + round(delay * clock.SECOND)
+            entry = self.entry(path, "started", "timer", "timer", due_at=pending.due_at)
+            self._write(entry)
+        elif record.outcome is None and record.started is not None:
+            pending.due_at = record.started.due_at
+
+    def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
+        """The code no longer needs a timer: it goes without a trace, since a replay cancels it at the same place."""
+        pending = self._timers.pop(timer, None)
+        if pending is not None:
+            self._pending.pop(pending.path, None)
+
+    def wait_signal(self, name: str, type_: Any, timeout_seconds: float | None) -> Coroutine[Any, Any, Any]:
+        return self._wait_signal(name, type_, timeout_seconds)
+
+    async def _wait_signal(self, name: str, type_: Any, timeout_seconds: float | None) -> Any:
+        pending = self._signal(name, type_, timeout_seconds)
+        assert pending.future is not None
+        return await pending.future
+
+    def signal_handle(self, name: str, type_: Any) -> Handle[Any]:
+        pending = self._signal(name, type_, None)
+        part: Part[Any] = Part(self, pending.path, "signal", name, pending.path)
+        part.signal_type = type_
+        part.future = pending.future
+        pending.part = part
+        return part
+
+    def _signal(self, name: str, type_: Any, timeout_seconds: float | None) -> Pending:
+        self._enter()
+        path = self._loop.branch().place()
+        record = self.visit(path, "signal", name)
+        pending = self._pend(path, "signal", name, record, lambda pending: self._look_at_signals())
+        pending.type_ = type_
+        pending.timeout_seconds = timeout_seconds or 0.0
+        if record is None:
+            due_at = None
+            if timeout_seconds is not None:
+                due_at = self.store.now() + round(timeout_seconds * clock.SECOND)
+            pending.due_at = due_at
+            self._write(self.entry(path, "started", "signal", name, due_at=due_at))
+        elif record.started is not None:
+            pending.due_at = record.started.due_at
+        return pending
+
+    async def wait_part(self, part: Part[Any], timeout_seconds: float | None) -> Any:
+        if timeout_seconds is not None:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await self.wait_part(part, None)
+            except TimeoutError as error:
+                raise ResultTimeout(part.id, timeout_seconds) from error
+        if part.future is None:
+            raise InvalidInput(f"{part!r} is not a handle of this run.")
+        return await part.future
+
+    async def gather(self, handles: tuple[Any, ...], *, return_exceptions: bool) -> list[Any]:
+        """Wait for all; unless exceptions are returned, the first error cancels the rest."""
+        return await self._gathered([self.future_of(handle) for handle in handles], return_exceptions=return_exceptions)
+
+    async def _gathered(self, futures: list[asyncio.Future[Any]], *, return_exceptions: bool) -> list[Any]:
+        try:
+            return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
+        except BaseException:
+            if self.unwinding is None:
+                for future in futures:
+                    future.cancel()
+            raise
+
+    async def first(self, handles: tuple[Any, ...]) -> Any:
+        """Wait until any handle has its outcome; which one was first, the journal's order says again."""
+        if not handles:
+            raise InvalidInput("first() needs at least one handle.")
+        futures = [self.future_of(handle) for handle in handles]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return next(handle for handle, future in zip(handles, futures, strict=True) if future.done())
+
+    def future_of(self, handle: Any) -> asyncio.Future[Any]:
+        if not isinstance(handle, Part) or handle.run is not self or handle.future is None:
+            raise InvalidInput(
+                f"{handle!r} is not a handle of this run.",
+                hint="Pass what submit(), start() or signal_handle() gave in this workflow.",
+            )
+        return handle.future
+
+    def cancel_parts(self, parts: tuple[Any, ...]) -> None:
+        for part in parts:
+            if part.future is not None:
+                part.future.cancel()
+
+    def signal_child(self, part: ChildRun[Any], name: str, payload: object, key: str | None) -> None:
+        self._enter()
+        path = self._loop.branch().place()
+        if self.visit(path, "message", name) is not None:
+            return
+        self.history.mark(path, "message", name)
+        data = self.encode(payload, place=f"the payload of signal {name}")
+        entry = self.entry(path, "completed", "message", name)
+        self._submit(
+            Signal(part.id, name, data, key or f"{self.claimed.uid}/{path}"),
+            lambda _, error: self._write(entry) if error is None else self._fail(error),
+        )
+
+    # -- what has arrived -----------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See which parts have ended and which signals have come since the last look, and journal them."""
+        if self._replay or self._is_parking:
+            return
+        connection = self.store.connection()
+        if self.has_parts:
+            for arrival in arrived(connection, self.fence.task_id, self._seen_arrival):
+                self._seen_arrival = max(self._seen_arrival, arrival.ended_at)
+                pending = self._pending.get(arrival.path)
+                if pending is None or pending.part is None or arrival.path in self._seen_parts:
+                    continue
+                self._seen_parts.add(arrival.path)
+                self._write(
+                    self.entry(arrival.path, arrival.event, pending.kind, pending.name, **arrival.facts())
+                )
+            halted = halted_step(connection, self.fence.task_id)
+            if halted is not None:
+                self.unwinding = Parked
+                self.ended = True
+                self._close()
+                self._finished(self, Halt(self.fence, halted, strays=tuple(self.strays)))
+                return
+        self._look_at_signals()
+        self._look_at_timers()
+
+    def _look_at_signals(self) -> None:
+        waiting = [p for p in self._pending.values() if p.kind == "signal" and p.path not in self._seen_parts]
+        taken: set[int] = set()
+        for pending in waiting:
+            for signal_id, payload, _ in signals.unread(
+                self.store.connection(), self.fence.task_id, pending.name
+            ):
+                if signal_id in taken or signal_id in self._taken_signals:
+                    continue
+                if pending.type_ is not object and not _fits(payload, pending.type_):
+                    pending.seen_signal_id = max(pending.seen_signal_id, signal_id)
+                    continue
+                taken.add(signal_id)
+                self._taken_signals.add(signal_id)
+                self._seen_parts.add(pending.path)
+                entry = self.entry(pending.path, "completed", "signal", pending.name, data=payload)
+                self._write(entry, signal_id=signal_id)
+                break
+
+    @property
+    def _taken_signals(self) -> set[int]:
+        taken: set[int] = self.__dict__.setdefault("_taken", set())
+        return taken
+
+    def _look_at_timers(self) -> None:
+        """Journal the timers that are over, in the order of their instants."""
+        now = self.store.now()
+        over = sorted(
+            (p.due_at, p.path, p)
+            for p in self._pending.values()
+            if p.due_at is not None and p.due_at <= now and p.path not in self._seen_parts
+        )
+        for _, path, pending in over:
+            if pending.kind == "timer":
+                self._seen_parts.add(path)
+                self._write(self.entry(path, "completed", "timer", "timer"))
+            elif pending.kind == "signal":
+                error = encode_error(SignalTimeout(pending.name, pending.timeout_seconds))
+                entry = self.entry(path, "failed", "signal", pending.name, data=error)
+                self._write(entry, unless_signal=(pending.name, pending.seen_signal_id))
+
+    # -- resting and parking -----------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """Every branch waits and nothing is on its way to the disk: give up the slot, and the agent if the wait is long."""
+        if self._outstanding or self._has_inline():
+            self._wake_up()
+            return
+        before = len(self._seen_parts), self.seq
+        self._look()
+        if self.ended or (len(self._seen_parts), self.seq) != before:
+            return
+        if self._holds_slot:
+            self._holds_slot = False
+            self.host.leave_slot()
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        loop = asyncio.get_running_loop()
+        dues = [p.due_at for p in self._pending.values() if p.due_at is not None]
+        park_after = self.host.settings.park_after_seconds
+        now = self.store.now()
+        only_timers = all(p.due_at is not None and p.part is None and p.kind != "signal" for p in self._pending.values())
+        is_long = bool(dues) and only_timers and min(dues) - now > park_after * clock.SECOND
+        waited = time.monotonic() - self._waiting_since
+        if is_long or waited >= park_after or not self.host.has_room_in_memory():
+            self._park(min(dues) if dues else None)
+            return
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if dues:
+            self._due_timer = loop.call_later(max(0.0, (min(dues) - now) / clock.SECOND), self.notify)
+        if self._park_timer is None:
+            self._park_timer = loop.call_later(park_after - waited + 0.001, self._rest_again)
+
+    def _rest_again(self) -> None:
+        self._park_timer = None
+        self.advance()
+
+    def _wake_up(self) -> None:
+        """The code is at work again: it holds a slot, and its wait is over."""
+        self._waiting_since = None
+        if self._park_timer is not None:
+            self._park_timer.cancel()
+            self._park_timer = None
+        if not self._holds_slot:
+            self._holds_slot = True
+            self.host.take_slot_now()
+
+    def _park(self, due_at: int | None) -> None:
+        parts = [p for p in self._pending.values() if p.part is not None and p.kind != "signal"]
+        waiting_signals = [p for p in self._pending.values() if p.kind == "signal"]
+        operation = Park(
+            self.fence,
+            due_at,
+            signals=tuple({p.name for p in waiting_signals}),
+            seen_signal_id=min((p.seen_signal_id for p in waiting_signals), default=0),
+            parts=tuple(p.part.task_id for p in parts if p.part is not None and p.part.task_id is not None),
+            notice=_ENDLESS,
+        )
+        self._is_parking = True
+
+        def parked(result: Any, error: BaseException | None) -> None:
+            self._is_parking = False
+            if error is not None:
+                self._fail(error)
+            elif result:
+                self.unwinding = Parked
+                self.ended = True
+                self._close()
+                self._finished(self, None)
+            else:
+                self._look()
+                self.advance()
+
+        self._submit(operation, parked)
+
+    @property
+    def holds_slot(self) -> bool:
+        return self._holds_slot
+
+    # -- values ---------------------------------------------------------------------------------------------------------
+
+    def publish(self, key: str, value: Any) -> None:
+        path = self._bookkeeping("publish", key)
+        if path is not None:
+            data = self.encode(value, place=f"published {key!r}")
+            entry = self.entry(path, "completed", "publish", key)
+            self._submit(Publish(self.fence, entry, key, data), partial(self._noted, entry))
+
+    def emit(self, stream: str, value: Any) -> None:
+        path = self._bookkeeping("emit", stream)
+        if path is not None:
+            data = self.encode(value, place=f"message on {stream!r}")
+            entry = self.entry(path, "completed", "emit", stream)
+            self._submit(Emit(self.fence, entry, stream, [data]), partial(self._noted, entry))
+
+    def _bookkeeping(self, kind: str, name: str) -> str | None:
+        self._enter()
+        path = self._loop.branch().place()
+        if self.visit(path, kind, name) is not None:
+            return None
+        self.history.mark(path, kind, name)
+        return path
+
+    def _noted(self, entry: Entry, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        self.note(entry)
+        self.advance()
+
+    def uuid4(self) -> UUID:
+        return self.uuid_at(self._loop.branch().value_place())
+
+    def rng(self) -> Random:
+        return self.random_at(self._loop.branch().value_place())
+
+    def patched(self, change_id: str) -> bool:
+        self._enter()
+        decided, entry = self.patch(change_id, is_replaying=bool(self._replay) or self.history.is_ahead())
+        if entry is not None:
+            self._write(entry)
+        return decided
+
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+async def _await(handle: Any) -> Any:
+    return await handle
+
+
+def _fits(payload: bytes, type_: Any) -> bool:
+    try:
+        convert_value(codec.decode(payload), type_, "signal")
+    except Exception:  # noqa: BLE001 - a payload that cannot be converted does not fit
+        return False
+    return True
+
+
+def _settable(error: BaseException) -> BaseException:
+    # A future refuses StopIteration; asyncio itself wraps it so.
+    return RuntimeError(f"step raised {error!r}") if isinstance(error, StopIteration) else error

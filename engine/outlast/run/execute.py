@@ -1,0 +1,184 @@
+"""Executing one try of a step: in this thread, on the agent's loop, in a thread with a timeout, in a child process.
+
+Owns the call of user code and the mapping of whatever it does to a `Tried`. Refuses to write: what came of the try is the driver's to
+journal. A sync step that overruns its timeout cannot be stopped in its thread: the try counts as unknown, and its thread is reported as
+a stray until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .. import clock, codec
+from ..caller import active
+from ..errors import OutlastError, PayloadTooLarge, StepTimeout, Unwinding
+from ..handles import Current, CurrentStep
+from ..operations import Emit, Fence, Publish
+from .step_caller import StepCaller
+from .tries import Tried
+
+if TYPE_CHECKING:
+    from ..definition.definition import Definition
+    from ..store.sqlite import SqliteStore
+    from .isolation import IsolatedStep
+
+
+@dataclass(slots=True)
+class StepCall:
+    """What a try needs to know: the step, its stored input, its place, and the run that it belongs to."""
+
+    definition: Definition
+    data: bytes
+    path: str
+    facts: Current
+    """The run's; the step's own are added for each try."""
+    key: str
+    timeout_seconds: float | None
+    fence: Fence
+    store: SqliteStore
+    max_payload: int
+    run_id: int
+    """The row of the run whose streams and state the step speaks into."""
+
+    def facts_of(self, number: int) -> Current:
+        return replace(
+            self.facts,
+            idempotency_key=self.key,
+            step=CurrentStep(name=self.definition.name, path=self.path, try_number=number),
+            _heartbeat=self._beat,
+        )
+
+    def caller(self, number: int) -> StepCaller:
+        return StepCaller(self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number))
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        fn: Callable[..., Any] = self.definition.fn
+        return fn
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.definition.signature.call(codec.decode(self.data))
+
+    def encode(self, value: object) -> bytes:
+        """The stored form of what the step returned; `NotStorable` and `PayloadTooLarge` are outcomes, never retried."""
+        data = codec.encode(value, place=f"the result of {self.definition.name}")
+        if len(data) > self.max_payload:
+            raise PayloadTooLarge(f"The result of {self.definition.name}", len(data), self.max_payload)
+        return data
+
+    def publish(self, key: str, value: Any) -> None:
+        data = codec.encode(value, place=f"published {key!r}")
+        self.store.submit(Publish(self.fence, None, key, data, run_id=self.run_id))
+
+    def emit(self, stream: str, value: Any, number: int) -> None:
+        data = codec.encode(value, place=f"message on {stream!r}")
+        self.store.submit(
+            Emit(self.fence, None, stream, [data], step=self.path, try_number=number, run_id=self.run_id)
+        )
+
+    def _beat(self, progress: object) -> None:
+        self.publish(f"progress:{self.path}", progress)
+
+
+def run_here(call: StepCall, number: int) -> Tried:
+    """Execute a sync step in this thread."""
+    started_at = clock.wall()
+    token = active.set(call.caller(number))
+    try:
+        args, kwargs = call.arguments()
+        value = call.function(*args, **kwargs)
+        return Tried(started_at, output=call.encode(value))
+    except Unwinding:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises is the try's outcome
+        return Tried(started_at, error=error)
+    finally:
+        active.reset(token)
+
+
+class ThreadTry:
+    """One try of a sync step in a thread of its own, since it has a timeout."""
+
+    def __init__(self, call: StepCall, number: int, *, on_late_end: Callable[[Tried], None]) -> None:
+        self._call = call
+        self._number = number
+        self._on_late_end = on_late_end
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._overran = False
+        self._tried: Tried | None = None
+        self.started_at = clock.wall()
+
+    def run(self) -> Tried:
+        """Start, wait, and give the outcome: `StepTimeout` where the thread goes on."""
+        threading.Thread(
+            target=self._execute, name=f"outlast-step-{self._call.definition.name}", daemon=True
+        ).start()
+        self._ended.wait(self._call.timeout_seconds)
+        with self._lock:
+            if self._tried is not None:
+                return self._tried
+            self._overran = True
+        assert self._call.timeout_seconds is not None
+        return Tried(
+            self.started_at,
+            error=StepTimeout(self._call.definition.name, self._call.timeout_seconds),
+            unknown=True,
+        )
+
+    @property
+    def overran(self) -> bool:
+        return self._overran
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the thread that overran; whether it has ended."""
+        return self._ended.wait(seconds)
+
+    def _execute(self) -> None:
+        tried = run_here(self._call, self._number)
+        with self._lock:
+            self._tried = tried
+            is_late = self._overran
+        self._ended.set()
+        if is_late:
+            self._on_late_end(tried)
+
+
+async def run_on_loop(call: StepCall, number: int) -> Tried:
+    """Execute an async step on the agent's loop; its timeout cancels it."""
+    started_at = clock.wall()
+    active.set(call.caller(number))
+    try:
+        args, kwargs = call.arguments()
+        if call.timeout_seconds is None:
+            value = await call.function(*args, **kwargs)
+        else:
+            try:
+                async with asyncio.timeout(call.timeout_seconds) as scope:
+                    value = await call.function(*args, **kwargs)
+            except TimeoutError as error:
+                if scope.expired():
+                    raise StepTimeout(call.definition.name, call.timeout_seconds) from error
+                raise
+        return Tried(started_at, output=call.encode(value))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return Tried(started_at, error=OutlastError(f"Step {call.definition.name} cancelled itself."))
+    except StepTimeout as error:
+        return Tried(started_at, error=error, unknown=True)
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises is the try's outcome
+        return Tried(started_at, error=error)
+
+
+def isolated_try(call: StepCall, number: int) -> IsolatedStep:
+    """A try in a process group of its own, to be started, waited for, and killed at need."""
+    from .isolation import prepare
+
+    return prepare(call, number)
+

@@ -1,0 +1,375 @@
+"""One claimed run on its agent: its facts, its journal, and how it ends.
+
+Owns what runs of sync and async workflows share: the fenced entries and their order, decoded outcomes, deterministic values, the
+building of parts, and the one place that turns what the code did into an ending. Refuses to call user code: `SyncRun` and `AsyncRun`
+do. Once a run is `unwinding` (parked, cancelled, or its lease lost) every durable call raises again and journals nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from datetime import datetime
+from functools import cached_property
+from hashlib import blake2b
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from .. import clock, codec
+from ..codec_errors import decode_error, encode_error
+from ..errors import (
+    Cancelled,
+    CodeMismatch,
+    DeadlineExceeded,
+    NotStorable,
+    Parked,
+    PayloadTooLarge,
+    RunCancelled,
+    Unwinding,
+)
+from ..handles import Current
+from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
+from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, End, Entry, GiveBack, Halt, Operation, Start
+from ..states import Ending
+from .history import History, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..definition.definition import Definition
+    from ..options import Options
+    from ..settings import Settings
+    from ..store.commit import Done
+    from ..store.sqlite import SqliteStore
+    from .tries import Tried
+
+log = logging.getLogger("outlast")
+PREVIEW_BYTES = 2048
+
+
+class Host(Protocol):
+    """What a run wants of the agent that holds it."""
+
+    store: SqliteStore
+    settings: Settings
+    agent_id: int
+    fingerprints: dict[str, str]
+
+    def definition(self, kind: str, name: str, version: str = "") -> Definition | None: ...
+
+    def has_room_in_memory(self) -> bool:
+        """Whether one more run may wait in memory."""
+
+    def leave_slot(self) -> None:
+        """A run waits: its slot is free for another."""
+
+    def take_slot(self) -> None:
+        """A run goes on in its thread: wait for a slot."""
+
+    def take_slot_now(self) -> None:
+        """A run goes on on the loop: count it, waiting is not possible there."""
+
+    def submit(self, operation: Operation[Any], done: Done) -> None:
+        """Execute an operation in order; `done` is called on the agent's loop."""
+
+    def on_loop(self, function: Callable[[], None]) -> None:
+        """Call a function on the agent's loop, from any thread."""
+
+    def run_in_thread(self, function: Callable[[], None]) -> None: ...
+
+    def stray_ended(self, run: Execution, path: str, tried: Tried) -> None:
+        """A try that overran has ended."""
+
+    def overran(self, task_id: int) -> None:
+        """A thread does not end: the agent must be replaced."""
+
+
+class Execution:
+    """The common part of a run in memory. `claimed` is its row, `history` its journal."""
+
+    def __init__(self, host: Host, claimed: Claimed, definition: Definition, entries: list[Entry]) -> None:
+        self.host = host
+        self.store = host.store
+        self.claimed = claimed
+        self.fence = claimed.fence
+        self.definition = definition
+        self.history = History(entries)
+        self.seq = self.history.last_seq
+        self.journal_at = claimed.started_at
+        self.unwinding: type[Unwinding] | None = None
+        self.lost = False
+        self.ended = False
+        self.ending_decided = False
+        self.cancel_requested = claimed.cancel_requested
+        self.pause_requested = False
+        self.drain_requested = False
+        self.late = False
+        self.has_parts = self.history.has_parts
+        self.strays: set[str] = set()
+        self._clears_suspicion = claimed.alone
+        self.step_names: dict[str, str] = {}
+        self._unpatched: set[str] = set()
+        self._lock = threading.Lock()
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        tags: dict[str, str] = json.loads(self.claimed.tags) if self.claimed.tags else {}
+        return tags
+
+    def current(self) -> Current:
+        claimed = self.claimed
+        return Current(
+            run_id=claimed.uid,
+            workflow=claimed.name,
+            parent_id=claimed.parent_uid,
+            tags=self.tags,
+            tick=clock.to_datetime(claimed.tick) if claimed.tick is not None else None,
+            idempotency_key=claimed.chain,
+        )
+
+    def now(self) -> datetime:
+        """The instant of the last delivered entry: the same on every replay."""
+        return clock.to_datetime(self.journal_at)
+
+    def uuid_at(self, path: str) -> UUID:
+        digest = blake2b(f"{self.claimed.uid}\0{path}".encode(), digest_size=16).digest()
+        return UUID(bytes=digest, version=4)
+
+    def random_at(self, path: str) -> Random:
+        digest = blake2b(f"{self.claimed.uid}\0rng\0{path}".encode(), digest_size=16).digest()
+        return Random(int.from_bytes(digest))
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def encode(self, value: object, *, place: str) -> bytes:
+        """The stored form of a value; `NotStorable` or `PayloadTooLarge` name the offending part."""
+        data = codec.encode(value, place=place)
+        limit = self.host.settings.max_payload
+        if len(data) > limit:
+            raise PayloadTooLarge(place, len(data), limit)
+        return data
+
+    def outcome_of(self, entry: Entry) -> Any:
+        """The value of an outcome, or its error raised; both as the journal has them, on first run and replay alike."""
+        self.journal_at = max(self.journal_at, entry.at)
+        match entry.event:
+            case "completed":
+                return codec.decode(entry.data) if entry.data is not None else None
+            case "cancelled":
+                raise RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
+            case _:
+                raise decode_error(entry.data or b"null")
+
+    def step_name(self, path: str) -> str:
+        """The name of the step at a place, as far as the journal tells."""
+        record = self.history.records.get(path)
+        return record.name if record is not None else self.step_names.get(path, "?")
+
+    # -- entries ---------------------------------------------------------------------------------
+
+    def next_seq(self) -> int:
+        with self._lock:
+            self.seq += 1
+            return self.seq
+
+    def entry(self, path: str, event: str, kind: str, name: str, **facts: Any) -> Entry:
+        """An entry at the end of the journal, dated now."""
+        return Entry(self.next_seq(), path, event, kind, name, clock.wall(), **facts)
+
+    def append(self, *entries: Entry, signal_id: int | None = None) -> Append:
+        clears, self._clears_suspicion = self._clears_suspicion, False
+        return Append(self.fence, list(entries), signal_id=signal_id, clears_suspicion=clears)
+
+    def visit(self, path: str, kind: str, name: str) -> Record | None:
+        return self.history.at(path, kind, name)
+
+    def patch(self, change_id: str, *, is_replaying: bool) -> tuple[bool, Entry | None]:
+        """What `patched` answers, and the marker to journal. A run that is past the change's place keeps the old code."""
+        path = f"patch:{change_id}"
+        if path in self.history.records:
+            return True, None
+        if change_id in self._unpatched:
+            return False, None
+        if is_replaying:
+            self._unpatched.add(change_id)
+            return False, None
+        self.history.mark(path, "patch", change_id)
+        return True, self.entry(path, "completed", "patch", change_id)
+
+    # -- steps and parts -------------------------------------------------------------------------
+
+    def named_input(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        named = definition.signature.named(args, kwargs)
+        return self.encode(named, place=f"the arguments of {definition.name}")
+
+    def kept_input(self, definition: Definition, data: bytes) -> tuple[bytes, int]:
+        """What the journal keeps of an input, with its flags: all of it only where something may need it."""
+        flags = COMPENSABLE if definition.compensated_by is not None else 0
+        needed = flags or definition.probed_by is not None or definition.on_unknown != "retry"
+        if needed or len(data) <= PREVIEW_BYTES:
+            return data, flags
+        return codec.preview(data, PREVIEW_BYTES), flags | PREVIEW
+
+    @staticmethod
+    def keeps_start(definition: Definition, flags: int) -> bool:
+        """Whether the start of a step is journalled before it runs: somebody may have to undo it, or to ask what it did."""
+        return bool(flags & COMPENSABLE) or definition.probed_by is not None or definition.on_unknown != "retry"
+
+    def kept_part_input(self, definition: Definition, data: bytes) -> tuple[bytes, int]:
+        """As `kept_input`, and notes that there may be something to undo."""
+        kept, flags = self.kept_input(definition, data)
+        self.has_started_compensable = self.has_started_compensable or bool(flags & COMPENSABLE)
+        return kept, flags
+
+    def step_key(self, path: str) -> str:
+        return idempotency_key(self.claimed.chain, path)
+
+    def part(
+        self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool
+    ) -> Start:
+        """The start of a child or a submitted step at a place; its id is the same on every replay."""
+        claimed = self.claimed
+        queue = options.queue or definition.queue or (DEFAULT_QUEUE if is_child else claimed.queue)
+        timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
+        policy = None
+        if not is_child and options.retry is not None:
+            policy = json.dumps(
+                {
+                    "tries": options.retry.tries,
+                    "initial": options.retry.initial_seconds,
+                    "factor": options.retry.factor,
+                    "maximum": options.retry.maximum_seconds,
+                    "jitter": options.retry.jitter,
+                }
+            )
+        return Start(
+            uid=derived_id(claimed.uid, path),
+            kind="run" if is_child else "step",
+            name=definition.name,
+            needs=workflow_code(definition.name, definition.version) if is_child else step_code(definition.name),
+            version=definition.version,
+            queue=queue,
+            input=data,
+            partition=options.partition,
+            priority=options.priority or claimed.priority,
+            delay=round(options.delay_seconds * clock.SECOND) if options.delay_seconds is not None else None,
+            at_wall=clock.from_datetime(options.at) if options.at is not None else None,
+            key=options.key if is_child else None,
+            unique_key=options.unique_key if is_child else None,
+            if_exists=options.if_exists,
+            tags=json.dumps(dict(options.tags)) if options.tags else claimed.tags if is_child else None,
+            timeout=round(timeout * clock.SECOND) if timeout is not None else None,
+            parent_id=self.fence.task_id,
+            parent_path=path,
+            chain="" if is_child else claimed.chain,
+            idempotency_key=self.step_key(path),
+            options=policy,
+            max_crashes=definition.max_crashes,
+        )
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    def check_intents(self) -> None:
+        """Begin to unwind where somebody wants the run to stop; unwinding again where it has begun."""
+        if self.unwinding is not None:
+            raise self.unwinding
+        if self.cancel_requested or self.late:
+            self.unwind(Cancelled)
+        if self.pause_requested or self.drain_requested:
+            self.give_back()
+
+    def unwind(self, kind: type[Unwinding]) -> None:
+        self.unwinding = kind
+        raise kind
+
+    def give_back(self) -> None:
+        """Leave the agent where the code stands; it comes back by replay."""
+        raise NotImplementedError  # pragma: no cover
+
+    def ending_of(self, returned: bool, value: Any) -> End | GiveBack | Halt | None:
+        """What to write when the code has ended: by a value, by an error, or by unwinding."""
+        if self.lost or self.ending_decided or self.unwinding is Parked:
+            return None
+        if self.unwinding is Cancelled:
+            return self.abort()
+        if returned:
+            try:
+                self.history.check_end()
+                data = self.encode(value, place="the result")
+                return End(
+                    self.fence,
+                    Ending.COMPLETED,
+                    output=data,
+                    simple=not (self.has_parts or self.claimed.cancel_requested or self.cancel_requested),
+                )
+            except (NotStorable, PayloadTooLarge, CodeMismatch) as error:
+                value = error
+        if isinstance(value, CodeMismatch):
+            return self.mismatch(value)
+        error_data = encode_error(value)
+        if getattr(self.definition, "on_error", "fail") == "halt":
+            return Halt(
+                self.fence,
+                f"{type(value).__name__}: {_first_line(value)}",
+                error=error_data,
+                strays=tuple(self.strays),
+            )
+        return End(
+            self.fence,
+            Ending.FAILED,
+            error=error_data,
+            simple=not (self.has_parts or self.has_undo() or self.strays),
+            strays=tuple(self.strays),
+        )
+
+    def abort(self) -> End:
+        """The ending of a run that is cancelled, or past its deadline."""
+        if self.late and not self.cancel_requested:
+            error = encode_error(DeadlineExceeded(self.claimed.uid))
+            return End(self.fence, Ending.FAILED, error=error, strays=tuple(self.strays))
+        return End(self.fence, Ending.CANCELLED, strays=tuple(self.strays))
+
+    def mismatch(self, error: CodeMismatch) -> GiveBack | Halt:
+        """Code that disagrees with the journal: a task for other code while such an agent lives, else for a person."""
+        fingerprint = self.host.fingerprints.get(self.claimed.needs, "")
+        if self._others_have_other_code(fingerprint):
+            return GiveBack(self.fence, refused=fingerprint)
+        return Halt(self.fence, f"the code disagrees with the journal: {error.message}", error=encode_error(error))
+
+    def has_undo(self) -> bool:
+        return any(
+            record.started is not None and record.started.flags & COMPENSABLE
+            for record in self.history.records.values()
+        ) or self.has_started_compensable
+
+    has_started_compensable = False
+
+    def _others_have_other_code(self, fingerprint: str) -> bool:
+        row = self.store.connection().execute(
+            _OTHER_CODE,
+            {"needs": self.claimed.needs, "fingerprint": fingerprint, "now": self.store.now(), "id": self.fence.task_id},
+        )
+        return row.fetchone() is not None
+
+
+_OTHER_CODE = """
+select 1
+from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
+where c.needs = :needs and a.status = 'active' and a.lease_until > :now and c.fingerprint <> :fingerprint
+  and c.fingerprint not in (
+    select value from json_each(coalesce((select refused from outlast_input where task_id = :id), '[]')))
+limit 1
+"""
+
+
+def _first_line(error: object) -> str:
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+        return ""
+    return lines[0][:500] if lines else ""
+

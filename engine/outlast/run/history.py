@@ -1,0 +1,94 @@
+"""The journal of one run in memory, by place and in order of delivery.
+
+Owns the comparison of code and journal: a difference is another kind or name at a place, or code that ends before its journal does.
+Refuses I/O. A place is a path: "3" is the third durable call of the main branch, "3.1" the first of the branch made there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import CodeMismatch
+from ..operations import Entry
+
+OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
+DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})
+"""The kinds whose outcomes the code waits for."""
+_BOOKKEEPING = frozenset({"patch", "forced", "compensation"})
+
+
+class Record:
+    """What the journal says of one place."""
+
+    __slots__ = ("kind", "name", "outcome", "path", "started", "tried", "visited")
+
+    def __init__(self, path: str, kind: str, name: str) -> None:
+        self.path = path
+        self.kind = kind
+        self.name = name
+        self.started: Entry | None = None
+        self.tried: Entry | None = None
+        self.outcome: Entry | None = None
+        self.visited = False
+
+
+class History:
+    """The records of a journal, and the outcomes in the order in which they reach the code."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.records: dict[str, Record] = {}
+        self.deliveries: list[Entry] = []
+        self.last_seq = 0
+        self.has_parts = False
+        for entry in entries:
+            self.last_seq = max(self.last_seq, entry.seq)
+            if entry.kind in _BOOKKEEPING and entry.kind != "patch":
+                continue
+            if entry.event == "set_aside":
+                self._set_aside(entry.path)
+                continue
+            record = self.records.get(entry.path)
+            if record is None:
+                record = self.records[entry.path] = Record(entry.path, entry.kind, entry.name)
+            if entry.event == "started":
+                record.started = entry
+                self.has_parts = self.has_parts or entry.kind in ("task", "child")
+            elif entry.event == "tried":
+                record.tried = entry
+            elif record.outcome is None:
+                record.outcome = entry
+                if entry.kind in DELIVERED:
+                    self.deliveries.append(entry)
+
+    def at(self, path: str, kind: str, name: str) -> Record | None:
+        """What is recorded at a place that the code has reached; `CodeMismatch` where that is something else."""
+        record = self.records.get(path)
+        if record is None:
+            return None
+        if record.kind != kind or record.name != name:
+            raise CodeMismatch(path, recorded=f"{record.kind} {record.name}", found=f"{kind} {name}")
+        record.visited = True
+        return record
+
+    def is_ahead(self) -> bool:
+        """Whether the journal goes on beyond what the code has reached."""
+        return any(not record.visited and record.kind not in _BOOKKEEPING for record in self.records.values())
+
+    def check_end(self) -> None:
+        """Refuse code that ended while the journal goes on."""
+        for record in self.records.values():
+            if not record.visited and record.kind not in _BOOKKEEPING:
+                raise CodeMismatch(
+                    record.path, recorded=f"{record.kind} {record.name}", found="the end of the workflow"
+                )
+
+    def mark(self, path: str, kind: str, name: str) -> Record:
+        """Note a place that the code has reached for the first time."""
+        record = self.records[path] = Record(path, kind, name)
+        record.visited = True
+        return record
+
+    def _set_aside(self, path: str) -> None:
+        record = self.records.pop(path, None)
+        if record is not None and record.outcome is not None and record.outcome in self.deliveries:
+            self.deliveries.remove(record.outcome)

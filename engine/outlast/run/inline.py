@@ -1,0 +1,203 @@
+"""An inline step of an async workflow: its tries, driven on the agent's loop.
+
+Owns one real task that drives the tries of one step: async steps run on the agent's loop with its I/O, sync steps in threads, isolated
+ones in a child process. Refuses to touch the workflow's loop: the outcome is handed to the run, which delivers it in its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .. import clock
+from ..errors import LeaseLost
+from ..operations import COMPENSABLE, Entry, Operation
+from ..options import Options
+from . import execute, transactional
+from .execute import StepCall, ThreadTry
+from .history import Record
+from .tries import Tried, Try, WaitUntil, Write, tries
+
+if TYPE_CHECKING:
+    from .async_run import AsyncRun
+
+
+class InlineStep:
+    """One step that an async workflow waits for."""
+
+    def __init__(
+        self, run: AsyncRun, path: str, definition: Any, data: bytes, options: Options, record: Record | None
+    ) -> None:
+        self._run = run
+        run.step_names[path] = definition.name
+        self._path = path
+        self._definition = definition
+        self._options = options
+        self._data = data
+        self._record = record
+        self._task: asyncio.Task[None] | None = None
+        self._kill: Any = None
+        self._thread: ThreadTry | None = None
+        self._in_thread = threading.Event()
+        self._stopped = False
+        self.is_trying = True
+        """False while it waits for its next try: then the run may leave the agent."""
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._drive(), name=f"step {self._definition.name}")
+
+    def stop(self) -> bool:
+        """Cancel what can be cancelled; whether a try goes on in a thread."""
+        self._stopped = True
+        if self._kill is not None:
+            self._kill()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        return self._in_thread.is_set()
+
+    async def _drive(self) -> None:
+        run, definition = self._run, self._definition
+        try:
+            kept, flags = run.kept_part_input(definition, self._data)
+            keeps_start = run.keeps_start(definition, flags)
+            timeout = self._options.timeout_seconds
+            call = StepCall(
+                definition, self._data, self._path, run.current(), run.step_key(self._path),
+                timeout if timeout is not None else definition.timeout_seconds, run.fence, run.store,
+                run.host.settings.max_payload, run.fence.task_id,
+            )  # fmt: skip
+            driver = tries(
+                self._path, definition.kind, definition.name,
+                policy=self._options.retry or definition.retry, data=kept, flags=flags, keeps_start=keeps_start,
+                record=self._record, entry=run.entry, now=run.store.now,
+            )  # fmt: skip
+            answer: Any = None
+            try:
+                while True:
+                    match driver.send(answer):
+                        case WaitUntil(due_at):
+                            await self._wait(due_at)
+                            answer = None
+                        case Write(entry):
+                            await self._write(entry)
+                            if self._thread is not None and self._thread.overran:
+                                await asyncio.to_thread(self._thread.wait)
+                            answer = None
+                        case Try(number):
+                            answer = await self._try(call, number, flags)
+            except StopIteration as stop:
+                outcome: Entry = stop.value
+            self.is_trying = False
+            run.step_ended(outcome, is_committed=answer is not None and answer.committed is not None)
+        except asyncio.CancelledError:
+            self.is_trying = False
+        except LeaseLost as error:
+            self.is_trying = False
+            run.step_failed(error)
+        except Exception as error:
+            self.is_trying = False
+            run.step_failed(error)
+
+    async def _wait(self, due_at: int) -> None:
+        """The pause before the next try: the run may park meanwhile, and then this task is dropped."""
+        self.is_trying = False
+        self._run.pause_step(self._path, due_at)
+        while (left := due_at - self._run.store.now()) > 0:
+            await asyncio.sleep(left / clock.SECOND)
+        self.is_trying = True
+        self._run.resume_step(self._path)
+
+    async def _write(self, entry: Entry) -> None:
+        await self._commit(self._run.append(entry))
+        self._run.note(entry)
+        self._run.advance()
+
+    async def _commit(self, operation: Operation[Any]) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._run.host.submit(operation, done)
+        return await future
+
+    async def _try(self, call: StepCall, number: int, flags: int) -> Tried:
+        definition = self._definition
+        if definition.kind == "transaction":
+            return await self._in_a_thread(partial(self._transaction, call, number, flags))
+        if definition.isolate:
+            isolated = execute.isolated_try(call, number)
+            self._kill = isolated.kill
+            try:
+                return await self._in_a_thread(isolated.run, may_go_on=False)
+            finally:
+                self._kill = None
+        if definition.asynchronous:
+            return await execute.run_on_loop(call, number)
+        if call.timeout_seconds is not None:
+            self._thread = ThreadTry(call, number, on_late_end=self._late_end)
+            return await self._in_a_thread(self._thread.run)
+        return await self._in_a_thread(partial(execute.run_here, call, number))
+
+    async def _in_a_thread(self, function: Any, *, may_go_on: bool = True) -> Tried:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Tried] = loop.create_future()
+
+        def call() -> None:
+            tried: Any = None
+            error: BaseException | None = None
+            try:
+                tried = function()
+            except BaseException as raised:  # noqa: BLE001 - carried over to the loop
+                error = raised
+            self._in_thread.clear()
+            try:
+                loop.call_soon_threadsafe(settle, tried, error)
+            except RuntimeError:
+                pass  # The agent's loop has ended meanwhile; the task is claimed again.
+
+        def settle(tried: Any, error: BaseException | None) -> None:
+            if self._stopped and may_go_on and tried is not None:
+                self._late_end(tried)
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(tried)
+
+        if may_go_on:
+            self._in_thread.set()
+        self._run.host.run_in_thread(call)
+        return await future
+
+    def _late_end(self, tried: Tried) -> None:
+        self._run.strays.discard(self._path)
+        self._run.host.stray_ended(self._run, self._path, tried)
+
+    def _transaction(self, call: StepCall, number: int, flags: int) -> Tried:
+        run = self._run
+        made: list[Entry] = []
+
+        def entry_of(output: bytes, started_at: int) -> Entry:
+            entry = run.entry(
+                call.path, "completed", "transaction", call.definition.name, try_number=number,
+                started_at=started_at, input=None if flags & COMPENSABLE else run.kept_input(call.definition, call.data)[0],
+                flags=flags & ~COMPENSABLE, data=output,
+            )  # fmt: skip
+            made.append(entry)
+            return entry
+
+        tried = transactional.run_transaction(
+            call, number, entry_of=entry_of, committed=transactional.journal_entry(call)
+        )
+        if made and tried.committed is None:
+            run.host.on_loop(partial(run.void, made[0]))
+        return tried

@@ -1,0 +1,102 @@
+"""Handles inside a run: a child or a submitted step that the workflow waits for durably.
+
+Owns the objects that `submit` and `start` give back in a workflow. Refuses what would not be the same on replay (`status`, `query`):
+such a look belongs in a step. Waiting goes through the caller, which journals the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..duration import seconds
+from ..errors import OutsideRun, WrongColour
+from ..handles import Duration, Handle, Run
+
+if TYPE_CHECKING:
+    from .async_run import AsyncRun
+    from .sync_run import SyncRun
+
+T = TypeVar("T")
+
+
+class Part(Handle[T]):
+    """A submitted step, or a signal that is waited for, at a place of this run."""
+
+    def __init__(self, run: SyncRun | AsyncRun, path: str, kind: str, name: str, id: str) -> None:
+        self.run = run
+        self.path = path
+        self.kind = kind
+        self.name = name
+        self.id = id
+        self.task_id: int | None = None
+        self.signal_type: Any = None
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[Any] | None = None
+
+    def result(self, timeout: Duration | None = None) -> T:
+        """Wait durably for the value; raises the part's own error, `RunCancelled`, or `ResultTimeout`."""
+        limit = None if timeout is None else seconds(timeout, place="timeout")
+        if self.run.asynchronous:
+            raise WrongColour(
+                f"{self.name}: result() would block the workflow's loop.", hint="Write `await handle` in an async workflow."
+            )
+        value: T = self.run.wait_part(self, limit)
+        return value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.run.asynchronous:
+            raise WrongColour(
+                f"{self.name}: only an async workflow can await.", hint="Write `handle.result()` in a sync workflow."
+            )
+        value: T = yield from self.run.wait_part(self, None).__await__()
+        return value
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name} at {self.path}>"
+
+
+class ChildRun(Part[T], Run[T]):
+    """A child workflow at a place of this run."""
+
+    @property
+    def status(self) -> str:
+        raise _refusal("status")
+
+    def signal(self, name: str, payload: object = None, *, key: str | None = None) -> None:
+        self.run.signal_child(self, name, payload, key)
+
+    def query(self, key: str) -> object:
+        raise _refusal("query(...)")
+
+    def stream(self, name: str, after: int = 0) -> Iterator[object]:
+        raise _refusal("stream(...)")
+
+    def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:
+        raise _refusal("astream(...)")
+
+    def cancel(self, *, undo: bool = True, force: bool = False) -> None:
+        self.run.cancel_parts((self,))
+
+    def pause(self, *, children: bool = False) -> None:
+        raise _refusal("pause()")
+
+    def resume(self, *, done: object = ..., not_done: bool = False) -> None:
+        raise _refusal("resume()")
+
+    def retry(self, from_step: str | None = None) -> Run[T]:
+        raise _refusal("retry()")
+
+    def steps(self) -> list[dict[str, Any]]:
+        raise _refusal("steps()")
+
+    def children(self) -> list[Run[Any]]:
+        raise _refusal("children()")
+
+
+def _refusal(what: str) -> OutsideRun:
+    return OutsideRun(
+        f"A child's {what} inside a workflow would differ on replay.",
+        hint="Look from a step, with engine.get(child.id), and pass the result on.",
+    )

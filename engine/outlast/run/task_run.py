@@ -1,0 +1,149 @@
+"""A submitted step on its agent: one try, then its end or its next try.
+
+Owns the execution of a task of kind `step`: the try, and what is written under the task's own fence. The run that submitted it copies
+the outcome into its journal when it takes it. Refuses to wait in memory for the next try: the task goes back with a `due_at` ahead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from .. import clock
+from ..codec_errors import encode_error
+from ..errors import LeaseLost, NotStorable, PayloadTooLarge, RetryAfter
+from ..handles import Current
+from ..model import idempotency_key
+from ..operations import Again, Claimed, End, Entry, Halt
+from ..retry import Retry
+from ..states import Ending
+from ..store import ending
+from . import execute, transactional
+from .execute import StepCall, ThreadTry
+from .tries import Tried, pause
+
+Outcome = End | Again | Halt | None
+
+
+class TaskRun:
+    """One claim of a submitted step."""
+
+    def __init__(self, host: Any, claimed: Claimed, definition: Any) -> None:
+        self.host = host
+        self.claimed = claimed
+        self.fence = claimed.fence
+        self.definition = definition
+        self.ended = False
+        self.lost = False
+        self.ending_decided = False
+        self.cancel_requested = claimed.cancel_requested
+        self.number = claimed.tries + 1
+        self.strays: set[str] = set()
+        self._kill: Callable[[], None] | None = None
+        options = json.loads(claimed.options) if claimed.options else None
+        self.policy: Retry = Retry(**options) if options else definition.retry
+        timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
+        self.call = StepCall(
+            definition, claimed.input, claimed.parent_path or "", self._facts(), claimed.idempotency_key
+            or idempotency_key(claimed.chain, claimed.parent_path or ""), timeout, self.fence, host.store,
+            host.settings.max_payload, claimed.parent_id or claimed.fence.task_id,
+        )  # fmt: skip
+
+    def _facts(self) -> Current:
+        return Current(
+            run_id=self.claimed.parent_uid or self.claimed.uid,
+            workflow="",
+            parent_id=None,
+            tags={},
+            tick=None,
+            idempotency_key=self.claimed.chain,
+        )
+
+    def execute(self) -> Outcome:
+        """One try in this thread; gives what is to be written."""
+        try:
+            tried = self._try()
+        except LeaseLost:
+            return None
+        finally:
+            self.ended = True
+        return self.after(tried)
+
+    async def execute_on_loop(self) -> Outcome:
+        tried = await execute.run_on_loop(self.call, self.number)
+        self.ended = True
+        return self.after(tried)
+
+    def stop(self) -> bool:
+        """Cancel what can be cancelled from outside; false where the try goes on in its thread."""
+        if self._kill is not None:
+            self._kill()
+            return True
+        return False
+
+    def _try(self) -> Tried:
+        if self.definition.kind == "transaction":
+            return transactional.run_transaction(
+                self.call, self.number, entry_of=self._transaction_entry, committed=self._end_in_transaction
+            )
+        if self.definition.isolate:
+            isolated = execute.isolated_try(self.call, self.number)
+            self._kill = isolated.kill
+            return isolated.run()
+        if self.call.timeout_seconds is not None:
+            thread = ThreadTry(self.call, self.number, on_late_end=self._late_end)
+            tried = thread.run()
+            if thread.overran and not thread.wait(0):
+                self.strays.add("")
+            return tried
+        return execute.run_here(self.call, self.number)
+
+    def _transaction_entry(self, output: bytes, started_at: int) -> Entry:
+        return Entry(
+            0, "", "completed", "transaction", self.definition.name, clock.wall(), try_number=self.number,
+            started_at=started_at, data=output,
+        )  # fmt: skip
+
+    def _end_in_transaction(self, context: Any, entry: Entry) -> None:
+        # A submitted transaction's outcome is its task's end: written last, in the application's own transaction.
+        ending.end(context, End(self.fence, Ending.COMPLETED, output=entry.data, tries=self.number, simple=True))
+
+    def _late_end(self, tried: Tried) -> None:
+        self.strays.discard("")
+        self.host.stray_ended(self, "", tried)
+
+    def after(self, tried: Tried) -> Outcome:
+        """What follows from a try."""
+        if self.ending_decided or tried.committed is not None:
+            return None
+        if tried.error is None:
+            return End(
+                self.fence, Ending.COMPLETED, output=tried.output, tries=self.number, simple=True
+            )
+        if self.cancel_requested:
+            return End(self.fence, Ending.CANCELLED, tries=self.number, strays=tuple(self.strays))
+        error = tried.error
+        if self._is_worth_another(error) and not self.strays:
+            entry = Entry(
+                self.number, "", "tried", "step", self.definition.name, clock.wall(), try_number=self.number,
+                started_at=tried.started_at, due_at=None, data=encode_error(error),
+            )  # fmt: skip
+            return Again(self.fence, entry, pause(self.policy, error, self.number))
+        return End(
+            self.fence,
+            Ending.FAILED,
+            error=encode_error(error),
+            tries=self.number,
+            simple=not self.strays,
+            strays=tuple(self.strays),
+        )
+
+    def _is_worth_another(self, error: BaseException) -> bool:
+        if isinstance(error, NotStorable | PayloadTooLarge):
+            return False
+        if isinstance(error, RetryAfter):
+            return self.number < self.policy.tries
+        return self.policy.wants(error, self.number)
+
+

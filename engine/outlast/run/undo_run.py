@@ -1,0 +1,186 @@
+"""The undo of a run on its agent: compensations in reverse order, from the journal alone.
+
+Owns one loop over the undo plan, in a thread: run the next compensation with its own retries, commit its success once, go on. Refuses to
+replay the workflow. A compensation whose code this agent lacks is passed on; one that gives up halts the run; a crash in the middle
+goes on where it stopped, since what is done is in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import clock, codec
+from ..codec_errors import encode_error
+from ..errors import LeaseLost
+from ..handles import Current, Undoing
+from ..model import compensation_code, idempotency_key
+from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
+from ..plan import UNDO_PREFIX, Undo, undo_plan
+from ..store import journal, undoing
+from . import transactional
+from .execute import StepCall, ThreadTry, run_here, run_on_loop
+from .execution import log
+from .tries import Tried, pause
+
+
+class UndoRun:
+    """One claim of a compensating run."""
+
+    def __init__(self, host: Any, claimed: Claimed) -> None:
+        self.host = host
+        self.store = host.store
+        self.claimed = claimed
+        self.fence = claimed.fence
+        self.ended = False
+        self.lost = False
+        self.ending_decided = False
+        self.drain_requested = False
+        self.pause_requested = False
+        self.strays: set[str] = set()
+
+    def execute(self) -> Operation[Any] | None:
+        """Undo step by step; gives the last write, or None where the lease is lost."""
+        try:
+            return self._execute()
+        except LeaseLost:
+            self.lost = True
+            return None
+        finally:
+            self.ended = True
+
+    def _execute(self) -> Operation[Any] | None:
+        while True:
+            plan = undo_plan(journal.load(self.store.connection(), self.fence.task_id))
+            if not plan:
+                return EndUndo(self.fence)
+            undo = plan[0]
+            if self.drain_requested or self.pause_requested:
+                return PassUndo(self.fence)
+            if undo.due_at is not None and undo.due_at > self.store.now():
+                return PassUndo(self.fence, delay=undo.due_at - self.store.now())
+            needs = compensation_code(undo.name)
+            definition = self.host.compensated(undo)
+            if definition is None:
+                if needs in self.host.fingerprints:
+                    return Halt(self.fence, f"{undo.name} has no compensation any more, and its undo needs one")
+                return PassUndo(self.fence)
+            halted = self._undo(undo, definition)
+            if halted is not None:
+                return halted
+
+    def _undo(self, undo: Undo, definition: Any) -> Operation[Any] | None:
+        number = undo.tries + 1
+        compensation = definition.compensated_by
+        tried = self._try(undo, definition, compensation, number)
+        path = UNDO_PREFIX + undo.path
+        if tried.committed is not None:
+            return None
+        if tried.error is None:
+            self._commit(
+                RecordUndo(
+                    self.fence,
+                    Entry(
+                        0, path, "completed", "compensation", undo.name, clock.wall(), try_number=number,
+                        started_at=tried.started_at, data=tried.output,
+                    ),
+                )
+            )  # fmt: skip
+            return None
+        error = tried.error
+        log.warning("compensation of %s in run %s failed: %r", undo.name, self.claimed.uid, error)
+        goes_on = compensation.retry.wants(error, number) and not self.strays
+        delay = pause(compensation.retry, error, number) if goes_on else 0
+        self._commit(
+            RecordUndo(
+                self.fence,
+                Entry(
+                    0, path, "tried" if goes_on else "failed", "compensation", undo.name, clock.wall(),
+                    try_number=number, started_at=tried.started_at,
+                    due_at=self.store.now() + delay if goes_on else None, data=encode_error(error),
+                ),
+            )
+        )  # fmt: skip
+        if goes_on:
+            return PassUndo(self.fence, delay=delay) if delay else None
+        return Halt(
+            self.fence,
+            f"the compensation of {undo.name} gave up after {number} {'try' if number == 1 else 'tries'}: {error!r}"[:500],
+            error=None,
+            strays=tuple(self.strays),
+        )
+
+    def _try(self, undo: Undo, definition: Any, compensation: Any, number: int) -> Tried:
+        result = codec.decode(undo.result) if undo.result is not None else None
+        args, kwargs = definition.signature.call(codec.decode(undo.input))
+        call = _UndoCall(
+            definition, undo.input, UNDO_PREFIX + undo.path, self._facts(undo),
+            idempotency_key(self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
+            self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
+            compensation.fn, ((result, *args), kwargs),
+        )  # fmt: skip
+        if definition.kind == "transaction":
+            return transactional.run_transaction(
+                call,
+                number,
+                entry_of=lambda output, started_at: self._entry(undo, number, output, started_at),
+                committed=self._record,
+                fence_sql="compensating",
+            )
+        if inspect.iscoroutinefunction(compensation.fn):
+            return self._on_loop(call, number)
+        if compensation.timeout_seconds is not None:
+            thread = ThreadTry(call, number, on_late_end=lambda tried: self._late_end(undo.path, tried))
+            tried = thread.run()
+            if thread.overran and not thread.wait(0):
+                self.strays.add(undo.path)
+            return tried
+        return run_here(call, number)
+
+    def _on_loop(self, call: Any, number: int) -> Tried:
+        return asyncio.run_coroutine_threadsafe(run_on_loop(call, number), self.host.loop).result()
+
+    def _entry(self, undo: Undo, number: int, output: bytes, started_at: int) -> Entry:
+        return Entry(
+            0, UNDO_PREFIX + undo.path, "completed", "compensation", undo.name, clock.wall(),
+            try_number=number, started_at=started_at, data=output,
+        )  # fmt: skip
+
+    def _record(self, context: Any, entry: Entry) -> None:
+        undoing.record(context, RecordUndo(self.fence, entry))
+
+    def _late_end(self, path: str, tried: Tried) -> None:
+        self.strays.discard(path)
+        self.host.stray_ended(self, path, tried)
+
+    def _facts(self, undo: Undo) -> Current:
+        return Current(
+            run_id=self.claimed.uid,
+            workflow=self.claimed.name,
+            parent_id=self.claimed.parent_uid,
+            tags={},
+            tick=None,
+            idempotency_key=self.claimed.chain,
+            undoing=Undoing(outcome=undo.outcome),
+        )
+
+    def _commit(self, operation: Operation[R]) -> R:
+        return self.store.commit(operation)
+
+
+@dataclass(slots=True)
+class _UndoCall(StepCall):
+    """A try of a compensation: the result first, then the step's arguments."""
+
+    compensation: Callable[..., Any]
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return self.compensation
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.given
