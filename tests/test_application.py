@@ -109,8 +109,19 @@ def test_a_package_stands_for_all_its_modules(root: Path) -> None:
 def test_a_file_is_imported_once_whatever_it_is_called_by(root: Path) -> None:
     write(root / "src/shop/__init__.py", "")
     write(root / "src/shop/orders.py", "print('imported')\n" + WORKFLOW.format(name="fulfil"))
-    load(root, "shop.orders", "src/shop/orders.py", "src/shop", str(root / "src" / "shop" / "orders.py"), "shop")
-    modules = [name for name, module in sys.modules.items() if (getattr(module, "__file__", "") or "").endswith("shop/orders.py")]
+    load(
+        root,
+        "shop.orders",
+        "src/shop/orders.py",
+        "src/shop",
+        str(root / "src" / "shop" / "orders.py"),
+        "shop",
+    )
+    modules = [
+        name
+        for name, module in sys.modules.items()
+        if (getattr(module, "__file__", "") or "").endswith("shop/orders.py")
+    ]
     assert modules == ["shop.orders"]
 
 
@@ -120,7 +131,9 @@ def test_the_script_that_runs_is_not_imported_again(root: Path, monkeypatch: pyt
     assert load(root, "script.py") == []
 
 
-def test_a_file_outside_the_root_is_named_from_its_own_folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_outside_the_root_is_named_from_its_own_folder(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write(elsewhere / "beside_it.py", "VALUE = 1")
     write(elsewhere / "outside_it.py", "import beside_it\n" + WORKFLOW.format(name="outside"))
@@ -133,7 +146,11 @@ def test_a_file_outside_the_root_is_named_from_its_own_folder(root: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("file", "module"),
-    [("01-orders.py", "_01_orders"), ("flows-2026/new orders.py", "flows_2026.new_orders"), ("class.py", "class")],
+    [
+        ("01-orders.py", "_01_orders"),
+        ("flows-2026/new orders.py", "flows_2026.new_orders"),
+        ("class.py", "class"),
+    ],
 )
 def test_a_file_with_an_odd_name_gets_a_sane_one(root: Path, file: str, module: str) -> None:
     write(root / file, WORKFLOW.format(name="fulfil"))
@@ -150,13 +167,15 @@ def test_a_dotted_path_above_the_current_folder_is_understood(root: Path) -> Non
 
 def test_a_file_that_shadows_a_loaded_module_is_refused(root: Path) -> None:
     write(root / "json.py", WORKFLOW.format(name="fulfil"))
-    with pytest.raises(BrokenApp, match=r"json.py would be the module 'json', which is .* already. Rename the file."):
+    with pytest.raises(
+        BrokenApp, match=r"json.py would be the module 'json', which is .* already. Rename the file."
+    ):
         load(root, "json.py")
 
 
 def test_a_missing_file_is_named(root: Path) -> None:
     for app in ("nowhere.py", "no/where", "./nowhere.py"):
-        with pytest.raises(FileMissing, match="nowhere.py|no/where") as refused:
+        with pytest.raises(FileMissing, match=r"nowhere\.py|no/where") as refused:
             load(root, app)
         assert refused.value.exit_code == 3
 
@@ -171,7 +190,9 @@ def test_a_missing_module_is_named(root: Path) -> None:
 def test_a_module_that_lacks_what_it_imports_is_broken_and_not_missing(root: Path) -> None:
     write(root / "orders.py", "x = 1\nimport nowhere_to_be_found\n")
     write(root / "shop/__init__.py", "import nowhere_to_be_found\n")
-    with pytest.raises(BrokenApp, match=r"orders.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'\.$"):
+    with pytest.raises(
+        BrokenApp, match=r"orders.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'\.$"
+    ):
         load(root, "orders")
     with pytest.raises(BrokenApp, match=r"shop/__init__.py, line 1: ModuleNotFoundError"):
         load(root, "shop.orders")
@@ -202,7 +223,9 @@ def test_an_app_in_the_project_that_is_no_text_is_refused(root: Path) -> None:
         ("# coding: nonsense\n", r"orders.py, line 1: .*nonsense"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_one_sentence_with_its_line(root: Path, text: str, said: str) -> None:
+def test_a_file_that_cannot_be_imported_is_one_sentence_with_its_line(
+    root: Path, text: str, said: str
+) -> None:
     write(root / "workflows/orders.py", text)
     with pytest.raises(BrokenApp, match=said) as refused:
         load(root)

@@ -24,7 +24,7 @@ def test_durations_become_seconds_and_a_number_of_tries_a_policy() -> None:
 def test_later_options_are_laid_over_earlier_ones() -> None:
     first = DEFAULT.updated({"queue": "a", "key": "k"})
     assert first.updated({"queue": "b"}) == Options(queue="b", key="k")
-    assert DEFAULT == Options()
+    assert Options() == DEFAULT
 
 
 def test_a_naive_instant_is_local_time() -> None:
@@ -66,7 +66,10 @@ def test_a_connection_is_kept_as_it_is() -> None:
         ({"debounce_max": "5s"}, "debounce_max needs a unique_key."),
         ({"if_exists": "fail"}, "if_exists needs a unique_key."),
         ({"unique_key": "u", "debounce_max": "5s"}, "debounce_max needs a debounce."),
-        ({"unique_key": "u", "debounce": "5s", "debounce_max": "1s"}, "debounce_max is shorter than debounce."),
+        (
+            {"unique_key": "u", "debounce": "5s", "debounce_max": "1s"},
+            "debounce_max is shorter than debounce.",
+        ),
         ({"unique_key": "u", "if_exists": "wait"}, "if_exists must be one of 'return', 'fail', 'replace'"),
         ({"unique_key": ""}, "unique_key must be a text that is not empty"),
         ({"key": 7}, "key must be a text"),

@@ -91,7 +91,7 @@ def test_an_unknown_name_is_refused_with_what_may_have_been_meant(tmp_path: Path
     with pytest.raises(InvalidInput, match="Did you mean 'lease'"):
         settings.resolve({"leese": 1}, cwd=tmp_path, environ={})
     project(tmp_path, "[tool.outlast]\nmax_payloads = 1\n")
-    with pytest.raises(InvalidInput, match="unknown key 'max_payloads'. Did you mean 'max_payload'"):
+    with pytest.raises(InvalidInput, match=r"unknown key 'max_payloads'\. Did you mean 'max_payload'"):
         settings.resolve(cwd=tmp_path, environ={})
 
 
@@ -144,5 +144,5 @@ def test_the_url_of_a_server_is_left_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("argument", ["", "  ", ":memory:", "a\0b"])
 def test_what_can_be_no_file_is_refused(tmp_path: Path, argument: str) -> None:
-    with pytest.raises(InvalidInput, match="^The database"):
+    with pytest.raises(InvalidInput, match=r"^The database"):
         settings.database_path(argument, cwd=tmp_path, environ={})

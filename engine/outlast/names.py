@@ -11,6 +11,9 @@ import re
 
 from .errors import InvalidInput
 
+DEFAULT_QUEUE = "default"
+"""The queue of a workflow that names none; it always exists."""
+
 _NAME = re.compile(r"\w[\w.\-]*")
 
 

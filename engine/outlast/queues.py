@@ -14,8 +14,7 @@ from . import registry
 from .definition.source import shown
 from .duration import seconds
 from .errors import InvalidInput
-from .model import DEFAULT_QUEUE
-from .names import checked_name, checked_whole
+from .names import DEFAULT_QUEUE, checked_name, checked_whole
 from .options import checked_choice
 
 Hold = Literal["running", "unfinished"]

@@ -9,9 +9,8 @@ anything: that is `application`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InvalidDefinition, NotFound, QueueNotFound, WorkflowNotFound
@@ -65,7 +64,7 @@ class Registry:
         """The workflow of this name: of this version, or of the newest. Raises `WorkflowNotFound`."""
         versions = self._workflows.get(name)
         if not versions:
-            raise WorkflowNotFound(name, close=get_close_matches(name, self._workflows, n=1))
+            raise WorkflowNotFound(name, close=_close(name, self._workflows))
         if version is None:
             return versions[max(versions, key=_natural)]
         if version not in versions:
@@ -78,7 +77,7 @@ class Registry:
         """The step or transaction of this name. Raises `NotFound`."""
         found = self._steps.get(name)
         if found is None:
-            close = get_close_matches(name, self._steps, n=1)
+            close = _close(name, self._steps)
             hint = f"Did you mean {close[0]!r}?" if close else "Is its module among those that --app names?"
             raise NotFound(f"There is no step {name!r}.", hint=hint)
         return found
@@ -87,7 +86,7 @@ class Registry:
         """The queue declared by this name. Raises `QueueNotFound`; the store knows those set by hand."""
         found = self.queues().get(name)
         if found is None:
-            raise QueueNotFound(name, close=get_close_matches(name, self._queues, n=1))
+            raise QueueNotFound(name, close=_close(name, self._queues))
         return found
 
     def workflows(self) -> list[Workflow[..., Any]]:
@@ -179,6 +178,12 @@ def _same_place(one: Definition, other: Definition) -> bool:
 
 def _plural(definition: Definition) -> str:
     return "workflows" if definition.kind == "workflow" else "steps"
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(name, known, n=1)
 
 
 def _natural(version: str) -> list[tuple[bool, int, str]]:

@@ -19,7 +19,7 @@ from ..errors import InvalidDefinition
 from ..names import checked_name, checked_whole
 from ..options import Options, checked_choice
 from ..retry import ONCE, Retry, as_retry
-from .source import checked_function, file_of, fingerprint_of, line_of, shown
+from .source import checked_function, code_text, digest_of, file_of, line_of, shown
 from .undo import Compensation, Probe, compensation_of, positive_seconds
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ class Definition:
     module: str
     file: str
     line: int
-    fingerprint: str
-    """A digest of the function's source as this process loaded it."""
     queue: str | None
     timeout_seconds: float | None
     """Of a workflow for the whole run; else for one try."""
@@ -93,7 +91,7 @@ class Definition:
         self.module = self.fn.__module__
         self.file = file_of(self.fn)
         self.line = line_of(self.fn)
-        self.fingerprint = fingerprint_of(self.fn)
+        self._code_text = code_text(self.fn)
         self.queue = None if queue is None else checked_name(queue, place=f"queue of {place}")
         self.timeout_seconds = (
             None if timeout is None else positive_seconds(timeout, place=f"timeout of {place}")
@@ -123,6 +121,11 @@ class Definition:
     def definition(self) -> Self:
         """The definition itself; of a copy with bound options, the original."""
         return cast(Self, self._original)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the function's source as this process loaded it."""
+        return digest_of(self._code_text)
 
     @cached_property
     def signature(self) -> Signature:

@@ -1,7 +1,7 @@
 """Which functions can be defined, where they come from, and how their code is told from other code.
 
 Refuses what no other process could find by its name (nested functions, lambdas, methods) and what has no
-single outcome (generators). The fingerprint is taken when the decorator runs: read later, the file may hold
+single outcome (generators). The source is read when the decorator runs: read later, the file may hold
 newer code than this process runs.
 """
 
@@ -11,7 +11,6 @@ import inspect
 import linecache
 import os
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -66,20 +65,20 @@ def shown(file: str) -> str:
     return file if relative.startswith("..") else relative
 
 
-def fingerprint_of(fn: Callable[..., Any]) -> str:
-    """A digest of the function's source text; of its compiled code where there is no source."""
+def code_text(fn: Callable[..., Any]) -> str:
+    """The function's source text; where there is none, text made of its compiled code."""
     code = _code(fn)
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, fn.__globals__ if isinstance(fn, FunctionType) else None)
-    digest = blake2b(digest_size=16)
     if 0 < code.co_firstlineno <= len(lines):
-        digest.update(
-            "".join(inspect.getblock(lines[code.co_firstlineno - 1 :])).encode("utf-8", "surrogatepass")
-        )
-    else:
-        for part in _compiled(code):
-            digest.update(part.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+        return "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
+    return "\n".join(_compiled(code))
+
+
+def digest_of(text: str) -> str:
+    from hashlib import blake2b
+
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _code(fn: Callable[..., Any]) -> CodeType:

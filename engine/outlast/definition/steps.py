@@ -44,9 +44,13 @@ class Step(Submits[P, R], Undoable[P, R]):
 class SyncStep(SyncMaps[P, R], Step[P, R]):
     """A `def` step."""
 
+    fn: Callable[P, R]
+
 
 class AsyncStep(AsyncMaps[P, R], Step[P, R]):
     """An `async def` step."""
+
+    fn: Callable[P, Coroutine[Any, Any, R]]
 
 
 class _Decorator(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, overload
 
 from .. import registry
@@ -18,6 +17,8 @@ from .calls import P, R, Submits, SyncMaps, T
 from .source import place_of
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     from ..handles import Duration
     from ..retry import Retry
 
@@ -30,6 +31,7 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
 
     kind = "transaction"
     skip = 1
+    fn: Callable[Concatenate[Connection, P], R]
     __signature__: inspect.Signature
 
     def __init__(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from .. import registry
-from ..model import DEFAULT_QUEUE
+from ..names import DEFAULT_QUEUE
 from . import dispatch
 from .calls import AsyncCalls, P, R, SyncCalls, Undoable
 
@@ -39,9 +39,13 @@ class Workflow(Undoable[P, R]):
 class SyncWorkflow(SyncCalls[P, R], Workflow[P, R]):
     """A `def` workflow."""
 
+    fn: Callable[P, R]
+
 
 class AsyncWorkflow(AsyncCalls[P, R], Workflow[P, R]):
     """An `async def` workflow."""
+
+    fn: Callable[P, Coroutine[Any, Any, R]]
 
 
 class _Decorator(Protocol):
