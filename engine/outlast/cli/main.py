@@ -25,8 +25,12 @@ class Terminated(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
-    code = call(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_flush(code))
+    code = _flush(call(sys.argv[1:] if arguments is None else arguments))
+    output = sys.modules.get(f"{__package__}.output")
+    if output is not None and output.has_strays:
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:

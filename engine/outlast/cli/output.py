@@ -26,6 +26,9 @@ STORE = 7
 INTERRUPTED = 130
 TERMINATED = 143
 
+has_strays = False
+"""Set where threads of steps go on that nobody can stop: then the process ends without waiting for them."""
+
 _BY_STATUS = {"completed": 0, "failed": FAILED, "compensated": FAILED, "halted": FAILED, "cancelled": CANCELLED}
 
 

@@ -93,7 +93,10 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
 
     made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None)
     with quiet_logging():
-        return run_role(lambda: made.run(once=once), made.stop)
+        try:
+            return run_role(lambda: made.run(once=once), made.stop)
+        finally:
+            output.has_strays |= made.has_strays
 
 
 @command(

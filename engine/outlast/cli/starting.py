@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import FileMissing, InvalidInput
+from ..errors import FileMissing, InvalidInput, TimedOut
 from . import output
 from .context import Context
 from .follow import conclude, follow
@@ -131,6 +131,9 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
     def check() -> None:
         if failures:
             raise failures[0]
+        if not thread.is_alive() and not is_over(run_json(store, task_id)):
+            # A step that overran holds its thread, and its retry or undo may not go on before this process has ended.
+            raise _Overran(uid)
 
     try:
         over = follow(store, task_id, silent=context.machine, check=check, raw=context.raw)
@@ -143,6 +146,15 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
     finally:
         _stop(agent, thread)
         supervisor.stop()
+        output.has_strays |= agent.has_strays
+
+
+class _Overran(TimedOut):
+    def __init__(self, uid: str) -> None:
+        super().__init__(
+            f"A step of run {uid} overran and does not end, so this process has to.",
+            hint="The run goes on under `outlast up`, or when the same `run` is called again with its key.",
+        )
 
 
 def _stop(agent: Any, thread: threading.Thread) -> None:

@@ -101,7 +101,7 @@ def step_cells(step: dict[str, Any], stream: Any = None) -> list[Cell]:
     cells.append((safe(step["name"]), ""))
     place = str(step["path"]).removeprefix("undo/")
     if place != step["name"] and place:
-        cells.append((f" {safe(place)}", "dim"))
+        cells.append((f" #{safe(place)}", "dim"))
     if status not in ("completed", "failed"):
         cells.append((f"  {status}", status_cell(status)[1]))
     took = span(step["started_at"], step["finished_at"])
