@@ -61,32 +61,20 @@ def connect(
     with `create`, make it if it is not there. Every failure is a typed error, and leaves nothing behind.
     """
     name = os.path.abspath(path)  # noqa: PTH100
-    with _opening:
-        is_new = _prepare(name, create=create, allow_network=allow_network)
-        try:
-            connection = sqlite3.connect(
-                f"file:{quote(name)}?mode=rw",
-                timeout=busy_seconds,
-                isolation_level=None,
-                check_same_thread=True,
-                factory=StoreConnection,
-                cached_statements=_STATEMENTS,
-                uri=True,
-            )
-        except sqlite3.Error as error:
-            raise translate(error, name) from error
-    connection.path = name
+    # Guarded before it is open, since opening and closing it would already cost the other library its locks.
+    opener = _Opener()
+    library.guard(name, opener)
     try:
-        library.guard(name, connection)
-        _open.add(connection)
-        _configure(connection, may_convert=create, is_new=is_new, busy_seconds=busy_seconds)
+        connection = _open_file(name, create=create, allow_network=allow_network, busy_seconds=busy_seconds)
     except sqlite3.Error as error:
-        connection.close()
         raise translate(error, name) from error
-    except BaseException:
-        connection.close()
-        raise
+    finally:
+        library.release(name, opener)
     return connection
+
+
+class _Opener:
+    """Stands for a connection until there is one."""
 
 
 class transaction:
@@ -135,7 +123,7 @@ class transaction:
                     self._connection.execute("commit")
                 except BaseException as failure:
                     self._roll_back()
-                    if isinstance(failure, sqlite3.Error):
+                    if isinstance(failure, sqlite3.Error) and is_of_the_file(failure):
                         raise translate(failure, self._connection.path) from failure
                     raise
                 return
@@ -207,6 +195,29 @@ class ThreadConnections:
 def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:
     """How long SQLite itself waits for a lock on this connection."""
     connection.execute(f"pragma busy_timeout = {round(seconds * 1000)}")
+
+
+def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: float) -> StoreConnection:
+    with _opening:
+        is_new = _prepare(name, create=create, allow_network=allow_network)
+        connection = sqlite3.connect(
+            f"file:{quote(name)}?mode=rw",
+            timeout=busy_seconds,
+            isolation_level=None,
+            check_same_thread=True,
+            factory=StoreConnection,
+            cached_statements=_STATEMENTS,
+            uri=True,
+        )
+    connection.path = name
+    try:
+        library.guard(name, connection)
+        _open.add(connection)
+        _configure(connection, may_convert=create, is_new=is_new, busy_seconds=busy_seconds)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:

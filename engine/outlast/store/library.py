@@ -171,9 +171,8 @@ def _is_open_here(real: str) -> bool:
 
 def _refusal(real: str) -> WrongSQLite:
     return WrongSQLite(
-        f"{real} is in use by an engine of this process with SQLite {_chosen.sqlite_version};"
-        f" Python's own sqlite3 ({_standard.sqlite_version}) must not open it too,"
-        " since each would lose the other's locks.",
+        f"{real} belongs to the engine, which has SQLite {_chosen.sqlite_version}: Python's own sqlite3"
+        f" ({_standard.sqlite_version}) must not open it too, since each would lose the other's locks.",
         hint="Write `from outlast import sqlite3` instead of `import sqlite3`.",
     )
 

@@ -116,9 +116,10 @@ def split(script: str) -> Iterator[str]:
     a trigger, which holds semicolons, stays one. `executescript` would commit first.
     """
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if ";" in line and sqlite3.complete_statement(statement):
+    for part in re.split(r"(?<=;)", script):
+        statement += part
+        # A semicolon in a text, a comment or a trigger does not end the statement; SQLite itself knows.
+        if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
     if re.sub(r"--[^\n]*|/\*.*?\*/|\s", "", statement, flags=re.DOTALL):
