@@ -25,7 +25,8 @@ import msgspec
 
 from .. import clock
 from ..errors import OutlastError
-from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS, IsolatedCall
+from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
+from .isolated_call import IsolatedCall as IsolatedCall
 from .isolated_output import Output
 
 _LONGEST_FRAME_BESIDE_PAYLOAD = 4 << 20
@@ -292,16 +293,14 @@ class IsolatedTry:
             self._take_frame(kind, body)
 
     def _take_frame(self, kind: int, body: bytes) -> None:
-        match kind:
-            case _ if kind == MESSAGE:
-                if self._on_message is not None:
-                    self._on_message(msgspec.msgpack.decode(body))
-            case _ if kind == COMPLETED:
-                self._outcome = Completed(body)
-            case _ if kind == FAILED:
-                self._outcome = Failed(body)
-            case _ if kind == DIED:
-                self._outcome = Died(f"{body.decode()} without a result")
+        if kind == COMPLETED:
+            self._outcome = Completed(body)
+        elif kind == FAILED:
+            self._outcome = Failed(body)
+        elif kind == DIED:
+            self._outcome = Died(f"{body.decode()} without a result")
+        elif kind == MESSAGE and self._on_message is not None:
+            self._on_message(msgspec.msgpack.decode(body))
 
     def _end_group(self) -> None:
         """Kill what is left of the group, and reap the guard. Until then its number cannot be another's."""
