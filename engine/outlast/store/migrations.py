@@ -13,14 +13,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidDefinition, NotFound, StoreTooNew, StoreTooOld
 from .connection import StoreConnection, transaction
 from .library import sqlite3
 from .translation import translate
 from .turn import Turn
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 _SCHEMA_ROW = "select value from outlast_meta where key = 'schema'"
 
