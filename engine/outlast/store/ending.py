@@ -17,7 +17,7 @@ _FINISH = """
 update outlast_task
 set status = :status, ending = :status, agent_id = null, due_at = null, suspect = 0, notice = 0, tries = :tries,
     finished_at = :wall, ended_at = :now
-where id = :id and claim = :claim and status = 'running' and ending is null
+where id = :id and claim = :claim and status = 'running' and ending is null and cancel_requested_at is null
 returning parent_id
 """
 
@@ -44,7 +44,8 @@ def end(transaction: Transaction, operation: End) -> Status:
         },
     )
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        # Lost, or a cancel came that the agent has not read yet.
+        return _end_with_parts(transaction, operation)
     transaction.execute(
         _INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error}
     )
@@ -56,7 +57,8 @@ def end(transaction: Transaction, operation: End) -> Status:
 
 
 _FENCED = """
-select 1 from outlast_task where id = :id and claim = :claim and status = 'running' and ending is null
+select cancel_requested_at from outlast_task
+where id = :id and claim = :claim and status = 'running' and ending is null
 """
 
 _SET_TRIES = "update outlast_task set tries = :tries where id = :id and tries < :tries"
@@ -64,11 +66,15 @@ _SET_TRIES = "update outlast_task set tries = :tries where id = :id and tries < 
 
 def _end_with_parts(transaction: Transaction, operation: End) -> Status:
     fence = operation.fence
-    if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
+    held = transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim})
+    if held is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
     if operation.tries:
         transaction.execute(_SET_TRIES, {"id": fence.task_id, "tries": operation.tries})
     _add_strays(transaction, fence.task_id, operation.strays)
+    if held[0] is not None:
+        # Whoever asked for the cancel was told that it will be: it wins over an end that came a moment later.
+        return decide(transaction, fence.task_id, Ending.CANCELLED, undo=operation.undo)
     return decide(
         transaction,
         fence.task_id,
