@@ -35,7 +35,7 @@ class EmbeddedAgent:
         self._store = store
         self._settings = settings
         self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
-        self._queues = None if queues is None else [_known(name) for name in queues]
+        self._queues = None if queues is None else tuple(_known(name) for name in queues)
         self._roles: ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -89,7 +89,9 @@ class EmbeddedAgent:
         return import_module(".supervisor", __package__).Supervisor(self._store, self._settings)
 
     def _scheduler(self) -> Any:
-        return import_module(".scheduler", __package__).Scheduler(self._store, self._settings)
+        return import_module(".scheduler", __package__).Scheduler(
+            self._store, registry.current(), self._settings
+        )
 
 
 def _started(role: Any) -> Any:

@@ -86,7 +86,7 @@ def start_within(store: SqliteStore, connection: Any, operation: Start) -> Start
         if not connection.in_transaction:
             if connection.isolation_level is None:
                 raise InvalidInput(
-                    "connection is in no transaction: the run would be there whatever becomes of your changes.",
+                    "connection is in no transaction: the run would outlive a rollback.",
                     hint="Execute BEGIN IMMEDIATE first, or leave connection away.",
                 )
             connection.execute("begin immediate")
@@ -117,7 +117,7 @@ def _check(store: SqliteStore, connection: Any) -> None:
     if not isinstance(connection, sqlite3.Connection):
         kind = type(connection)
         raise WrongSQLite(
-            f"connection is of {kind.__module__}, the engine's file is used with {sqlite3.__name__}.",
+            f"connection is of {kind.__module__}, the engine's file needs {sqlite3.__name__}.",
             hint="Write `from outlast import sqlite3` and connect by that.",
         )
     with _plain_rows(connection):

@@ -1,0 +1,258 @@
+"""What must hold in every file, as queries that find nothing where it does.
+
+Owns the list that `doctor` goes through. Refuses to know what to repair: the operations keep these by
+themselves, each in the transaction that could break it, so a find is a defect of ours, a file that somebody
+edited, or a supervisor that is missing. Every query gives the id of what breaks it first. `before` and
+`wall_before` are a minute ago: what is younger has not been looked at yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_REPORT = "Make a backup, and report it with the output of `outlast show RUN --json`."
+_SUPERVISE = "Start a supervisor: `outlast up` or `outlast supervisor`."
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """One thing that must hold. `holds` and `broken` say what was found."""
+
+    name: str
+    holds: str
+    broken: str
+    action: str
+    query: str
+
+
+INVARIANTS = (
+    Invariant(
+        "leases",
+        "every lease is of an agent that is up",
+        "held by an agent that has ended",
+        _REPORT,
+        """
+        select t.uid from outlast_task t left join outlast_agent a on a.id = t.agent_id
+        where t.agent_id is not null and (a.id is null or a.status not in ('active', 'draining'))
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "expired leases",
+        "no lease has been over for a minute",
+        "held by an agent that has been silent for long",
+        _SUPERVISE,
+        """
+        select t.uid from outlast_task t join outlast_agent a on a.id = t.agent_id
+        where t.agent_id is not null and a.status in ('active', 'draining') and a.lease_until < :before
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "due while held",
+        "nothing that is held can be claimed",
+        "held and claimable at once",
+        _REPORT,
+        """
+        select uid from outlast_task
+        where agent_id is not null and (due_at is not null or finished_at is not null)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "wakeups",
+        "everything that waits has something that wakes it",
+        "waits for nothing",
+        _REPORT,
+        """
+        select uid from outlast_task where finished_at is null and agent_id is null and due_at is null and
+        (status = 'compensating' or ending is null and ( status = 'pending' or status = 'waiting' and
+        wait_count is null and coalesce(awaits, '[]') = '[]')) limit :limit
+        """,
+    ),
+    Invariant(
+        "delivered signals",
+        "nobody waits beside a signal that is there",
+        "waits for a signal that is there: it does not fit the waiting type, or its wakeup was lost",
+        "`outlast why RUN` says what waits; send a signal that fits.",
+        """
+        select t.uid from outlast_task t
+        where t.status = 'waiting' and t.ending is null and t.awaits is not null
+          and (t.due_at is null or t.due_at > :now)
+          and exists (
+            select 1 from outlast_signal s
+            where s.task_id = t.id and s.taken_path is null and s.created_at < :wall_before
+              and s.name in (select value from json_each(t.awaits)))
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "ended parts",
+        "nobody waits for parts that have ended",
+        "waits for more ends than it has open parts",
+        _REPORT,
+        """
+        select t.uid from outlast_task t
+        where t.status = 'waiting' and t.ending is null and t.wait_count is not null
+          and t.wait_count > (
+            select count(*) from outlast_task part where part.parent_id = t.id and part.finished_at is null)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "endings",
+        "every ending that could be settled is",
+        "its ending is decided and nothing of it is open, yet it has not ended",
+        _SUPERVISE,
+        """
+        select t.uid from outlast_task t
+        where t.ending is not null and t.finished_at is null and t.agent_id is null
+          and t.status not in ('compensating', 'halted')
+          and not exists (select 1 from outlast_stray s where s.task_id = t.id)
+          and not exists (
+            select 1 from outlast_task part
+            where part.parent_id = t.id and part.finished_at is null
+              and (part.kind = 'step' or t.ending <> 'completed'))
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "open parts",
+        "no final run has an open part that should have ended with it",
+        "open although its run has ended",
+        _REPORT,
+        """
+        select part.uid from outlast_task part join outlast_task t on t.id = part.parent_id
+        where part.finished_at is null and t.finished_at is not null
+          and (part.kind = 'step' or t.status <> 'completed')
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "undo plans",
+        "everything that is being undone has something to undo",
+        "is being undone without a compensation in its journal",
+        _REPORT,
+        """
+        select t.uid from outlast_task t
+        where t.status = 'compensating' and t.finished_at is null
+          and not exists (
+            select 1 from outlast_journal j where j.task_id = t.id and j.event = 'started' and j.flags & 1)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "claims",
+        "no journal was written by a claim that has not been",
+        "its journal is of a later claim than its row",
+        _REPORT,
+        """
+        select t.uid from outlast_task t
+        where t.claim < (select max(j.claim) from outlast_journal j where j.task_id = t.id)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "keys",
+        "every idempotency key leads to a run",
+        "a key that leads nowhere",
+        _REPORT,
+        """
+        select k.workflow || ':' || k.key from outlast_key k
+        where not exists (select 1 from outlast_task t where t.id = k.task_id)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "unique keys",
+        "no two started runs share a unique key",
+        "a unique key of two started runs",
+        _REPORT,
+        """
+        select name || ':' || unique_key from outlast_task
+        where unique_key is not null and finished_at is null and started_at is not null
+        group by name, unique_key having count(*) > 1
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "inputs",
+        "every task has its input",
+        "has no input",
+        _REPORT,
+        """
+        select t.uid from outlast_task t
+        where not exists (select 1 from outlast_input i where i.task_id = t.id)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "leftovers",
+        "no row belongs to a task that is not there",
+        "rows without a task",
+        _REPORT,
+        """
+        select 'outlast_input ' || task_id from outlast_input
+        where task_id not in (select id from outlast_task)
+        union all
+        select 'outlast_outcome ' || task_id from outlast_outcome
+        where task_id not in (select id from outlast_task)
+        union all
+        select distinct 'outlast_journal ' || task_id from outlast_journal
+        where task_id not in (select id from outlast_task)
+        union all
+        select distinct 'outlast_signal ' || task_id from outlast_signal
+        where task_id not in (select id from outlast_task)
+        union all
+        select distinct 'outlast_published ' || task_id from outlast_published
+        where task_id not in (select id from outlast_task)
+        union all
+        select distinct 'outlast_stream ' || task_id from outlast_stream
+        where task_id not in (select id from outlast_task)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "strays",
+        "every try that may still run is of an agent that may still live",
+        "a try counts as running on an agent that has ended, and holds up",
+        _REPORT,
+        """
+        select coalesce(t.uid, 'task ' || s.task_id)
+        from outlast_stray s
+        left join outlast_task t on t.id = s.task_id
+        left join outlast_agent a on a.id = s.agent_id
+        where t.id is null or a.id is null or a.status in ('stopped', 'crashed')
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "deadlines",
+        "no run is long past its deadline",
+        "past its deadline, and nobody ends it",
+        _SUPERVISE,
+        """
+        select uid from outlast_task
+        where deadline_at < :before and finished_at is null and ending is null
+          and status in ('pending', 'waiting')
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "stuck tasks",
+        "nothing that an idle agent could take has been due for a minute",
+        "due for long although an agent with its code has room",
+        "`outlast why RUN` says more.",
+        """
+        select t.uid from outlast_task t join outlast_input i on i.task_id = t.id
+        where t.due_at < :before and t.due_at is not null and t.paused_at is null and t.suspect = 0
+          and i.refused is null
+          and exists (
+            select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
+            where c.needs = t.needs and a.status = 'active' and a.lease_until > :now
+              and (a.queues is null or instr(a.queues, t.queue))
+              and a.slots > (select count(*) from outlast_task held where held.agent_id = a.id))
+        limit :limit
+        """,
+    ),
+)

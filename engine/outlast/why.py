@@ -1,0 +1,325 @@
+"""Why a run is not moving, in sentences: what it waits for, and what to do about it.
+
+Owns one explanation for every state that a task can be in. Refuses to guess and to act: each sentence is
+read from the file, and the commands are for the person who asked. Parts of a run are explained the same
+way, each by its own first sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .duration import describe
+from .errors import RunNotFound
+from .operations import Entry
+from .states import Status
+from .store import journal, undoing
+from .views import waiting
+from .views.agents import host_name
+from .views.unclaimed import why_unclaimed
+from .views.values import error_line, wall_json
+
+if TYPE_CHECKING:
+    from .store.sqlite import SqliteStore
+
+_PARTS_EXPLAINED = 5
+_DEEPEST = 3
+
+
+@dataclass(slots=True)
+class Explanation:
+    """One sentence, what is behind it, and commands that help; the commands may be none."""
+
+    summary: str
+    details: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"summary": self.summary, "details": self.details, "actions": self.actions}
+
+
+def why(store: SqliteStore, task_id: int) -> Explanation:
+    """Explain a run, or a submitted step. Raises `RunNotFound`."""
+    return _why(store, task_id, depth=0)
+
+
+def _why(store: SqliteStore, task_id: int, *, depth: int) -> Explanation:
+    facts = waiting.task_facts(store, task_id)
+    if facts is None:
+        raise RunNotFound(str(task_id))
+    if facts["finished_at"] is not None:
+        return _final(facts)
+    explanation = _open(store, facts, depth)
+    _add_intents(store, facts, explanation)
+    return explanation
+
+
+def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
+    if facts["status"] == Status.HALTED:
+        return _halted(facts)
+    if facts["agent_id"] is not None:
+        return _held(store, facts, depth)
+    if facts["ending"] is not None and facts["status"] != Status.COMPENSATING:
+        return _ending(store, facts, depth)
+    if facts["paused_at"] is not None:
+        return Explanation(
+            f"It has been paused since {wall_json(facts['paused_at'])}.",
+            actions=[f"outlast resume {_run_uid(facts)}"],
+        )
+    if facts["status"] == Status.COMPENSATING:
+        return _compensating(store, facts)
+    if facts["status"] == Status.PENDING:
+        explanation = Explanation("")
+        why_unclaimed(store, facts, explanation, what="It")
+        if facts["tries"]:
+            error = error_line(_last_error(store, facts["id"]) or facts["error"])
+            explanation.details.append(f"It has failed {_times(facts['tries'])}, the last by {error}")
+        return explanation
+    return _waiting(store, facts, depth)
+
+
+def _run_uid(facts: dict[str, Any]) -> str:
+    """The run that commands act on: of a submitted step, its run."""
+    uid: str = facts["uid"] if facts["kind"] == "run" else facts["parent_uid"] or facts["uid"]
+    return uid
+
+
+def _final(facts: dict[str, Any]) -> Explanation:
+    at = wall_json(facts["finished_at"])
+    uid = _run_uid(facts)
+    again = [f"outlast show {uid}", f"outlast retry {uid}"]
+    match Status(facts["status"]):
+        case Status.COMPLETED:
+            return Explanation(f"It completed at {at}.", actions=[f"outlast result {uid}"])
+        case Status.CANCELLED:
+            undone = {
+                "completed": "What it had done was undone.",
+                "skipped": "What it had done was left as it is.",
+            }
+            details = [undone[facts["undo"]]] if facts["undo"] in undone else []
+            return Explanation(f"It was cancelled, and ended at {at}.", details, again)
+        case Status.COMPENSATED:
+            return Explanation(
+                f"It failed and was undone by {at}: {error_line(facts['error'])}",
+                ["Every compensation has completed."],
+                again,
+            )
+        case _:
+            details = ["Nothing was undone: it was told not to."] if facts["undo"] == "skipped" else []
+            return Explanation(f"It failed at {at}: {error_line(facts['error'])}", details, again)
+
+
+def _halted(facts: dict[str, Any]) -> Explanation:
+    uid = _run_uid(facts)
+    explanation = Explanation(
+        f"It is halted and needs a person: {facts['halt_reason']}",
+        actions=[f"outlast show {uid}", f"outlast resume {uid}", f"outlast cancel {uid}"],
+    )
+    if facts["error"] is not None:
+        explanation.details.append(f"Its error: {error_line(facts['error'])}")
+    if facts["crashes"]:
+        explanation.details.append(f"It took down its agent {_times(facts['crashes'])} while it ran alone.")
+    if facts["undo"] == "pending":
+        explanation.details.append("It is halted in its undo; `resume` tries the compensation again.")
+    return explanation
+
+
+def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
+    """On an agent: what it does there."""
+    now = store.now()
+    verb = "is being undone" if facts["status"] == Status.COMPENSATING else "runs"
+    place = f"agent {facts['agent_uid']} (pid {facts['agent_pid']} on {host_name(facts['agent_host'] or '')})"
+    explanation = Explanation(f"It {verb} on {place}.")
+    left = facts["agent_lease_until"] - now
+    beat = describe(max(0.0, (clock.wall() - facts["agent_heartbeat_at"]) / clock.SECOND))
+    if left < 0:
+        explanation.summary = f"It is held by {place}, which is silent."
+        explanation.details.append(
+            f"Its lease was over {_length(-left)} ago; a supervisor gives the run to another agent."
+        )
+        explanation.actions.append("outlast up")
+    else:
+        explanation.details.append(f"The agent was heard {beat} ago; its lease has {_length(left)} left.")
+    if facts["agent_status"] == "draining":
+        explanation.details.append("The agent drains: what does not end soon is handed to another one.")
+    entries = journal.load(store.connection(), facts["id"])
+    if entries:
+        last = entries[-1]
+        since = describe(max(0.0, (clock.wall() - last.at) / clock.SECOND))
+        explanation.details.append(f"Its last journal entry, {since} ago: {_entry_text(last)}.")
+    elif facts["started_at"] is not None:
+        explanation.details.append(f"It was first claimed at {wall_json(facts['started_at'])}.")
+    explanation.details += _wait_texts(store, entries)
+    if facts["alone"] and facts["suspect"]:
+        explanation.details.append("It runs alone, since an agent crashed while it was on it.")
+    if depth < _DEEPEST:
+        _add_parts(store, facts, explanation, depth)
+    return explanation
+
+
+_ENDINGS = {"completed": "has returned", "failed": "has failed", "cancelled": "is being cancelled"}
+
+
+def _ending(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
+    """Its ending is decided; something of it may still be under way."""
+    ending = _ENDINGS[facts["ending"]]
+    uid = _run_uid(facts)
+    count = waiting.count_open_parts(store, facts["id"], with_children=facts["ending"] != "completed")
+    found = waiting.strays(store, facts["id"])
+    explanation = Explanation(f"It {ending}, and waits until nothing of it runs any more.")
+    if count:
+        explanation.summary = f"It {ending}, and waits for {_count(count, 'open part')} to end."
+    for stray in found:
+        lives = {True: "it lives", False: "it is gone", None: "it cannot be seen from here"}[stray.lives]
+        where = f" at {stray.path}" if stray.path else ""
+        since = wall_json(stray.since_at)
+        explanation.details.append(
+            f"A try{where} may still run in pid {stray.pid} on {stray.host} ({lives}; since {since})."
+        )
+    if found and not count:
+        explanation.summary = f"It {ending}, and waits until a try that may still run has ended."
+    if found:
+        explanation.actions.append(f"outlast cancel --force {uid}")
+    if facts["error"] is not None:
+        explanation.details.append(f"Its error: {error_line(facts['error'])}")
+    if not found and not count:
+        explanation.details.append("Nothing is left; the next sweep of a supervisor ends it.")
+        explanation.actions.append("outlast up")
+    _add_parts(store, facts, explanation, depth)
+    return explanation
+
+
+def _compensating(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
+    plan = undoing.read_plan(store.connection(), facts["id"])
+    explanation = Explanation("It is being undone: nothing is left to undo, an agent will end it.")
+    what = "Its undo"
+    if plan:
+        step = plan[0]
+        what = f"The compensation of {step.name} at {step.path}"
+        explanation.summary = f"It is being undone: next comes the compensation of {step.name} ({step.path})."
+        explanation.details.append(f"{_count(len(plan), 'compensation')} left to run.")
+        if step.tries:
+            error = _last_error(store, facts["id"], f"undo/{step.path}")
+            explanation.details.append(f"It has failed {_times(step.tries)}, the last by {error_line(error)}")
+    first = explanation.summary
+    why_unclaimed(store, facts, explanation, what=what)
+    explanation.details.insert(0, explanation.summary)
+    explanation.summary = first
+    if facts["error"] is not None:
+        explanation.details.append(f"What it failed by: {error_line(facts['error'])}")
+    return explanation
+
+
+def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
+    """Parked: for timers, signals, parts, backoffs."""
+    if facts["due_at"] is not None and facts["due_at"] <= store.now():
+        explanation = Explanation("")
+        why_unclaimed(store, facts, explanation, what="What it waited for is there; it")
+        return explanation
+    entries = journal.load(store.connection(), facts["id"])
+    unread = waiting.unread_signals(store, facts["id"])
+    texts = _wait_texts(store, entries)
+    uid = facts["uid"]
+    explanation = Explanation("It waits.", list(texts))
+    if len(texts) == 1:
+        explanation = Explanation(texts[0])
+    elif texts:
+        explanation.summary = f"It waits for {_count(len(texts), 'thing')} at once."
+    elif facts["awaits"]:
+        explanation.summary = f"It waits for a signal: {', '.join(facts['awaits'])}."
+    elif facts["due_at"] is not None:
+        explanation.summary = f"It waits until {_when(store, facts['due_at'])}."
+    if facts["wait_count"]:
+        what = " or the first that fails" if facts["wait_fails_fast"] else ""
+        explanation.details.append(
+            f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}."
+        )
+    for name, count in unread.items():
+        problem = "does not fit the waiting type" if name in facts["awaits"] else "is not what it waits for"
+        explanation.details.append(f"{_count(count, 'signal')} named {name!r} unread: it {problem}.")
+    explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
+    _add_parts(store, facts, explanation, depth)
+    return explanation
+
+
+def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanation, depth: int) -> None:
+    """Its open children and submitted steps, each by its own first sentence."""
+    if facts["kind"] != "run":
+        return
+    count = waiting.count_open_parts(store, facts["id"])
+    shown = waiting.open_parts(store, facts["id"], limit=_PARTS_EXPLAINED) if depth < _DEEPEST else []
+    for part in shown:
+        kind = "child" if part.kind == "run" else "step"
+        reason = _why(store, part.task_id, depth=depth + 1)
+        explanation.details.append(f"{kind} {part.name} at {part.path} ({part.uid}): {reason.summary}")
+        if count == 1:
+            explanation.actions += [action for action in reason.actions if action not in explanation.actions]
+    if count > len(shown):
+        explanation.details.append(f"{_count(count - len(shown), 'more part')} not ended.")
+
+
+def _add_intents(store: SqliteStore, facts: dict[str, Any], explanation: Explanation) -> None:
+    if facts["cancel_requested_at"] is not None and facts["ending"] is None:
+        at = wall_json(facts["cancel_requested_at"])
+        explanation.details.append(f"It was asked to be cancelled at {at}.")
+    if facts["paused_at"] is not None and facts["agent_id"] is not None:
+        explanation.details.append(
+            f"It was asked to pause at {wall_json(facts['paused_at'])}, and will at its next durable call."
+        )
+    if facts["deadline_at"] is not None and facts["status"] != Status.HALTED and facts["ending"] is None:
+        explanation.details.append(f"Its deadline is {_when(store, facts['deadline_at'])}.")
+
+
+def _wait_texts(store: SqliteStore, entries: list[Entry]) -> list[str]:
+    """A sentence for each timer, signal and backoff that is open; parts have their own."""
+    texts = []
+    for entry in waiting.open_entries(entries):
+        until = f" until {_when(store, entry.due_at)}" if entry.due_at is not None else ""
+        if entry.kind == "timer":
+            texts.append(f"It sleeps{until} (at {entry.path}).")
+        elif entry.kind == "signal":
+            texts.append(f"It waits for the signal {entry.name!r}{until} (at {entry.path}).")
+        elif entry.event == "tried":
+            texts.append(_backoff_text(store, entry))
+        elif entry.kind not in ("task", "child"):
+            texts.append(f"The step {entry.name} at {entry.path} has started and has no outcome yet.")
+    return texts
+
+
+def _backoff_text(store: SqliteStore, entry: Entry) -> str:
+    when = _when(store, entry.due_at) if entry.due_at is not None else "soon"
+    return (
+        f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)};"
+        f" its next try is {when}."
+    )
+
+
+def _last_error(store: SqliteStore, task_id: int, path: str | None = None) -> bytes | None:
+    entries = journal.load(store.connection(), task_id)
+    errors = [e.data for e in entries if e.event == "tried" and path in (None, e.path)]
+    return errors[-1] if errors else None
+
+
+def _entry_text(entry: Entry) -> str:
+    named = entry.name if entry.kind in ("step", "transaction") else f"{entry.kind} {entry.name}"
+    return f"{named} at {entry.path} {entry.event}"
+
+
+def _when(store: SqliteStore, engine_at: int) -> str:
+    left = engine_at - store.now()
+    at = wall_json(store.engine_time().to_wall(engine_at))
+    return f"{at} (in {_length(left)})" if left > 0 else f"{at} ({_length(-left)} ago)"
+
+
+def _length(microseconds: int) -> str:
+    return describe(microseconds / clock.SECOND)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
