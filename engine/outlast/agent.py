@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import caller, clock
 from .errors import LeaseLost, StoreError
 from .model import compensation_code, new_id, step_code, workflow_code
+from .liveness import Pulse
 from .operations import (
     Acknowledge,
     Claim,
@@ -37,6 +40,7 @@ from .operations import (
 )
 from .plan import Undo
 from .run.async_run import AsyncRun
+from .run import logs, transactional
 from .run.execution import Execution
 from .run.sync_run import SyncRun
 from .run.task_run import TaskRun
@@ -64,6 +68,7 @@ _STEP_GRACE_SECONDS = 0.2
 _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256
 _SOLO_IDLE_SECONDS = 10.0
+_HUNG_TRANSACTION_SECONDS = 5.0
 
 
 class Agent:
@@ -112,7 +117,6 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._pump_scheduled = False
-        self._beat: Callable[[], None] = lambda: None
 
     # -- life -------------------------------------------------------------------------------------------
 
@@ -168,13 +172,11 @@ class Agent:
         listener = self.store.listen()
         if listener.fileno() >= 0:
             self.loop.add_reader(listener.fileno(), self._rung, listener)
-        from .liveness import Pulse
-
+        logs.install()
         pulse = Pulse()
-        self._beat = pulse.beat
         self._ready.set()
         self._repeat(self.settings.lease_seconds / 3, self._heartbeat)
-        self._repeat(1.0, self._beat)
+        self._repeat(0.5, pulse.beat)
         self._repeat(_BACKLOG_SECONDS, self._look_after)
         self._version = self.store.data_version()
         self._repeat(_VERSION_SECONDS, self._read_version)
@@ -216,7 +218,7 @@ class Agent:
         timers: list[asyncio.TimerHandle] = self.__dict__.setdefault("_timers", [])
         return timers
 
-    def _repeat(self, seconds: float, function: Callable[[], None]) -> None:
+    def _repeat(self, seconds: float, function: Callable[[], object]) -> None:
         index = len(self._repeating)
 
         def again() -> None:
@@ -663,9 +665,18 @@ class Agent:
             self.submit(GiveBack(work.fence), lambda _, __, work=work: self._forget(work))
         if self._solo and not self.runs:
             self._schedule_pump()
+        self._end_hung_transaction()
         for work in list(self.runs.values()):
             if isinstance(work, SyncRun):
                 self._look_after_unwinding(work)
+
+    def _end_hung_transaction(self) -> None:
+        """A transaction that does not end holds the file's only write lock: nobody can work until its process is gone."""
+        late = time.monotonic() - min(transactional.under_way.copy().values(), default=math.inf)
+        if late > _HUNG_TRANSACTION_SECONDS:
+            log.error("a @transaction step holds the write lock %.0f s past its timeout", late)
+            if not self._embedded:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _look_after_unwinding(self, run: SyncRun) -> None:
         if run.unwinding_since is None or run.ended or run.ending_decided:

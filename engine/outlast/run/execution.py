@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
-from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, End, Entry, GiveBack, Halt, Operation, Start
+from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, Emit, End, Entry, GiveBack, Halt, Operation, Start
 from ..states import Ending
 from .history import History, Record
 
@@ -270,6 +270,12 @@ class Execution:
             options=policy,
             max_crashes=definition.max_crashes,
         )
+
+    def log(self, message: dict[str, Any]) -> None:
+        """A record that the workflow's code has logged: kept once, not again on replay."""
+        if self.unwinding is None and not self.history.is_ahead():
+            data = codec.encode(message, place="a log record")
+            self.store.submit(Emit(self.fence, None, "log", [data]))
 
     # -- endings ---------------------------------------------------------------------------------
 

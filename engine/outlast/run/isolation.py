@@ -63,23 +63,32 @@ class IsolatedStep:
             self._isolated.kill()
 
     def _output(self, stream: str, line: str) -> None:
-        self._call.emit("log", {"level": "INFO", "source": stream, "message": line}, self._number)
+        message = {"level": "INFO", "logger": stream, "message": line, "at": clock.iso(clock.wall())}
+        self._call.emit("log", message, self._number)
 
     def _message(self, message: dict[str, Any]) -> None:
         say: dict[str, Callable[[], None]] = {
             "publish": lambda: self._call.publish(message["key"], _value(message)),
             "emit": lambda: self._call.emit(message["stream"], _value(message), self._number),
             "heartbeat": lambda: self._call.publish(f"progress:{self._call.path}", _value(message)),
-            "log": lambda: self._call.emit("log", message, self._number),
+            "log": lambda: self._call.emit("log", _record(message), self._number),
         }
-        action = say.get(str(message.get("kind") or message.get("type")))
+        action = say.get(str(message.get("kind")))
         if action is not None:
             action()
 
 
 def _value(message: dict[str, Any]) -> Any:
-    data = message.get("value", message.get("data"))
-    return codec.decode(data) if isinstance(data, bytes) else data
+    return codec.decode(message["value"])
+
+
+def _record(message: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "level": message["level"],
+        "logger": message["logger"],
+        "message": message["text"],
+        "at": clock.iso(clock.wall()),
+    }
 
 
 def prepare(call: StepCall, number: int) -> IsolatedStep:

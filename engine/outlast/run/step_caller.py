@@ -71,6 +71,10 @@ class StepCaller:
     def emit(self, stream: str, value: Any) -> None:
         self.on_emit(stream, value)
 
+    def log(self, message: dict[str, Any]) -> None:
+        """A record that the step's code has logged."""
+        self.on_emit("log", message)
+
     def now(self) -> datetime:
         return clock.to_datetime(clock.wall())
 

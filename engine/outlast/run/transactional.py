@@ -77,6 +77,8 @@ class Guarded(sqlite3.Connection):
 
 
 _thread = threading.local()
+under_way: dict[int, float] = {}
+"""Thread to the monotonic instant by which its transaction should have ended: whoever hangs in one holds the only write lock."""
 
 
 def run_transaction(
@@ -104,7 +106,7 @@ def run_transaction(
         return int(overran)
 
     deadline = time.monotonic() + timeout
-    token = None
+    under_way[threading.get_ident()] = deadline
     try:
         held = db.execute(
             _HELD, {"id": call.fence.task_id, "claim": call.fence.claim, "status": fence_sql}
@@ -138,6 +140,8 @@ def run_transaction(
         if isinstance(error, sqlite3.OperationalError) and "not authorized" in str(error):
             return Tried(started_at, error=_refusal("that statement", detail=str(error)))
         return Tried(started_at, error=error)
+    finally:
+        under_way.pop(threading.get_ident(), None)
     if context.ring:
         store.ring()
     return Tried(started_at, output=output, committed=entry)
