@@ -115,7 +115,7 @@ class UndoRun:
 
     def _try(self, undo: Undo, definition: Any, compensation: Any, number: int) -> Tried:
         result = codec.decode(undo.result) if undo.result is not None else None
-        args, kwargs = definition.signature.call(codec.decode(undo.input))
+        args, kwargs = definition.spelled_out(codec.decode(undo.input))
         call = _UndoCall(
             definition, undo.input, UNDO_PREFIX + undo.path, self._facts(undo),
             idempotency_key(self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
