@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """The command line of this checkout: its engine, its `workflows/`, from whatever folder it is called.
 
-Puts `engine/` on the path of this process and of those that it starts, and makes this folder the root of the app, so that nothing
-need be installed but the dependencies. What is named on the command line is still relative to the caller's folder.
+Puts `engine/` on the path of this process and of those that it starts, and makes this folder the root of the
+app, so that nothing need be installed but the dependencies. What is named on the command line is still
+relative to the caller's folder.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""`python -m outlast`: the command line, for whoever has the package and no script, and for the processes that `up` starts."""
+"""`python -m outlast`: the command line, for whoever has the package and no script, and for the processes
+that `up` starts.
+"""
 
 from outlast.cli.main import main
 

@@ -1,7 +1,8 @@
 """What acts on runs: `cancel`, `pause`, `resume`, `retry`, `signal`.
 
-Owns the choice of runs, by their ids or by a filter, the question before a filter acts, and the report of what became of each.
-Refuses to begin before every id has been found; what a run's state does not allow is told of that run, and the others go on.
+Owns the choice of runs, by their ids or by a filter, the question before a filter acts, and the report of
+what became of each. Refuses to begin before every id has been found; what a run's state does not allow is
+told of that run, and the others go on.
 """
 
 from __future__ import annotations
@@ -34,10 +35,20 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(
         (
             click.argument("references", metavar="[RUN]...", nargs=-1),
-            click.option("--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."),
+            click.option(
+                "--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."
+            ),
             click.option("--workflow", metavar="NAME", help="With --all: only of this workflow."),
-            click.option("--status", "statuses", metavar="STATUS", multiple=True, help="With --all: only of this status."),
-            click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="With --all: only with this tag."),
+            click.option(
+                "--status",
+                "statuses",
+                metavar="STATUS",
+                multiple=True,
+                help="With --all: only of this status.",
+            ),
+            click.option(
+                "--tag", "tags", metavar="KEY=VALUE", multiple=True, help="With --all: only with this tag."
+            ),
             click.option("--yes", "-y", is_flag=True, help="Do not ask."),
         )
     ):
@@ -52,7 +63,9 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_choice
 @click.option("--no-undo", is_flag=True, help="Leave what was done as it is.")
-@click.option("--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen.")
+@click.option(
+    "--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen."
+)
 @click.pass_obj
 def cancel(context: Context, /, no_undo: bool, force: bool, **choice: Any) -> int:
     from ..operations import Cancel
@@ -83,7 +96,14 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
         store.commit(Pause(uid, children=children))
         return uid
 
-    return _act(context, store, "pause", act, choice, tuple(status for status in _OPEN if status not in ("paused", "halted")))
+    return _act(
+        context,
+        store,
+        "pause",
+        act,
+        choice,
+        tuple(status for status in _OPEN if status not in ("paused", "halted")),
+    )
 
 
 @command(
@@ -124,7 +144,10 @@ def retry(context: Context, /, **choice: Any) -> int:
 @command(
     "signal",
     help="Send the signal NAME to a run, with a payload as JSON; - reads it from stdin.",
-    examples=["outlast signal 4x2k approval '{\"by\": \"eve\"}'", "outlast signal fulfil:o-1 approval --key mail-17"],
+    examples=[
+        'outlast signal 4x2k approval \'{"by": "eve"}\'',
+        "outlast signal fulfil:o-1 approval --key mail-17",
+    ],
 )
 @click.argument("reference", metavar="RUN")
 @click.argument("name")
@@ -147,7 +170,12 @@ def signal(context: Context, reference: str, name: str, payload: str | None, key
 
 
 def _act(
-    context: Context, store: SqliteStore, verb: str, act: Act, choice: dict[str, Any], sensible: tuple[str, ...]
+    context: Context,
+    store: SqliteStore,
+    verb: str,
+    act: Act,
+    choice: dict[str, Any],
+    sensible: tuple[str, ...],
 ) -> int:
     """Act on each chosen run; the exit code is that of the first that refused."""
     uids = _chosen(context, store, verb, choice, sensible)
@@ -213,7 +241,13 @@ def _report(context: Context, store: SqliteStore, uids: list[str], *, as_list: b
         return
     print_lines(
         [
-            [status_cell(run["status"], mark(run["status"])), (f" {run['id']}  ", ""), (safe(run["workflow"]), "bold"), ("  ", ""), status_cell(run["status"])]
+            [
+                status_cell(run["status"], mark(run["status"])),
+                (f" {run['id']}  ", ""),
+                (safe(run["workflow"]), "bold"),
+                ("  ", ""),
+                status_cell(run["status"]),
+            ]
             for run in runs
         ]
     )

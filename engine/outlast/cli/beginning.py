@@ -1,6 +1,7 @@
 """`init` and `demo`: the first minutes.
 
-Owns the first workflow file that a person gets. Refuses to overwrite anything: what is there already stays, and the command says so.
+Owns the first workflow file that a person gets. Refuses to overwrite anything: what is there already stays,
+and the command says so.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def init(context: Context, folder: str) -> int:
     except FileExistsError as error:
         raise AlreadyExists(f"{error.filename} is in the way.", hint="Name another folder.") from None
     except NotADirectoryError as error:
-        raise InvalidInput(f"{error.filename} is in a place that is no folder.", hint="Name another folder.") from None
+        raise InvalidInput(
+            f"{error.filename} is in a place that is no folder.", hint="Name another folder."
+        ) from None
     except PermissionError as error:
         raise StoreReadOnly(str(error.filename)) from None
     if context.machine:
@@ -94,7 +97,7 @@ def init(context: Context, folder: str) -> int:
 
 @command(
     "demo",
-    help="Run an order in a temporary folder, kill its agent in the middle, and watch it go on. Takes some seconds.",
+    help="Run an order in a temporary folder, kill its agent in the middle, and watch it go on.",
     examples=["outlast demo"],
 )
 @click.option("--keep", is_flag=True, help="Keep the folder, to look around in it.")

@@ -1,7 +1,7 @@
 """The table of all commands, and the first help page, which is made from it.
 
-Owns which commands there are, where each is defined, its line of help and its section. Refuses to import any of them, or click:
-`outlast --help` must cost little more than Python itself.
+Owns which commands there are, where each is defined, its line of help and its section. Refuses to import any
+of them, or click: `outlast --help` must cost little more than Python itself.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def help_text(*, colour: bool = False) -> str:
     lines += ["", _heading("Options, before or after the command", colour=colour)]
     lines += [f"  {option:<11} {text}" for option, text in GLOBAL_OPTIONS]
     lines += ["", _heading("To begin with", colour=colour)]
-    lines += ["  outlast init && outlast run hello name=Ada", "  outlast COMMAND --help   has an example for each"]
+    lines += [
+        "  outlast init && outlast run hello name=Ada",
+        "  outlast COMMAND --help   has an example for each",
+    ]
     return "\n".join(lines)
 
 

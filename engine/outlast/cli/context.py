@@ -1,7 +1,8 @@
-"""What a command works on: the file, the code and the settings that the options, the environment and the project name.
+"""What a command works on: the file, the code and the settings that the options, the environment and the
+project name.
 
-Owns the global options and the rule that a path on the command line is relative to the caller's folder, whatever the root of the
-app is. Refuses to open or import anything before a command asks for it.
+Owns the global options and the rule that a path on the command line is relative to the caller's folder,
+whatever the root of the app is. Refuses to open or import anything before a command asks for it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
 
 HOME_VARIABLE = "OUTLAST_HOME"
-"""Set by the launcher of a checkout: the folder that stands for the current one when root, file and code are looked for."""
+"""Set by the launcher of a checkout: the folder that stands for the current one when root, file and code are
+looked for.
+"""
 
 
 @dataclass
@@ -70,7 +73,10 @@ class Context:
     @cached_property
     def app_names(self) -> tuple[str, ...]:
         """What `--app` named; files and folders as absolute paths, since the root may be elsewhere."""
-        return tuple(str(Path(app).absolute()) if app and "\0" not in app and Path(app).exists() else app for app in self.apps)
+        return tuple(
+            str(Path(app).absolute()) if app and "\0" not in app and Path(app).exists() else app
+            for app in self.apps
+        )
 
     @cached_property
     def registry(self) -> Registry:
@@ -109,14 +115,18 @@ class Context:
 
         if not create:
             self.require_file()
-        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network)
+        store = SqliteStore(
+            self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network
+        )
         self.stores.append(store)
         return store
 
     def require_file(self) -> None:
         """Raise `FileMissing` where there is no file yet."""
         if not os.path.lexists(self.path):
-            raise FileMissing(self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
+            raise FileMissing(
+                self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one."
+            )
 
     def engine(self) -> Engine:
         """The facade over the file, which must be there."""
@@ -125,7 +135,9 @@ class Context:
         return Engine.over(self.store(), self.settings)
 
     def prepare(self, *, migrate: bool) -> None:
-        """Make the file where there is none and say so; with `migrate`, bring an old one up to date after a backup."""
+        """Make the file where there is none and say so; with `migrate`, bring an old one up to date after a
+        backup.
+        """
         from .upkeep import bring_up_to_date
 
         bring_up_to_date(self, create=True, migrate=migrate)
@@ -139,6 +151,7 @@ class Context:
     def close(self) -> None:
         for store in self.stores:
             store.close()
+            store.doorbell.close()
         self.stores.clear()
 
     def answer(self, value: Any) -> None:

@@ -1,7 +1,8 @@
 """The show of `outlast demo`: two agents, an order, kill -9 in the middle, and the end that had to come.
 
-Owns the processes that it starts, the words on the screen and the verdict. Refuses to claim success by itself: it looks at the exit
-status of the process that it killed, at the run, and at what the bank and the warehouse have written down.
+Owns the processes that it starts, the words on the screen and the verdict. Refuses to claim success by
+itself: it looks at the exit status of the process that it killed, at the run, and at what the bank and the
+warehouse have written down.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
 
 _LONGEST_SECONDS = 30.0
+_MORAL = """\
+Process {pid} died with the card charged and nothing written. The other agent went on from the journal:
+the reservation was not made again, and the bank, asked with the same key, charged once. Shipping failed,
+so the card was refunded and the item put back, in reverse order."""
 _MODULE = f"{__package__}.demo_workflows"
 
 
@@ -37,7 +42,9 @@ def perform(*, keep: bool, as_json: bool) -> int:
         return _Show(folder, silent=as_json).perform()
     finally:
         if keep:
-            output.note(f"The folder stays: {folder}; try `outlast show --db {folder}/outlast.db` with the run's id.")
+            output.note(
+                f"The folder stays: {folder}; try `outlast show --db {folder}/outlast.db` with the run's id."
+            )
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -57,7 +64,14 @@ class _Show:
         from ..supervisor import Supervisor
         from ..views import find_run, show_json
 
-        self._say([("An order is a workflow: reserve an item, charge a card, ship it. Each step is written to one SQLite file.", "")])
+        self._say(
+            [
+                (
+                    "An order is a workflow: reserve an item, charge a card, ship it.",
+                    "",
+                )
+            ]
+        )
         path = str(Path(self._folder, "outlast.db"))
         with ExitStack() as stack:
             store = SqliteStore(path, create=True)
@@ -77,7 +91,15 @@ class _Show:
             shown = show_json(store, task_id)
             problems = self._judge(shown, killed)
         if self._silent:
-            output.document({"ok": not problems, "problems": problems, "killed_pid": killed.pid, "run": shown, "ledger": self._ledger()})
+            output.document(
+                {
+                    "ok": not problems,
+                    "problems": problems,
+                    "killed_pid": killed.pid,
+                    "run": shown,
+                    "ledger": self._ledger(),
+                }
+            )
         else:
             self._conclude(shown, problems, killed)
         return output.FAILED if problems else 0
@@ -91,16 +113,35 @@ class _Show:
     @contextmanager
     def _agents_running(self, path: str, *, count: int) -> Iterator[None]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("OUTLAST_")}
-        # This package, wherever it was imported from, and this folder as the project: nothing of the caller's matters.
+        # This package, wherever it was imported from, and this folder as the project: nothing of the caller's
+        # matters.
         package = str(Path(__file__).resolve().parents[2])
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
         environ["OUTLAST_HOME"] = self._folder
-        command = [sys.executable, "-m", "outlast", "agent", "--db", path, "--app", _MODULE, "--concurrency", "4"]
-        log = Path(self._folder, "agents.log").open("wb")
+        command = [
+            sys.executable,
+            "-m",
+            "outlast",
+            "agent",
+            "--db",
+            path,
+            "--app",
+            _MODULE,
+            "--concurrency",
+            "4",
+        ]
+        log = Path(self._folder, "agents.log").open("wb")  # noqa: SIM115 - closed below, after the agents
         try:
             for _ in range(count):
                 self._agents.append(
-                    subprocess.Popen(command, env=environ, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                    subprocess.Popen(
+                        command,
+                        env=environ,
+                        cwd=self._folder,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                    )
                 )
             yield
         finally:
@@ -120,7 +161,13 @@ class _Show:
 
         pids = {agent.pid for agent in self._agents}
         self._until(lambda: pids <= {one["pid"] for one in agents_json(store)}, "the agents did not come up")
-        self._say([("Two agents are up, ", ""), (", ".join(f"pid {pid}" for pid in sorted(pids)), "bold"), (".", "")])
+        self._say(
+            [
+                ("Two agents are up, ", ""),
+                (", ".join(f"pid {pid}" for pid in sorted(pids)), "bold"),
+                (".", ""),
+            ]
+        )
 
     def _kill_in_the_middle(self) -> subprocess.Popen[bytes]:
         """Kill the agent that waits for the bank: the card is charged, and nobody has written that down."""
@@ -131,7 +178,12 @@ class _Show:
 
         charged = self._until(waits, "the bank was never asked")
         agent = next(agent for agent in self._agents if agent.pid == charged["pid"])
-        self._say([("The bank has the money, and the step has not returned yet: the worst moment. ", ""), (f"kill -9 {agent.pid}", "bold red")])
+        self._say(
+            [
+                ("The bank has the money, and the step has not returned yet: the worst moment. ", ""),
+                (f"kill -9 {agent.pid}", "bold red"),
+            ]
+        )
         agent.send_signal(signal.SIGKILL)
         agent.wait()
         return agent
@@ -144,7 +196,11 @@ class _Show:
     def _tell_ledger(self) -> None:
         for line in self._ledger()[self._told :]:
             self._told += 1
-            words: list[Cell] = [(f"  {line['who']:<10}", "cyan"), (f"{line['what']} {line['which']}", ""), (f"  (pid {line['pid']})", "dim")]
+            words: list[Cell] = [
+                (f"  {line['who']:<10}", "cyan"),
+                (f"{line['what']} {line['which']}", ""),
+                (f"  (pid {line['pid']})", "dim"),
+            ]
             if line["what"] == "asked again":
                 words.append(("  the same key: not charged twice", "green"))
             self._say(words)
@@ -160,7 +216,9 @@ class _Show:
                 return found
             self._tell_ledger()
             if time.monotonic() > deadline:
-                raise OutlastError(f"The demo stopped: {problem} within {_LONGEST_SECONDS:g} s.", hint=self._last_words())
+                raise OutlastError(
+                    f"The demo stopped: {problem} within {_LONGEST_SECONDS:g} s.", hint=self._last_words()
+                )
             time.sleep(0.02)
 
     def _last_words(self) -> str:
@@ -198,14 +256,8 @@ class _Show:
         if problems:
             print_lines([[("Not as it should be: ", "bold red"), ("; ".join(problems) + ".", "")]])
             return
-        print_lines(
-            [
-                [("Pid ", ""), (str(killed.pid), "bold"), (" died with the card charged and nothing written. The other agent went on from the journal: the", "")],
-                [("reservation was not made again, the bank was asked with the same key and charged once. Shipping failed, so the", "")],
-                [("card was refunded and the item put back, in reverse order.", "")],
-                [("Next: ", "bold"), ("outlast init", ""), ("  writes your first workflow.", "dim")],
-            ]
-        )
+        print_lines([[(text, "")] for text in _MORAL.format(pid=killed.pid).splitlines()])
+        print_lines([[("Next: ", "bold"), ("outlast init", ""), ("  writes your first workflow.", "dim")]])
 
     def _say(self, line: Line) -> None:
         if not self._silent:

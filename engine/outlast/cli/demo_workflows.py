@@ -1,8 +1,9 @@
-"""The order saga of `outlast demo`: three steps that touch the world, a fourth that fails, and what undoes them.
+"""The order saga of `outlast demo`: three steps that touch the world, a fourth that fails, and what undoes
+them.
 
-Owns a bank and a warehouse that are files, so that everybody can read afterwards what really happened, how often, and in which
-process. The bank is slow to answer and remembers the key of every request, as payment services do. Refuses to be an example of
-anything else: see `workflows/` for real ones.
+Owns a bank and a warehouse that are files, so that everybody can read afterwards what really happened, how
+often, and in which process. The bank is slow to answer and remembers the key of every request, as payment
+services do. Refuses to be an example of anything else: see `workflows/` for real ones.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ def reserve(folder: str, item: str) -> str:
 
 
 @reserve.compensation
-def put_back(reserved: str | None, folder: str, item: str) -> None:
+def put_back(reserved: str | None, folder: str, item: str) -> None:  # noqa: ARG001
     """Put it back."""
     _write(folder, "warehouse", "put back", item)
 
 
 @step(retry=Retry(3, initial="100ms"))
 def charge(folder: str, amount: int) -> str:
-    """Charge the card. The key is the same on every try, so the bank charges once, however often it is asked."""
+    """Charge the card.
+
+    The key is the same on every try, so the bank charges once, however often it is asked.
+    """
     key = current().idempotency_key
     is_repeated = any(line["key"] == key for line in ledger(folder) if line["what"] == "charged")
     _write(folder, "bank", "asked again" if is_repeated else "charged", f"{amount} EUR", key=key)
@@ -44,7 +48,7 @@ def charge(folder: str, amount: int) -> str:
 
 
 @charge.compensation
-def refund(payment: str | None, folder: str, amount: int) -> None:
+def refund(payment: str | None, folder: str, amount: int) -> None:  # noqa: ARG001
     """Give the money back."""
     _write(folder, "bank", "refunded", f"{amount} EUR")
 

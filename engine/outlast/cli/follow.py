@@ -1,7 +1,7 @@
 """Watching a run until it is over: silently, as a live tree on a terminal, or as lines in a pipe.
 
-Owns the wait for news of one run: the bell, with a slow look for commits that ring none. Refuses to work on the run; whoever does
-runs elsewhere, and `check` lets that be noticed.
+Owns the wait for news of one run: the bell, with a slow look for commits that ring none. Refuses to work on
+the run; whoever does runs elsewhere, and `check` lets that be noticed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from . import output
-from .render import Line, console, is_rich, mark, plain, status_cell, text_of
+from .render import Line, console, is_rich, mark, plain, text_of
 from .text import safe, span
 from .tree import error_text, is_over, run_lines, step_cells
 
@@ -59,9 +59,9 @@ class _Lines:
         for child in run["children"]:
             self._run(child, f"{indent}  ")
         if self._is_new(run["id"], run["status"]):
-            name, _ = status_cell(run["workflow"])
+            name, sign = safe(run["workflow"]), mark(run["status"], self._stream)
             took = span(run["started_at"], run["finished_at"]) if is_over(run) else ""
-            self._write(f"{indent}{mark(run['status'], self._stream)} {name} {run['id']} {run['status']}  {took}".rstrip())
+            self._write(f"{indent}{sign} {name} {run['id']} {run['status']}  {took}".rstrip())
 
     def _is_new(self, place: str, state: str) -> bool:
         if self._seen.get(place) == state:
@@ -124,24 +124,25 @@ def follow(
     from ..views.watch import Watch
 
     with Watch(store) as watch, screen(stream or sys.stderr, silent=silent) as where:
-            while True:
-                began = time.monotonic()
-                run = _read(store, task_id, whole=not silent, raw=raw)
-                where.show(run, "" if silent else explained.of(run))
-                if is_over(run):
-                    return run
-                if check is not None:
-                    check()
-                # A run of ten thousand steps takes a while to read: never more than a fifth of the time goes to looking.
-                pause = max(_LOOK_SECONDS, 4 * (time.monotonic() - began))
-                if deadline is not None:
-                    pause = min(pause, deadline - time.monotonic())
-                    if pause <= 0:
-                        return None
-                watch.wait(pause)
-                if not silent:
-                    # Thirty pictures a second are enough for anyone, however often the bell rings.
-                    time.sleep(max(0.0, 0.03 - (time.monotonic() - began)))
+        while True:
+            began = time.monotonic()
+            run = _read(store, task_id, whole=not silent, raw=raw)
+            where.show(run, "" if silent else explained.of(run))
+            if is_over(run):
+                return run
+            if check is not None:
+                check()
+            # A run of ten thousand steps takes a while to read: never more than a fifth of the time goes to
+            # looking.
+            pause = max(_LOOK_SECONDS, 4 * (time.monotonic() - began))
+            if deadline is not None:
+                pause = min(pause, deadline - time.monotonic())
+                if pause <= 0:
+                    return None
+            watch.wait(pause)
+            if not silent:
+                # Thirty pictures a second are enough for anyone, however often the bell rings.
+                time.sleep(max(0.0, 0.03 - (time.monotonic() - began)))
 
 
 def _read(store: SqliteStore, task_id: int, *, whole: bool, raw: bool) -> dict[str, Any]:
@@ -161,10 +162,19 @@ class _Explained:
         self._text = ""
 
     def of(self, run: dict[str, Any]) -> str:
-        state = (run["status"], run["claim"], len(run["steps"]), [child["status"] for child in run["children"]])
+        state = (
+            run["status"],
+            run["claim"],
+            len(run["steps"]),
+            [child["status"] for child in run["children"]],
+        )
         if state != self._state:
             self._state, self._since, self._text = state, time.monotonic(), ""
-        elif not self._text and time.monotonic() - self._since > _STILL_SECONDS and run["status"] not in ("running",):
+        elif (
+            not self._text
+            and time.monotonic() - self._since > _STILL_SECONDS
+            and run["status"] not in ("running",)
+        ):
             self._text = _summary(self._store, self._task_id)
         return "" if is_over(run) else self._text
 
@@ -176,14 +186,19 @@ def _summary(store: SqliteStore, task_id: int) -> str:
 
 
 def conclude(run: dict[str, Any], *, as_json: bool) -> int:
-    """Print what a run has led to: its value on stdout, its error on stderr. Gives the exit code of its outcome."""
+    """Print what a run has led to: its value on stdout, its error on stderr.
+
+    Gives the exit code of its outcome.
+    """
     status = run["status"]
     code = output.exit_code(status)
     if status == "completed":
         if as_json:
             output.document(run["output"])
         else:
-            output.write(output.dumped(run["output"], indent=2 if isinstance(run["output"], dict | list) else None))
+            output.write(
+                output.dumped(run["output"], indent=2 if isinstance(run["output"], dict | list) else None)
+            )
         return code
     type_name, message, hint = _outcome(run)
     return output.tell(type_name, message, hint, code, as_json=as_json)

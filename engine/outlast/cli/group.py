@@ -1,7 +1,8 @@
 """How click finds and describes the commands: the lazy group, the command class, the global options.
 
-Owns the import of a command's module at the moment it is called, the options that may stand before or after a command, help pages
-with an example, and the close match for a name that is wrong. Refuses to import anything of the engine.
+Owns the import of a command's module at the moment it is called, the options that may stand before or after a
+command, help pages with an example, and the close match for a name that is wrong. Refuses to import anything
+of the engine.
 """
 
 from __future__ import annotations
@@ -23,13 +24,26 @@ _GLOBALS = ("db", "apps", "as_json", "as_lines", "raw")
 
 def _global_options() -> list[click.Option]:
     return [
-        click.Option(["--db", "db"], metavar="FILE", help="The database.", expose_value=False, callback=_keep),
         click.Option(
-            ["--app", "apps"], metavar="NAME", multiple=True, help="Workflow code.", expose_value=False, callback=_keep
+            ["--db", "db"], metavar="FILE", help="The database.", expose_value=False, callback=_keep
         ),
-        click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout.", expose_value=False, callback=_keep),
-        click.Option(["--jsonl", "as_lines"], is_flag=True, help="Lists as lines.", expose_value=False, callback=_keep),
-        click.Option(["--raw", "raw"], is_flag=True, help="Values with their tags.", expose_value=False, callback=_keep),
+        click.Option(
+            ["--app", "apps"],
+            metavar="NAME",
+            multiple=True,
+            help="Workflow code.",
+            expose_value=False,
+            callback=_keep,
+        ),
+        click.Option(
+            ["--json", "as_json"], is_flag=True, help="JSON on stdout.", expose_value=False, callback=_keep
+        ),
+        click.Option(
+            ["--jsonl", "as_lines"], is_flag=True, help="Lists as lines.", expose_value=False, callback=_keep
+        ),
+        click.Option(
+            ["--raw", "raw"], is_flag=True, help="Values with their tags.", expose_value=False, callback=_keep
+        ),
     ]
 
 
@@ -52,13 +66,15 @@ class Command(click.Command):
         own = [
             record
             for parameter in self.get_params(ctx)
-            if isinstance(parameter, click.Option) and parameter.name not in _GLOBALS and (record := parameter.get_help_record(ctx)) is not None
+            if isinstance(parameter, click.Option)
+            and parameter.name not in _GLOBALS
+            and (record := parameter.get_help_record(ctx)) is not None
         ]
         if own:
             with formatter.section(gettext("Options")):
                 formatter.write_dl(own)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         if self.examples:
             with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
                 for example in self.examples:
@@ -74,7 +90,9 @@ class Nouns(click.Group):
         self.examples = tuple(examples)
         self.params.extend(_global_options())
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(ctx, self, args)
         return super().resolve_command(ctx, args)
 
@@ -84,21 +102,23 @@ class Nouns(click.Group):
 class LazyGroup(click.Group):
     """The commands of the catalogue, each imported when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(catalogue.COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         entry = catalogue.COMMANDS.get(catalogue.ALIASES.get(cmd_name, cmd_name))
         if entry is None:
             return None
         found: click.Command = getattr(import_module(f"{__package__}.{entry.module}"), entry.attribute)
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(ctx, self, args)
         return super().resolve_command(ctx, args)
 
-    def get_help(self, ctx: click.Context) -> str:
+    def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002
         return catalogue.help_text()
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -114,16 +134,26 @@ def _check_known(ctx: click.Context, group: click.Group, args: list[str]) -> Non
     """Refuse an unknown command with the one that was meant."""
     name = args[0] if args else ""
     names = group.list_commands(ctx)
-    if not name or name.startswith("-") or name in names or name in catalogue.ALIASES or group.get_command(ctx, name):
+    if (
+        not name
+        or name.startswith("-")
+        or name in names
+        or name in catalogue.ALIASES
+        or group.get_command(ctx, name)
+    ):
         return
     close = get_close_matches(name, [*names, *catalogue.ALIASES], n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"See `{ctx.command_path} --help`."
     raise click.UsageError(f"There is no command {name!r}. {hint}", ctx=None)
 
 
-def command(name: str, *, examples: Sequence[str], **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    name: str, *, examples: Sequence[str], **attributes: Any
+) -> Callable[[Callable[..., Any]], Command]:
     """`click.command` with examples and the global options."""
-    made: Callable[[Callable[..., Any]], Command] = click.command(name, cls=Command, examples=examples, **attributes)
+    made: Callable[[Callable[..., Any]], Command] = click.command(
+        name, cls=Command, examples=examples, **attributes
+    )
     return made
 
 

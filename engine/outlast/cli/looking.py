@@ -27,7 +27,8 @@ _RUN = click.argument("reference", metavar="RUN")
 
 @command(
     "show",
-    help="Draw a run: its steps and children, with times, tries and errors.\n\nRUN is an id, a prefix of one, or WORKFLOW:KEY.",
+    help="Draw a run: its steps and children, with times, tries and errors.\n\n"
+    "RUN is an id, a prefix of one, or WORKFLOW:KEY.",
     examples=["outlast show 4x2k --follow", "outlast show fulfil:o-1 --undo"],
 )
 @_RUN
@@ -87,7 +88,13 @@ def result(context: Context, reference: str, wait: bool, timeout: str | None) ->
     task_id, uid = context.find(store, reference)
     found = run_json(store, task_id, raw=context.raw)
     if not is_over(found) and (wait or limit is not None):
-        over = follow(store, task_id, silent=context.machine or not sys.stderr.isatty(), timeout_seconds=limit, raw=context.raw)
+        over = follow(
+            store,
+            task_id,
+            silent=context.machine or not sys.stderr.isatty(),
+            timeout_seconds=limit,
+            raw=context.raw,
+        )
         if over is None:
             raise ResultTimeout(uid, limit)
         found = over

@@ -1,12 +1,13 @@
 """The way in and out of the command line: fast help, exit codes, signals, closed pipes.
 
-Owns what happens to whatever a command raises: an error of ours or of click's is reported with its code, Ctrl-C ends with 130,
-SIGTERM with 143, a reader that has gone ends it quietly, and a bug shows one sentence. Refuses to import click for the first help
-page and for the version.
+Owns what happens to whatever a command raises: an error of ours or of click's is reported with its code,
+Ctrl-C ends with 130, SIGTERM with 143, a reader that has gone ends it quietly, and a bug shows one sentence.
+Refuses to import click for the first help page and for the version.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import NoReturn
 from . import catalogue
 
 _COMPLETE_VARIABLE = "_OUTLAST_COMPLETE"
+_OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 class Terminated(BaseException):
@@ -52,8 +54,8 @@ def _is_first_page(arguments: list[str]) -> bool:
 def _print_first_page() -> int:
     try:
         print(catalogue.help_text(colour=catalogue.wants_colour(sys.stdout.isatty())))
-    except BrokenPipeError:
-        _forget_stdout()
+    except OSError as error:
+        return _lost_output(error)
     return 0
 
 
@@ -66,16 +68,17 @@ def _guarded(arguments: list[str]) -> int:
         return _dispatch(arguments)
     except output.Quit as quit_:
         return quit_.code
-    except BrokenPipeError:
-        _forget_stdout()
-        return 0
+    except BrokenPipeError as error:
+        return _lost_output(error)
     except (KeyboardInterrupt, Terminated) as error:
         return output.INTERRUPTED if isinstance(error, KeyboardInterrupt) else output.TERMINATED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort of a program
         if output.debugging():
             import traceback
 
             traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OF_THE_OUTPUT:
+            return _lost_output(error)
         return output.report(error, as_json=as_json)
 
 
@@ -84,24 +87,28 @@ def _dispatch(arguments: list[str]) -> int:
 
     from .context import Context
     from .group import program
-    from .output import INTERRUPTED
 
+    instruction = os.environ.get(_COMPLETE_VARIABLE)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(program(), {}, "outlast", _COMPLETE_VARIABLE, instruction)
     context = Context()
     try:
-        result = program().main(
-            arguments, prog_name="outlast", standalone_mode=False, obj=context, complete_var=_COMPLETE_VARIABLE
-        )
+        # Not click's own `main`, which turns a reader that has gone into an exit code of its own.
+        with program().make_context("outlast", arguments, obj=context) as ctx:
+            result = ctx.command.invoke(ctx)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.Abort:
-        return INTERRUPTED
+        raise KeyboardInterrupt from None
     finally:
         context.close()
     return result if isinstance(result, int) else 0
 
 
 def _asks_for_json(arguments: list[str]) -> bool:
-    """Whether errors are to be JSON; known before click has read anything, since it may be click that fails."""
+    """Whether errors are to be JSON; asked before click, which may be what fails."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in before or "--jsonl" in before
 
@@ -120,19 +127,23 @@ def _flush(code: int) -> int:
     """Write what is buffered here, where a reader that has gone can still be told from an error."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
     except OSError as error:
-        sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
-        _forget_stdout()
-        return code or 1
+        return code or _lost_output(error)
     return code
 
 
-def _forget_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's own last flush does not fail."""
+def _lost_output(error: OSError) -> int:
+    """What stdout cannot take any more: a reader that has gone is none of our business, a full disk is an
+    error.
+    """
     try:
+        # The interpreter's own last flush must not fail again.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
     except (OSError, ValueError):
         pass
+    if isinstance(error, BrokenPipeError):
+        return 0
+    sys.stderr.write(f"Error: The output cannot be written: {error.strerror}.\n")
+    return 1

@@ -1,7 +1,8 @@
 """What leaves the program: JSON documents, errors, exit codes.
 
-Owns the one place where stdout gets JSON and stderr gets an error, in the shapes that scripts rely on. Refuses tracebacks for a
-user's mistake: an error of ours is its sentence and its next action, a bug is one sentence that says how to see more.
+Owns the one place where stdout gets JSON and stderr gets an error, in the shapes that scripts rely on.
+Refuses tracebacks for a user's mistake: an error of ours is its sentence and its next action, a bug is one
+sentence that says how to see more.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ TERMINATED = 143
 has_strays = False
 """Set where threads of steps go on that nobody can stop: then the process ends without waiting for them."""
 
-_BY_STATUS = {"completed": 0, "failed": FAILED, "compensated": FAILED, "halted": FAILED, "cancelled": CANCELLED}
+_BY_STATUS = {
+    "completed": 0,
+    "failed": FAILED,
+    "compensated": FAILED,
+    "halted": FAILED,
+    "cancelled": CANCELLED,
+}
 
 
 def exit_code(status: str) -> int:

@@ -1,8 +1,8 @@
 """Tables and lines on a terminal in colour, in a pipe as plain aligned text.
 
-Owns the choice between the two and the marks and colours of a status. Refuses to interpret anything that a user wrote: cells come
-as text and style apart, and every text is made safe here. rich is imported for a terminal alone, since it costs more than most
-commands do.
+Owns the choice between the two and the marks and colours of a status. Refuses to interpret anything that a
+user wrote: cells come as text and style apart, and every text is made safe here. rich is imported for a
+terminal alone, since it costs more than most commands do.
 """
 
 from __future__ import annotations
@@ -136,8 +136,13 @@ def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
         stream.write(plain(line) + "\n")
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, flexible: int | None = None) -> None:
-    """A table; `flexible` is the column that gives way where a terminal is narrow. `empty` is said on stderr when there are no rows."""
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, flexible: int | None = None
+) -> None:
+    """A table; `flexible` is the column that gives way where a terminal is narrow.
+
+    `empty` is said on stderr when there are no rows.
+    """
     if not rows:
         output.note(empty)
         return
@@ -153,7 +158,9 @@ def _print_rich_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], flex
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold"
+    )
     for index, head in enumerate(heads):
         if index == flexible:
             table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=None)

@@ -1,7 +1,7 @@
 """The roles in this process: `up`, `agent`, `supervisor`, `scheduler`.
 
-Owns the way from a command to a role, and its end by a signal: the first drains, the second stops at once, and the exit code says
-which signal it was. Refuses to create the file, but for `up`, which says so.
+Owns the way from a command to a role, and its end by a signal: the first drains, the second stops at once,
+and the exit code says which signal it was. Refuses to create the file, but for `up`, which says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from .group import command
 from .text import safe
 
 _GRACE = click.option("--grace", metavar="DURATION", help="How long a drain may take; 20s by default.")
-_CONCURRENCY = click.option("--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once.")
+_CONCURRENCY = click.option(
+    "--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once."
+)
 
 
 def say(text: str) -> None:
@@ -38,8 +40,8 @@ def say(text: str) -> None:
 
 @command(
     "up",
-    help="Keep agents and their supervisor alive until Ctrl-C or SIGTERM; a dead one is replaced at once. Creates the "
-    "file where there is none, and migrates an old one after a backup.",
+    help="Keep agents and their supervisor alive until Ctrl-C or SIGTERM; a dead one is replaced "
+    "at once. Creates the file where there is none, and migrates an old one after a backup.",
     examples=["outlast up", "outlast up --agents 4 --concurrency 16 --grace 1m"],
 )
 @click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
@@ -71,15 +73,18 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 
 @command(
     "agent",
-    help="Run one agent in this process: it claims runs and steps, and executes them. `outlast up` keeps several alive.",
+    help="Run one agent in this process: it claims runs and steps, and executes them.",
     examples=["outlast agent --queue emails --queue default", "outlast agent --once"],
 )
 @click.option("--queue", "queues", metavar="NAME", multiple=True, help="Only these queues. May be repeated.")
 @_CONCURRENCY
 @click.option("--once", is_flag=True, help="End when nothing is due any more.")
 @_GRACE
+@click.option("--solo", is_flag=True, hidden=True, help="Take what brought an agent down, one at a time.")
 @click.pass_obj
-def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None) -> int:
+def agent(
+    context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool
+) -> int:
     from .. import caller
 
     settings = context.settings_with(grace=grace)
@@ -91,7 +96,7 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
     caller.agent_process = True
     from ..agent import Agent
 
-    made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None)
+    made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None, solo=solo)
     with quiet_logging():
         try:
             return run_role(lambda: made.run(once=once), made.stop)
@@ -101,7 +106,7 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
 
 @command(
     "supervisor",
-    help="Run the supervisor in this process: it gives back what dead agents held, ends what is late, starts undo.",
+    help="Run the supervisor in this process: it gives back what dead agents held, and ends what is late.",
     examples=["outlast supervisor"],
 )
 @click.pass_obj
@@ -114,7 +119,8 @@ def supervisor(context: Context) -> int:
 
 
 def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
-    """Run a role in the main thread until it ends or a signal ends it. Each signal calls `stop`, the second at once.
+    """Run a role in the main thread until it ends or a signal ends it. Each signal calls `stop`, the second
+    at once.
 
     The exit code is 0 where the role ended by itself, 130 or 143 where a signal did.
     """
@@ -125,7 +131,11 @@ def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
         stop()
 
     is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    before = (
+        {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        if is_main
+        else {}
+    )
     try:
         run()
     finally:

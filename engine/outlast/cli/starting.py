@@ -1,8 +1,8 @@
 """`start` and `run`: a run from the command line.
 
-Owns the reading of a workflow's arguments (pairs, JSON, a file, stdin) and of the options of a start, and the agent that `run`
-works with in this process, limited to the tree of that run. Refuses two ways of input at once; nothing is started before
-everything has been read and fits.
+Owns the reading of a workflow's arguments (pairs, JSON, a file, stdin) and of the options of a start, and the
+agent that `run` works with in this process, limited to the tree of that run. Refuses two ways of input at
+once; nothing is started before everything has been read and fits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ..options import Options
 
 _OPTIONS = (
-    click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
+    click.option(
+        "--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."
+    ),
     click.option("--input-file", metavar="FILE", help="The same from a file; - is stdin."),
     click.option("--key", help="The idempotency key: a second start with it finds the same run."),
     click.option("--unique-key", help="At most one unfinished run has it."),
@@ -37,7 +39,9 @@ _OPTIONS = (
     click.option("--partition", help="A sub-name within the queue."),
     click.option("--priority", type=int, help="Higher goes first; 0 is the default."),
     click.option("--delay", metavar="DURATION", help='Not before this time has passed, as "10m".'),
-    click.option("--at", metavar="INSTANT", help="Not before this instant, as 2026-01-31T08:00 (local) or with Z."),
+    click.option(
+        "--at", metavar="INSTANT", help="Not before this instant, as 2026-01-31T08:00 (local) or with Z."
+    ),
     click.option("--timeout", metavar="DURATION", help="The whole run must end within this."),
     click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="May be repeated."),
 )
@@ -53,7 +57,10 @@ def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "start",
     help="Start a run of WORKFLOW and print its id. Agents elsewhere (`outlast up`) work on it.\n\n"
     "key=value takes the parameter's type, key:=JSON forces JSON, - reads all arguments as JSON from stdin.",
-    examples=["outlast start fulfil order_id=o-1 items:='[\"a\"]'", "outlast start fulfil --input '{\"order_id\": \"o-1\"}' --wait"],
+    examples=[
+        "outlast start fulfil order_id=o-1 items:='[\"a\"]'",
+        'outlast start fulfil --input \'{"order_id": "o-1"}\' --wait',
+    ],
 )
 @click.argument("workflow")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
@@ -89,9 +96,13 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
 @click.argument("workflow")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
 @start_options
-@click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once."
+)
 @click.pass_obj
-def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any) -> int:
+def run(
+    context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any
+) -> int:
     definition, named, options = _read(context, workflow, arguments, given)
     context.prepare(migrate=True)
     engine = context.engine()
@@ -132,7 +143,8 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
         if failures:
             raise failures[0]
         if not thread.is_alive() and not is_over(run_json(store, task_id)):
-            # A step that overran holds its thread, and its retry or undo may not go on before this process has ended.
+            # A step that overran holds its thread, and its retry or undo may not go on before this process
+            # has ended.
             raise _Overran(uid)
 
     try:
@@ -141,7 +153,9 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
         return over
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            output.note(f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on with it.")
+            output.note(
+                f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on with it."
+            )
         raise
     finally:
         _stop(agent, thread)
@@ -178,7 +192,9 @@ def _read(
     text, file = given.pop("input_text"), given.pop("input_file")
     ways = (text is not None) + (file is not None) + bool(arguments)
     if ways > 1 or ("-" in arguments and len(arguments) > 1):
-        raise InvalidInput("The arguments were given in two ways.", hint="Use key=value pairs, --input, --input-file or -.")
+        raise InvalidInput(
+            "The arguments were given in two ways.", hint="Use key=value pairs, --input, --input-file or -."
+        )
     if arguments == ("-",):
         file = "-"
     if text is not None:
@@ -206,7 +222,8 @@ def instant(text: str, *, place: str) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError, OSError):
         raise InvalidInput(
-            f"{place} is no instant: {text!r}.", hint="Write it as 2026-01-31T08:00 (local time) or 2026-01-31T07:00Z."
+            f"{place} is no instant: {text!r}.",
+            hint="Write it as 2026-01-31T08:00 (local time) or 2026-01-31T07:00Z.",
         ) from None
 
 

@@ -1,6 +1,7 @@
 """A run as lines: its header, its steps and its children, and the end.
 
-Owns how `show` and the live progress draw a run from the JSON of the views. Refuses to ask the store for anything.
+Owns how `show` and the live progress draw a run from the JSON of the views. Refuses to ask the store for
+anything.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ def run_lines(shown: dict[str, Any], *, stream: Any = None) -> list[Line]:
     """The whole drawing of a run, from `show_json`."""
     lines: list[Line] = [_title(shown, stream), _facts(shown)]
     if shown["tags"]:
-        lines.append([("  ", ""), ("tags ", "dim"), (safe(", ".join(f"{k}={v}" for k, v in shown["tags"].items())), "")])
+        lines.append(
+            [
+                ("  ", ""),
+                ("tags ", "dim"),
+                (safe(", ".join(f"{k}={v}" for k, v in shown["tags"].items())), ""),
+            ]
+        )
     if shown["input"]:
         lines.append([("  ", ""), ("input ", "dim"), (_value(shown["input"]), "")])
     lines.extend(_parts(shown, "  ", stream))

@@ -1,7 +1,7 @@
 """The file: `doctor`, `backup`, `migrate`, `export`, and its creation by those commands that may create it.
 
-Owns the rule that whoever creates or migrates a file says so with its path, and that a migration is preceded by a backup. Refuses to
-touch a file of newer code, and one that holds something else.
+Owns the rule that whoever creates or migrates a file says so with its path, and that a migration is preceded
+by a backup. Refuses to touch a file of newer code, and one that holds something else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def bring_up_to_date(context: Context, *, create: bool, migrate: bool) -> list[str]:
-    """Make the file where there is none; with `migrate`, back an old one up and migrate it. Says on stderr what it did."""
+    """Make the file where there is none; with `migrate`, back an old one up and migrate it.
+
+    Says on stderr what it did.
+    """
     from ..errors import StoreTooOld
     from ..store import migrations
     from ..store.connection import connect
@@ -44,7 +47,9 @@ def bring_up_to_date(context: Context, *, create: bool, migrate: bool) -> list[s
         copy = _back_up(context, found)
         applied = _migrate(connection, path)
         if applied:
-            output.note(f"Migrated {path} from schema {found:04d} to {migrations.newest():04d}; the backup is {copy}.")
+            output.note(
+                f"Migrated {path} from schema {found:04d} to {migrations.newest():04d}; the backup is {copy}."
+            )
         return applied
     finally:
         connection.close()
@@ -80,10 +85,16 @@ def _refuse_url(path: str) -> None:
     from ..errors import InvalidInput
 
     if "://" in path:
-        raise InvalidInput(f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
+        raise InvalidInput(
+            f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
+        )
 
 
-@command("migrate", help="Create the file, or bring an old one up to date, after a backup.", examples=["outlast migrate"])
+@command(
+    "migrate",
+    help="Create the file, or bring an old one up to date, after a backup.",
+    examples=["outlast migrate"],
+)
 @click.pass_obj
 def migrate(context: Context) -> int:
     applied = bring_up_to_date(context, create=True, migrate=True)
@@ -119,7 +130,7 @@ def backup(context: Context, file: str) -> int:
 
 @command(
     "export",
-    help="Print all that is known of a run, as one JSON document: steps, children, published values, streams.",
+    help="Print all that is known of a run, as one JSON document.",
     examples=["outlast export 4x2k > run.json"],
 )
 @click.argument("reference", metavar="RUN")
@@ -134,7 +145,9 @@ def export(context: Context, reference: str) -> int:
     for name in stream_names(store, task_id):
         messages: list[dict[str, Any]] = []
         streams[name] = messages
-        while batch := messages_json(store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw):
+        while batch := messages_json(
+            store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw
+        ):
             messages.extend(batch)
     output.document(
         {
@@ -166,5 +179,13 @@ def _print_findings(found: Any, *, silent: bool) -> int:
     if not silent:
         for check in found["checks"]:
             state = "completed" if check["ok"] else "failed"
-            print_lines([[(mark(state), "green" if check["ok"] else "red"), (f" {safe(check['name'])}", ""), (f"  {safe(check['detail'])}", "dim")]])
+            print_lines(
+                [
+                    [
+                        (mark(state), "green" if check["ok"] else "red"),
+                        (f" {safe(check['name'])}", ""),
+                        (f"  {safe(check['detail'])}", "dim"),
+                    ]
+                ]
+            )
     return output.FAILED if bad else 0

@@ -1,0 +1,93 @@
+"""What acts: cancel, pause, resume, retry, signal, by id and by filter."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Call
+
+
+def test_cancel_ends_a_run_that_nobody_works_on(outlast: Call, started: str) -> None:
+    done = outlast("cancel", started)
+    assert done.code == 0
+    assert "cancelled" in done.out
+    assert outlast("result", started).code == 6
+    again = outlast("cancel", started, "--json")
+    assert again.code == 4
+    assert again.error["type"] == "RunFinished"
+
+
+def test_pause_and_resume(outlast: Call, started: str) -> None:
+    assert outlast("pause", started, "--json").json["status"] == "paused"
+    assert outlast("resume", started, "--json").json["status"] == "pending"
+    refused = outlast("resume", started)
+    assert refused.code == 4
+    assert "neither paused nor halted" in refused.err
+
+
+def test_several_runs_are_named_at_once(outlast: Call, started: str) -> None:
+    other = outlast("start", "waits").out.strip()
+    found = outlast("cancel", started, other, "--json").json
+    assert [run["status"] for run in found] == ["cancelled", "cancelled"]
+
+
+def test_nothing_is_done_when_one_of_them_is_not_found(outlast: Call, started: str) -> None:
+    assert outlast("cancel", started, "zzzz").code == 3
+    assert outlast("show", started, "--json").json["status"] == "pending"
+
+
+def test_one_that_refuses_does_not_hold_up_the_others(outlast: Call, started: str) -> None:
+    other = outlast("start", "waits").out.strip()
+    outlast("cancel", started)
+    assert outlast("cancel", started, other).code == 4
+    assert outlast("show", other, "--json").json["status"] == "cancelled"
+
+
+def test_a_filter_needs_yes_where_nobody_can_be_asked(outlast: Call, started: str) -> None:
+    done = outlast("cancel", "--all", "--workflow", "waits")
+    assert done.code == 2
+    assert "cancel 1 run" in done.err
+    assert "--yes" in done.err
+    assert outlast("show", started, "--json").json["status"] == "pending"
+
+
+def test_a_filter_acts_on_what_fits(outlast: Call, started: str) -> None:
+    other = outlast("start", "add", "a=1", "--tag", "x=y").out.strip()
+    found = outlast("cancel", "--all", "--tag", "x=y", "--yes", "--json").json
+    assert [run["id"] for run in found] == [other]
+    assert outlast("cancel", "--all", "--status", "failed", "--yes", "--json").json == []
+    assert [run["id"] for run in outlast("pause", "--all", "--yes", "--json").json] == [started]
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "retry"])
+def test_neither_runs_nor_a_filter_is_a_usage_error(outlast: Call, started: str, command: str) -> None:
+    assert outlast(command).code == 2
+    assert outlast(command, started, "--all").code == 2
+
+
+def test_retry_starts_a_finished_run_anew(outlast: Call, started: str) -> None:
+    refused = outlast("retry", started)
+    assert refused.code == 4
+    outlast("cancel", started)
+    again = outlast("retry", started, "--json").json
+    assert again["id"] != started
+    assert again["retry_of"] == started
+    assert outlast("retry", started, "--json").json["id"] == again["id"]
+
+
+def test_signal_reaches_a_run_that_waits(outlast: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    uid = outlast("start", "waits").out.strip()
+    assert outlast("signal", uid, "go", '{"by": "eve"}').code == 0
+    outlast("agent", "--once")
+    assert outlast("result", uid, "--json").json == {"by": "eve"}
+    late = outlast("signal", uid, "go", "--json")
+    assert late.code == 4
+    assert late.error["type"] == "RunFinished"
+
+
+def test_a_signal_that_is_no_json_is_refused(outlast: Call, started: str) -> None:
+    done = outlast("signal", started, "go", "{by: eve}")
+    assert done.code == 2
+    assert "The payload is no JSON" in done.err
+    assert outlast("signal", started, "").code == 2

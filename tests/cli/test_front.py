@@ -1,0 +1,153 @@
+"""The way in: help, version, usage errors, global options, completion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from outlast.cli import catalogue
+from outlast.cli.main import call
+
+from .conftest import Call, environment
+
+
+def test_without_arguments_the_first_page_is_shown(outlast: Call) -> None:
+    assert outlast().out == outlast("--help").out
+    assert outlast("--help").code == 0
+
+
+def test_the_first_page_names_every_command(outlast: Call) -> None:
+    page = outlast("--help").out
+    for name in catalogue.COMMANDS:
+        assert f"  {name} " in page
+
+
+@pytest.mark.parametrize("name", catalogue.COMMANDS)
+def test_every_command_has_a_help_page_with_an_example(outlast: Call, name: str) -> None:
+    page = outlast(name, "--help")
+    assert page.code == 0
+    assert page.out.startswith(f"Usage: outlast {name}")
+    assert "Example" in page.out
+    assert f"outlast {name}" in page.out.partition("Example")[2]
+
+
+@pytest.mark.parametrize("name", catalogue.COMMANDS)
+def test_every_command_exists_where_the_catalogue_says(name: str) -> None:
+    from outlast.cli.group import program
+
+    group = program()
+    import click
+
+    assert isinstance(group, click.Group)
+    found = group.get_command(click.Context(group), name)
+    assert found is not None
+    assert found.name == name
+
+
+def test_the_first_page_imports_neither_click_nor_the_codec() -> None:
+    code = """
+import sys
+from outlast.cli.main import call
+call(["--help"])
+print(sorted({"click", "rich", "msgspec", "asyncio", "apscheduler", "sqlite_utils"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_printed(outlast: Call) -> None:
+    from outlast import __version__
+
+    assert outlast("--version").out == f"outlast {__version__}\n"
+
+
+def test_an_unknown_command_is_answered_with_the_one_that_was_meant(outlast: Call) -> None:
+    done = outlast("cancle")
+    assert done.code == 2
+    assert "Did you mean 'cancel'?" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_an_unknown_option_is_one_sentence_and_exit_2(outlast: Call) -> None:
+    done = outlast("runs", "--nonsense")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+
+
+def test_a_usage_error_is_a_json_object_where_json_is_asked_for(outlast: Call) -> None:
+    done = outlast("--json", "runs", "--limit", "many")
+    assert done.code == 2
+    assert done.out == ""
+    assert done.error["type"] == "UsageError"
+    assert outlast("runs", "--limit", "many", "--json").error == done.error
+
+
+def test_list_is_another_name_of_runs(outlast: Call) -> None:
+    outlast("migrate")
+    assert outlast("list", "--json").json == []
+
+
+def test_global_options_may_stand_before_or_after_the_command(outlast: Call, project: Path) -> None:
+    other = str(project / "other.db")
+    assert outlast("--db", other, "migrate").code == 0
+    assert outlast("runs", "--db", other, "--json").json == []
+    assert outlast("--db", other, "--json", "runs").json == []
+    assert outlast("runs").code == 3
+
+
+def test_an_empty_list_is_an_empty_array_and_no_line(outlast: Call) -> None:
+    outlast("migrate")
+    assert outlast("runs", "--json").json == []
+    assert outlast("runs", "--jsonl").out == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(outlast: Call, shell: str) -> None:
+    done = outlast("completion", shell)
+    assert done.code == 0
+    assert "_OUTLAST_COMPLETE" in done.out
+
+
+def test_a_shell_completes_commands(process: Call) -> None:
+    done = process(
+        program=("-m", "outlast"), COMP_WORDS="outlast wor", COMP_CWORD="1", _OUTLAST_COMPLETE="bash_complete"
+    )
+    assert "plain,workflows" in done.out
+
+
+def test_a_bug_is_one_sentence_and_says_how_to_see_more(
+    outlast: Call, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    from outlast.cli.context import Context
+
+    def broken(self: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(Context, "store", broken)
+    done = outlast("runs")
+    assert done.code == 1
+    assert "OUTLAST_DEBUG=1" in done.err
+    assert "Traceback" not in done.err
+    monkeypatch.setenv("OUTLAST_DEBUG", "1")
+    assert "Traceback" in outlast("runs").err
+
+
+def test_a_signal_in_a_command_gives_its_exit_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from outlast.cli.context import Context
+    from outlast.cli.main import Terminated
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    def terminated(self: object) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(Context, "store", interrupted)
+    assert call(["runs"]) == 130
+    monkeypatch.setattr(Context, "store", terminated)
+    assert call(["runs"]) == 143

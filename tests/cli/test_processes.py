@@ -1,0 +1,138 @@
+"""The command line as real processes: pipes, signals, the launcher of the checkout, the demo."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import REPOSITORY, Call, environment
+
+
+def eventually(look: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def begin(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "outlast", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly(process: Call, project: Path) -> None:
+    for _ in range(3):
+        assert process("start", "waits").code == 0
+    command = f"for i in 1; do {sys.executable} -m outlast runs --jsonl; done | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.stderr == ""
+    read, write = os.pipe()
+    os.close(read)
+    broken = subprocess.run(
+        [sys.executable, "-m", "outlast", "runs"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        check=False,
+    )
+    os.close(write)
+    assert broken.stderr == b""
+    assert broken.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_output_is_one_sentence(process: Call) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "outlast", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_the_launcher_works_from_any_folder(process: Call, project: Path) -> None:
+    done = process("workflows", "--app", "workflows", "--db", "x.db", program=(str(REPOSITORY / "cli.py"),))
+    assert done.code == 0, done.err
+    assert "add" in done.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("role", ["agent", "supervisor"])
+def test_a_role_drains_on_a_signal_and_says_which(
+    process: Call, role: str, number: signal.Signals, code: int
+) -> None:
+    pytest.importorskip("outlast.agent")
+    process("migrate")
+    role_process = begin(role)
+    if role == "agent":
+        eventually(lambda: process("agents", "--json").json)
+    else:
+        time.sleep(1.5)
+    role_process.send_signal(number)
+    _, err = role_process.communicate(timeout=20)
+    assert role_process.returncode == code, err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on_later(process: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    running = begin("run", "waits", "--key", "k")
+    eventually(lambda: '"waiting"' in process("show", "waits:k", "--json").out)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == 130, err
+    assert "stays" in err
+    assert process("signal", "waits:k", "go", "7").code == 0
+    done = process("run", "waits", "--key", "k")
+    assert done.code == 0, done.err
+    assert done.out == "7\n"
+
+
+def test_start_with_wait_follows_the_run_to_its_end(process: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    process("migrate")
+    agent = begin("agent")
+    try:
+        done = process("start", "fails", "--wait")
+        assert done.code == 1
+        assert "ValueError: no luck" in done.err
+        assert process("start", "add", "a=1", "--wait", "--json").json["sum"] == 3
+    finally:
+        agent.terminate()
+        agent.communicate(timeout=20)
+
+
+@pytest.mark.crash
+def test_the_demo_kills_an_agent_and_the_order_ends_as_it_should(process: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    done = process("demo", "--json")
+    assert done.code == 0, done.err
+    shown = done.json
+    assert shown["ok"]
+    assert shown["run"]["status"] == "compensated"
+    assert {line["pid"] for line in shown["ledger"]} > {shown["killed_pid"]}
+
+
+def test_the_demo_tells_what_happens(process: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    out = process("demo").out
+    assert "kill -9" in out
+    assert "not charged twice" in out
