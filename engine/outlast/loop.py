@@ -135,7 +135,7 @@ class RoleLoop:
         try:
             while not self._stopping.is_set():
                 delay_seconds, failed = self._tick_contained()
-                self._wait(delay_seconds, only_for_stop=failed)
+                self._wait(delay_seconds, failed=failed)
         finally:
             if self._listener is not None:
                 self._listener.close()
@@ -178,12 +178,12 @@ class RoleLoop:
     def _version_is_read(self) -> bool:
         return self._reads_version or (self._listener is not None and self._listener.fileno() == -1)
 
-    def _wait(self, delay_seconds: float, *, only_for_stop: bool) -> None:
+    def _wait(self, delay_seconds: float, *, failed: bool) -> None:
         began = time.monotonic()
         ends = began + max(0.0, delay_seconds)
-        if only_for_stop:
+        if failed:
             # News does not shorten the wait after an error: what failed would fail again at each ring.
-            self._wait_until(ends, heeds_wake=False)
+            self._wait_until(ends)
             return
         self._wait_until(min(began + _CALM_SECONDS, ends))
         fds = list(self._watched())
@@ -191,13 +191,11 @@ class RoleLoop:
             fds.append(self._listener.fileno())
         self._wait_until(ends, fds, reads_version=self._version_is_read())
 
-    def _wait_until(
-        self, ends: float, fds: Iterable[int] = (), *, heeds_wake: bool = True, reads_version: bool = False
-    ) -> None:
+    def _wait_until(self, ends: float, fds: Iterable[int] = (), *, reads_version: bool = False) -> None:
         poll = select.poll()
         for fd in (self._wake_read, *fds):
             poll.register(fd, select.POLLIN)
-        while not (self._stopping.is_set() or (heeds_wake and self._is_woken)):
+        while not (self._stopping.is_set() or self._is_woken):
             left = ends - time.monotonic()
             if left <= 0:
                 return

@@ -1,0 +1,50 @@
+"""How a node's child is called: its command line and its environment.
+
+Owns the promise that a child runs the node's code under the node's settings, wherever those came from.
+Refuses to pass anything by re-importing `__main__`: a child is `python -m outlast`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from .settings import Settings
+
+
+def agent_command(
+    database: str, apps: Sequence[str], concurrency: int, queues: Sequence[str]
+) -> Callable[[int], list[str]]:
+    """The command line of agent `number`; 0 is the one with one slot that runs suspects."""
+    named = [part for app in apps for part in ("--app", app)]
+    only = [part for queue in queues for part in ("--queue", queue)]
+    # `-P` keeps the current folder from going first on the path by itself: it is where PYTHONPATH has it.
+    called = [sys.executable, "-P", "-m", "outlast", "--db", database, *named, "agent", *only]
+
+    def command(number: int) -> list[str]:
+        return [*called, "--concurrency", str(concurrency)] if number else [*called, "--solo"]
+
+    return command
+
+
+def child_environ(settings: Settings, *, grace_seconds: float) -> dict[str, str]:
+    """Our environment, with our `sys.path` as PYTHONPATH and the settings as the variables that they are read
+    from.
+    """
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    values = {
+        field.name.removesuffix("_seconds"): getattr(settings, field.name) for field in fields(settings)
+    }
+    values["grace"] = grace_seconds
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        **{f"OUTLAST_{name.upper()}": _as_text(value) for name, value in values.items()},
+    }
+
+
+def _as_text(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
