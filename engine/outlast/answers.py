@@ -1,0 +1,51 @@
+"""Between the committer's thread and an agent's loop.
+
+Owns the way of operations to the disk and of their answers back to the loop: in order, and many answers for one wakeup. Refuses to call
+anything on the writer's thread: there, a slow callback would hold up every commit of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .operations import Operation
+from .store.commit import Done
+from .store.sqlite import SqliteStore
+
+
+class Answers:
+    """Submits operations for one loop."""
+
+    def __init__(self, store: SqliteStore, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+        self._arrived: list[tuple[Done, Any, BaseException | None]] = []
+        self._lock = threading.Lock()
+
+    def submit(self, operation: Operation[Any], done: Done) -> None:
+        """Execute an operation; `done` is called on the loop, in the order of the calls. From any thread."""
+        self._store.submit(operation, partial(self._arrive, done))
+
+    def on_loop(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function on the loop, from any thread; nothing where the loop has ended."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # What is left undone goes back with the lease.
+
+    def _arrive(self, done: Done, result: Any, error: BaseException | None) -> None:
+        with self._lock:
+            self._arrived.append((done, result, error))
+            if len(self._arrived) > 1:
+                return
+        self.on_loop(self._hand_out)
+
+    def _hand_out(self) -> None:
+        with self._lock:
+            arrived, self._arrived = self._arrived, []
+        for done, result, error in arrived:
+            done(result, error)

@@ -1,0 +1,399 @@
+"""The tasks that an agent holds: from the claim to the write with which each leaves.
+
+Owns the runs in memory, the threads and loop tasks that carry them, and what news does to them (a cancel, a pause, a deadline). It is
+the `Host` of everything in `run/`. Refuses to claim and to renew: that is `agent`'s. A task is held until its last write is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .answers import Answers
+from .errors import LeaseLost
+from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, StrayEnded
+from .plan import Undo
+from .run import transactional
+from .run.async_run import AsyncRun
+from .run.execution import Execution
+from .run.sync_run import SyncRun
+from .run.task_run import TaskRun
+from .run.tries import Tried
+from .run.undo_run import UndoRun
+from .runners import Runners
+from .slots import Slots
+from .states import Ending, Status
+from .store import claiming, journal
+
+if TYPE_CHECKING:
+    from .code import Code
+    from .settings import Settings
+    from .store.commit import Done
+    from .store.sqlite import SqliteStore
+
+log = logging.getLogger("outlast")
+
+_IN_MEMORY = 256
+_BACKLOG_SECONDS = 0.25
+_STEP_GRACE_SECONDS = 0.2
+_HUNG_TRANSACTION_SECONDS = 5.0
+
+_busy: set[threading.Thread] = set()
+"""Threads that execute user code now."""
+
+
+class Holding:
+    """What one agent holds. `on_change` is called on the loop when a task has left or a slot is free."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        settings: Settings,
+        code: Code,
+        *,
+        concurrency: int,
+        answers: Answers,
+        on_change: Callable[[], None],
+        on_overrun: Callable[[], None],
+        is_embedded: bool,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.agent_id = 0
+        self.fingerprints = code.fingerprints
+        self.loop = asyncio.get_running_loop()
+        self.runs: dict[int, Any] = {}
+        self.is_draining = False
+        self.slots = Slots(concurrency, self._slot_freed)
+        self.runners = Runners(self.slots, self._work)
+        self.submit: Callable[[Operation[Any], Done], None] = answers.submit
+        self.on_loop = answers.on_loop
+        self._code = code
+        self._concurrency = concurrency
+        self._on_change = on_change
+        self._on_overrun = on_overrun
+        self._is_embedded = is_embedded
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: list[Any] = []
+        self._acknowledging: set[int] = set()
+
+    @property
+    def backlog(self) -> int:
+        """Claimed tasks that nobody has begun."""
+        return len(self.runners) + len(self._waiting)
+
+    # -- starting --------------------------------------------------------------------------------------
+
+    def take(self, claims: Iterable[Claimed]) -> list[Any]:
+        """Begin to carry on what was claimed; gives the runs."""
+        taken = [work for claimed in claims if (work := self._prepare(claimed)) is not None]
+        sync = []
+        for work in taken:
+            self.runs[work.fence.task_id] = work
+            self._watch_deadline(work)
+            if isinstance(work, AsyncRun) or (isinstance(work, TaskRun) and work.definition.asynchronous):
+                self._waiting.append(work)
+            else:
+                sync.append(work)
+        if sync:
+            self.runners.add(sync)
+        self.start_waiting()
+        return taken
+
+    def _prepare(self, claimed: Claimed) -> Any:
+        if claimed.status is Status.COMPENSATING:
+            return UndoRun(self, claimed)
+        if claimed.kind == "step":
+            step = self._code.step(claimed.name)
+            if step is not None:
+                return TaskRun(self, claimed, step)
+        else:
+            workflow = self._code.workflow(claimed.name, claimed.version)
+            if workflow is not None:
+                entries = (
+                    journal.load(self.store.connection(), claimed.fence.task_id)
+                    if claimed.fence.claim > 1
+                    else []
+                )
+                if workflow.asynchronous:
+                    return AsyncRun(self, claimed, workflow, entries, finished=self._async_finished)
+                return SyncRun(self, claimed, workflow, entries)
+        self.submit(GiveBack(claimed.fence), nothing)
+        return None
+
+    def start_waiting(self) -> None:
+        """Start async work for which there is a slot."""
+        while self._waiting and self.slots.try_take():
+            work = self._waiting.pop(0)
+            if isinstance(work, AsyncRun):
+                work.begin()
+            else:
+                task = self.loop.create_task(self._run_task(work))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                work.task = task
+
+    async def _run_task(self, work: TaskRun) -> None:
+        operation: Operation[Any] | None
+        try:
+            operation = await work.execute_on_loop()
+        except asyncio.CancelledError:
+            work.ended = True
+            operation = End(work.fence, Ending.CANCELLED, tries=work.number) if work.cancel_requested else None
+        self._finished(work, operation)
+        self.slots.leave()
+
+    def _work(self, work: Any) -> None:
+        """Execute sync work in a runner's thread."""
+        thread = threading.current_thread()
+        _busy.add(thread)
+        try:
+            operation = work.execute()
+        except BaseException as error:  # noqa: BLE001 - a bug of ours must not take the thread down silently
+            log.error("task %s could not be carried on", work.fence.task_id, exc_info=error)
+            operation = Halt(work.fence, f"the engine failed: {error!r}")
+        finally:
+            _busy.discard(thread)
+        self._finished(work, operation)
+
+    def _async_finished(self, run: AsyncRun, operation: Operation[Any] | None) -> None:
+        self._finished(run, operation)
+        if run.holds_slot:
+            self.slots.leave()
+
+    def _finished(self, work: Any, operation: Operation[Any] | None) -> None:
+        """Write how a task left us. It is ours until that is on disk."""
+        if operation is None:
+            self.on_loop(self.forget, work)
+            return
+
+        def written(_: Any, error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, LeaseLost):
+                log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
+            self.forget(work)
+
+        self.submit(operation, written)
+
+    def forget(self, work: Any) -> None:
+        if self.runs.get(work.fence.task_id) is work:
+            del self.runs[work.fence.task_id]
+        self._on_change()
+
+    def _slot_freed(self) -> None:
+        self.runners.wake()
+        self.on_loop(self._on_change)
+
+    # -- news ------------------------------------------------------------------------------------------------
+
+    def read_notices(self) -> None:
+        """Heed what others want of our tasks, and let those look again for whom something has arrived."""
+        if not self.runs:
+            return
+        for task_id, claim, count, cancelled, paused in claiming.notices(self.store.connection(), self.agent_id):
+            work = self.runs.get(task_id)
+            if work is None or work.fence.claim != claim or task_id in self._acknowledging:
+                continue
+            # Read again before this is written, the same notices would be subtracted twice, and with them one that came between.
+            self._acknowledging.add(task_id)
+            self.submit(Acknowledge(work.fence, count), partial(self._acknowledged, task_id))
+            if cancelled:
+                self._cancel(work)
+            if paused:
+                work.pause_requested = True
+            _notify(work)
+
+    def _acknowledged(self, task_id: int, _: Any, __: BaseException | None) -> None:
+        self._acknowledging.discard(task_id)
+        self._on_change()
+
+    def _cancel(self, work: Any) -> None:
+        if getattr(work, "cancel_requested", True):
+            return  # Known, or an undo, which a cancel does not change.
+        work.cancel_requested = True
+        self._end_now(work)
+
+    def _watch_deadline(self, work: Any) -> None:
+        deadline_at = work.claimed.deadline_at
+        if deadline_at is None or not isinstance(work, Execution):
+            return
+
+        def passed() -> None:
+            if work.ended or work.lost:
+                return
+            left = (deadline_at - self.store.now()) / clock.SECOND
+            if left > 0:
+                self.loop.call_later(min(left, 3600.0) + 0.001, passed)
+                return
+            work.late = True
+            self._end_now(work)
+            _notify(work)
+
+        passed()
+
+    def _end_now(self, work: Any) -> None:
+        """A cancel or a deadline: stop what can be stopped, and do not wait long for a sync step that cannot."""
+        if isinstance(work, AsyncRun):
+            return
+        if isinstance(work, TaskRun):
+            task = getattr(work, "task", None)
+            if task is not None:
+                task.cancel()
+                return
+            if work.stop():
+                return
+        elif isinstance(work, SyncRun) and work.kill_isolated is not None:
+            work.kill_isolated()
+            return
+        self.loop.call_later(_STEP_GRACE_SECONDS, self._decide_beside, work)
+
+    def _decide_beside(self, work: Any) -> None:
+        """The step goes on in its thread: decide the run's ending now; it waits for the thread as for a part."""
+        if work.ended or work.ending_decided or work.lost:
+            return
+        if isinstance(work, SyncRun):
+            if work.step_path is None:
+                return
+            work.strays.add(work.step_path)
+            operation = work.abort()
+        elif isinstance(work, TaskRun):
+            work.strays.add("")
+            operation = End(work.fence, Ending.CANCELLED, tries=work.number, strays=("",))
+        else:
+            return
+        work.ending_decided = True
+        self.submit(operation, nothing)
+
+    def stray_ended(self, run: Any, path: str, tried: Tried) -> None:
+        """A try that outlived its task's ending has ended; what came of it is kept for the undo."""
+        claimed = run.claimed
+        entry = None
+        run_id = claimed.parent_id if claimed.kind == "step" else claimed.fence.task_id
+        where = claimed.parent_path if claimed.kind == "step" else path
+        if tried.error is None and tried.committed is None and run_id is not None and not isinstance(run, UndoRun):
+            kind = "task" if claimed.kind == "step" else "step"
+            entry = Entry(
+                0, where or "", "completed", kind, run.definition.name if kind == "task" else run.step_name(path),
+                clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
+            )  # fmt: skip
+        self.store.submit(StrayEnded(claimed.fence.task_id, self.agent_id, path, entry, run_id))
+
+    # -- host of runs ------------------------------------------------------------------------------------------
+
+    def compensated(self, undo: Undo) -> Any:
+        return self._code.compensated(undo)
+
+    def has_room_in_memory(self) -> bool:
+        return len(self.runs) < _IN_MEMORY + self._concurrency and not self.is_draining
+
+    def leave_slot(self) -> None:
+        self.slots.leave()
+
+    def take_slot(self) -> None:
+        self.slots.take()
+
+    def take_slot_now(self) -> None:
+        self.slots.take_now()
+
+    def run_in_thread(self, function: Callable[[], None]) -> None:
+        def call() -> None:
+            _busy.add(threading.current_thread())
+            try:
+                function()
+            finally:
+                _busy.discard(threading.current_thread())
+
+        threading.Thread(target=call, name="outlast-step", daemon=True).start()
+
+    def overran(self, task_id: int) -> None:
+        """A step's thread does not end: this process has to, once everything else has left it."""
+        if not self._is_embedded:
+            log.warning("a step of task %s overran and does not end: this agent drains to be replaced", task_id)
+            self.on_loop(self._on_overrun)
+
+    # -- care and end --------------------------------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Hand back what waits behind slow work; see that nobody unwinds, or holds the write lock, for ever."""
+        self.give_back(self.runners.take_back(older_than_seconds=_BACKLOG_SECONDS))
+        self._end_hung_transaction()
+        for work in list(self.runs.values()):
+            if isinstance(work, SyncRun):
+                self._look_after_unwinding(work)
+
+    def _end_hung_transaction(self) -> None:
+        """A transaction that does not end holds the file's only write lock: nobody can work until its process is gone."""
+        late = time.monotonic() - min(transactional.under_way.copy().values(), default=math.inf)
+        if late > _HUNG_TRANSACTION_SECONDS:
+            log.error("a @transaction step holds the write lock %.0f s past its timeout", late)
+            if not self._is_embedded:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _look_after_unwinding(self, run: SyncRun) -> None:
+        if run.unwinding_since is None or run.ended or run.ending_decided:
+            return
+        if time.monotonic() - run.unwinding_since > self.settings.grace_seconds:
+            run.ending_decided = True
+            reason = f"its code did not end its unwinding within {self.settings.grace_seconds:g} s"
+            self.submit(Halt(run.fence, reason, strays=("unwinding",)), nothing)
+            self.overran(run.fence.task_id)
+
+    def give_back(self, unbegun: Iterable[Any]) -> None:
+        for work in unbegun:
+            self._finished(work, GiveBack(work.fence))
+
+    def drain(self) -> None:
+        """Begin nothing new; let what runs leave at its next durable call."""
+        self.is_draining = True
+        waiting, self._waiting = self._waiting, []
+        self.give_back([*self.runners.take_back(), *waiting])
+        for work in list(self.runs.values()):
+            work.drain_requested = True
+            _notify(work)
+
+    def stop(self) -> None:
+        """Kill what can be killed; the rest goes back as it is."""
+        for work in self.runs.values():
+            stop = getattr(work, "kill_isolated", None) or getattr(work, "stop", None)
+            if stop is not None:
+                stop()
+
+    def lose(self) -> None:
+        """The lease was ended: everything is somebody else's by now."""
+        for work in list(self.runs.values()):
+            work.lost = True
+            if isinstance(work, AsyncRun):
+                work.lose()
+            else:
+                _notify(work)
+        self.runners.take_back()
+        self._waiting.clear()
+        self.runs.clear()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.runners.close()
+
+
+def has_busy_threads() -> bool:
+    """Whether user code goes on in threads of this process, which then has to end by `os._exit`."""
+    return any(thread.is_alive() for thread in list(_busy))
+
+
+def nothing(_: Any, __: BaseException | None) -> None:
+    """Nobody waits for the answer."""
+
+
+def _notify(work: Any) -> None:
+    notify = getattr(work, "notify", None)
+    if notify is not None:
+        notify()
