@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = '''
 """Workflows of the tests of the command line."""
 
+import os
 from decimal import Decimal
 
 from outlast import Retry, emit, publish, sleep, step, wait_signal, workflow
@@ -80,6 +81,14 @@ def waits(name: str = "go") -> object:
 @workflow
 def naps() -> None:
     sleep("1h")
+
+
+@workflow
+def talks() -> str:
+    """Print, as a program would."""
+    print("printed")
+    os.system("echo echoed")
+    return "value"
 
 
 @workflow

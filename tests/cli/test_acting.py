@@ -91,3 +91,11 @@ def test_a_signal_that_is_no_json_is_refused(outlast: Call, started: str) -> Non
     assert done.code == 2
     assert "The payload is no JSON" in done.err
     assert outlast("signal", started, "").code == 2
+
+
+def test_resume_with_what_was_found_out_is_refused_where_nobody_asked(outlast: Call, started: str) -> None:
+    outlast("pause", started)
+    assert outlast("resume", started, "--done", "7").code == 4
+    assert outlast("resume", started, "--done", "{").code == 2
+    assert outlast("resume", started, "--done", "7", "--not-done").code == 2
+    assert outlast("show", started, "--json").json["status"] == "paused"

@@ -11,32 +11,12 @@ from outlast.cli import render, text, tree
 
 from .conftest import Call
 
-RUN_KEYS = set(
-    [
-        "id",
-        "workflow",
-        "version",
-        "status",
-        "queue",
-        "partition",
-        "key",
-        "input",
-        "output",
-        "error",
-        "claim",
-        "crashes",
-        "parent_id",
-        "retry_of",
-        "tags",
-        "created_at",
-        "started_at",
-        "finished_at",
-        "due_at",
-        "deadline_at",
-        "halt_reason",
-        "undo",
-    ]
-)
+RUN_KEYS = {
+    "id", "workflow", "version", "status", "queue", "partition", "key",
+    "input", "output", "error", "claim", "crashes", "parent_id", "retry_of",
+    "tags", "created_at", "started_at", "finished_at", "due_at", "deadline_at", "halt_reason",
+    "undo",
+}  # fmt: skip
 
 
 def test_runs_lists_the_newest_first_with_every_field(outlast: Call) -> None:
@@ -163,7 +143,7 @@ def test_why_explains(outlast: Call, started: str) -> None:
 
 def test_workflows_lists_names_parameters_and_first_lines(outlast: Call) -> None:
     names = [one["name"] for one in outlast("workflows", "--json").json]
-    assert names == ["add", "fails", "naps", "parent", "undone", "waits"]
+    assert names == ["add", "fails", "naps", "parent", "talks", "undone", "waits"]
     out = outlast("workflows").out
     assert "a: int, b: int = 1, note: str = ''" in out
     assert "Double a, add b." in out
@@ -212,3 +192,11 @@ def test_a_terminal_without_unicode_gets_plain_marks() -> None:
     assert render.mark("completed", ascii_stream) == "+"
     assert render.branches(ascii_stream)[0] == "|- "
     assert tree.is_over({"status": "halted"})
+
+
+def test_queues_lists_what_waits(outlast: Call, started: str) -> None:
+    keys = {"name", "depth", "running", "oldest_seconds", "concurrency", "rate", "per_partition", "paused"}
+    found = outlast("queues", "--json").json
+    assert [(one["name"], one["depth"]) for one in found] == [("default", 1)]
+    assert set(found[0]) == keys
+    assert "default" in outlast("queues").out

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from outlast.store.library import sqlite3
+
 from .conftest import REPOSITORY, Call, environment
 
 
@@ -90,6 +92,43 @@ def test_a_role_drains_on_a_signal_and_says_which(
     _, err = role_process.communicate(timeout=20)
     assert role_process.returncode == code, err
     assert "Traceback" not in err
+
+
+def test_what_a_workflow_prints_stays_out_of_the_answer(process: Call) -> None:
+    pytest.importorskip("outlast.agent")
+    done = process("run", "talks", "--json")
+    assert done.out == '"value"\n'
+    assert "printed" in done.err
+    assert "echoed" in done.err
+
+
+def test_up_keeps_agents_alive_and_says_what_happens(process: Call) -> None:
+    pytest.importorskip("outlast.node")
+    node = begin("up", "--agents", "1")
+    try:
+        eventually(lambda: process("agents", "--json").out.count('"active"') == 1)
+        first = process("agents", "--json").json[0]["pid"]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: [one["pid"] for one in process("agents", "--json").json] not in ([], [first]))
+        assert process("start", "add", "a=1", "--wait").code == 0
+    finally:
+        node.send_signal(signal.SIGTERM)
+        _, err = node.communicate(timeout=30)
+    assert node.returncode == 143, err
+    assert "Created" in err
+    assert str(first) in err
+
+
+def test_a_locked_file_is_exit_7(process: Call, project: Path) -> None:
+    process("start", "waits", "--key", "k")
+    connection = sqlite3.connect(project / "outlast.db", isolation_level=None)
+    connection.execute("begin immediate")
+    try:
+        done = process("cancel", "waits:k", "--json")
+    finally:
+        connection.close()
+    assert done.code == 7, done.err
+    assert done.error["type"] == "StoreLocked"
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on_later(process: Call) -> None:

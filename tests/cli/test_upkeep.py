@@ -106,10 +106,18 @@ def test_export_holds_all_of_a_run(outlast: Call) -> None:
     assert found["steps"][0]["name"] == "double"
 
 
-def test_doctor_finds_a_healthy_file_healthy(outlast: Call, started: str) -> None:
-    pytest.importorskip("outlast.doctor")
-    assert outlast("doctor").code == 0
-    assert outlast("doctor", "--json").json
+def test_doctor_finds_a_healthy_file_healthy(outlast: Call, project: Path) -> None:
+    outlast("migrate")
+    found = outlast("doctor", "--json")
+    assert [check for check in found.json["checks"] if not check["ok"]] == []
+    assert found.code == 0
+    assert "integrity" in outlast("doctor").out
+
+
+def test_doctor_says_what_to_do_about_a_run_that_nobody_takes(outlast: Call, started: str) -> None:
+    found = outlast("doctor")
+    assert found.code == 1
+    assert "outlast up" in found.out
 
 
 def test_init_writes_a_first_workflow_and_never_overwrites(outlast: Call, project: Path) -> None:

@@ -108,21 +108,23 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
 
 @command(
     "resume",
-    help="End a pause, or send a halted run on.",
+    help="End a pause, or send a halted run on. One that was halted because nobody knows whether a step took "
+    "effect wants to know what you found out: --done with the step's result, or --not-done.",
     examples=["outlast resume 4x2k", "outlast resume --all --status halted --yes"],
 )
 @_choice
+@click.option("--done", metavar="JSON", help="The step took effect; this is its result.")
+@click.option("--not-done", is_flag=True, help="The step did not take effect.")
 @click.pass_obj
-def resume(context: Context, /, **choice: Any) -> int:
-    from ..operations import Resume
-
-    store = context.store()
+def resume(context: Context, /, done: str | None, not_done: bool, **choice: Any) -> int:
+    result = ... if done is None else read_json(done, place="--done")
+    engine = context.engine()
 
     def act(uid: str) -> str:
-        store.commit(Resume(uid))
+        engine.get(uid).resume(done=result, not_done=not_done)
         return uid
 
-    return _act(context, store, "resume", act, choice, ("paused", "halted"))
+    return _act(context, engine.store, "resume", act, choice, ("paused", "halted"))
 
 
 @command(

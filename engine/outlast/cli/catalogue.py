@@ -24,7 +24,7 @@ class Entry:
 _START = "Start and run"
 _LOOK = "Look"
 _ACT = "Act"
-_CODE = "Code and agents"
+_CODE = "Code, queues and agents"
 _ROLES = "Roles"
 _FILE = "The file"
 
@@ -46,6 +46,7 @@ _TABLE = (
     Entry("signal", _ACT, "acting", "signal", "Send a signal to a run."),
     Entry("workflows", _CODE, "listing", "workflows", "List the workflows of the app."),
     Entry("workflow", _CODE, "listing", "workflow", "Look at one workflow."),
+    Entry("queues", _CODE, "listing", "queues", "List the queues: what waits, what runs, limits."),
     Entry("agents", _CODE, "listing", "agents", "List the agents, and what they run."),
     Entry("stats", _CODE, "listing", "stats", "Count runs by status."),
     Entry("up", _ROLES, "roles", "up", "Keep agents and their supervisor alive here."),

@@ -84,7 +84,8 @@ class _Live:
     def show(self, shown: dict[str, Any], waits_for: str) -> None:
         from rich.console import Group
 
-        lines: list[Line] = run_lines(shown, stream=self._stream)
+        # Where the tree goes to stderr, the outcome follows on stdout, or as an error.
+        lines: list[Line] = run_lines(shown, stream=self._stream, outcome=self._stream is sys.stdout)
         if waits_for:
             lines.append([("  ", ""), (safe(waits_for), "cyan")])
         room = max(5, self._live.console.size.height - 2)

@@ -1,4 +1,4 @@
-"""What lists: `runs`, `workflows`, `workflow show`, `agents`, `stats`.
+"""What lists: `runs`, `workflows`, `workflow show`, `agents`, `stats`, `queues`.
 
 Owns the columns and the filters. Refuses to truncate in a pipe; on a terminal the last column gives way.
 """
@@ -13,10 +13,10 @@ from ..errors import InvalidInput
 from . import output
 from .context import Context
 from .group import Nouns, command
-from .render import Cell, mark, print_facts, print_lines, print_table, status_cell
+from .render import STYLES, Cell, mark, print_facts, print_lines, print_table, status_cell
 from .starting import instant
 from .starting import tags as read_tags
-from .text import age, safe, span
+from .text import age, brief, safe, span
 from .tree import error_text
 
 
@@ -281,5 +281,32 @@ def stats(context: Context) -> int:
                 f"{running} with {found['slots']} slots" if running else "none; `outlast up` starts some",
             ),
         ]
+    )
+    return 0
+
+
+@command("queues", help="List the queues: what waits, what runs, limits.", examples=["outlast queues --json"])
+@click.pass_obj
+def queues(context: Context) -> int:
+    from ..views import queues_json
+
+    found = queues_json(context.store(), context.registry)
+    if context.machine:
+        context.answer(found)
+        return 0
+    print_table(
+        ["NAME", "DUE", "RUNNING", "OLDEST", "CONCURRENCY", "RATE", "PER PARTITION", "PAUSED"],
+        [
+            [
+                (safe(one["name"]), "bold"),
+                (f"{one['depth']:,}", ""),
+                (f"{one['running']:,}", ""),
+                (brief(one["oldest_seconds"]) if one["oldest_seconds"] is not None else "-", ""),
+                *((safe(one[name] or "-"), "") for name in ("concurrency", "rate", "per_partition")),
+                ("paused", STYLES["paused"]) if one["paused"] else ("-", ""),
+            ]
+            for one in found
+        ],
+        empty="No queues.",
     )
     return 0

@@ -24,6 +24,8 @@ from .context import Context
 from .group import command
 from .text import safe
 
+_ONE_SIGNAL_SECONDS = 0.3
+
 _GRACE = click.option("--grace", metavar="DURATION", help="How long a drain may take; 20s by default.")
 _CONCURRENCY = click.option(
     "--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once."
@@ -125,8 +127,15 @@ def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
     The exit code is 0 where the role ended by itself, 130 or 143 where a signal did.
     """
     received: list[int] = []
+    received_at = 0.0
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal received_at
+        now = time.monotonic()
+        # `timeout` signals the process and then its group: two that come as one are one wish to drain.
+        if received and now - received_at < _ONE_SIGNAL_SECONDS:
+            return
+        received_at = now
         received.append(number)
         stop()
 

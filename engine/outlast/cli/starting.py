@@ -8,9 +8,11 @@ once; nothing is started before everything has been read and fits.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from . import output
 from .context import Context
 from .follow import conclude, follow
 from .group import command
+from .tree import is_over
 
 if TYPE_CHECKING:
     from ..definition import Workflow
@@ -115,16 +118,14 @@ def run(
 
 def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: int) -> dict[str, Any]:
     """Be agent and supervisor of one run until it is over."""
-    from .. import caller
     from ..agent import Agent
     from ..supervisor import Supervisor
     from ..views import run_json
-    from .tree import is_over
+    from .roles import quiet_logging
 
     found = run_json(store, task_id, raw=context.raw)
     if is_over(found):
         return found
-    caller.agent_process = True
     agent = Agent(store, context.registry, context.settings, concurrency=concurrency, root_id=task_id)
     supervisor = Supervisor(store, context.settings)
     failures: list[BaseException] = []
@@ -135,32 +136,48 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
         except BaseException as error:  # noqa: BLE001 - told to the person below, from the main thread
             failures.append(error)
 
-    thread = threading.Thread(target=work, name="outlast-agent", daemon=True)
-    thread.start()
-    supervisor.start()
-
     def check() -> None:
         if failures:
             raise failures[0]
         if not thread.is_alive() and not is_over(run_json(store, task_id)):
-            # A step that overran holds its thread, and its retry or undo may not go on before this process
-            # has ended.
+            # A step that overran holds its thread; its retry or undo waits for the end of this process.
             raise _Overran(uid)
 
+    thread = threading.Thread(target=work, name="outlast-agent", daemon=True)
+    with _answers_alone(), quiet_logging():
+        thread.start()
+        supervisor.start()
+        try:
+            over = follow(store, task_id, silent=context.machine, check=check, raw=context.raw)
+            assert over is not None
+            return over
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                output.note(
+                    f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on."
+                )
+            raise
+        finally:
+            _stop(agent, thread)
+            supervisor.stop()
+            output.has_strays |= agent.has_strays
+
+
+@contextmanager
+def _answers_alone() -> Iterator[None]:
+    """Send what workflows print, and what the programs that they call print, to stderr: stdout is for the
+    result.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
     try:
-        over = follow(store, task_id, silent=context.machine, check=check, raw=context.raw)
-        assert over is not None
-        return over
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            output.note(
-                f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on with it."
-            )
-        raise
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
-        _stop(agent, thread)
-        supervisor.stop()
-        output.has_strays |= agent.has_strays
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class _Overran(TimedOut):

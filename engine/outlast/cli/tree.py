@@ -18,7 +18,7 @@ _VALUE_WIDTH = 100
 FINAL = frozenset({"completed", "failed", "compensated", "cancelled"})
 
 
-def run_lines(shown: dict[str, Any], *, stream: Any = None) -> list[Line]:
+def run_lines(shown: dict[str, Any], *, stream: Any = None, outcome: bool = True) -> list[Line]:
     """The whole drawing of a run, from `show_json`."""
     lines: list[Line] = [_title(shown, stream), _facts(shown)]
     if shown["tags"]:
@@ -32,7 +32,8 @@ def run_lines(shown: dict[str, Any], *, stream: Any = None) -> list[Line]:
     if shown["input"]:
         lines.append([("  ", ""), ("input ", "dim"), (_value(shown["input"]), "")])
     lines.extend(_parts(shown, "  ", stream))
-    lines.extend(_ending(shown))
+    if outcome:
+        lines.extend(_ending(shown))
     return lines
 
 

@@ -14,7 +14,7 @@ import click
 from . import output
 from .context import Context
 from .group import command
-from .render import mark, print_lines
+from .render import Cell, mark, print_lines, status_cell
 from .text import safe
 
 if TYPE_CHECKING:
@@ -171,21 +171,15 @@ def doctor(context: Context) -> int:
     found = examine(context.store())
     if context.machine:
         context.answer(found)
-    return _print_findings(found, silent=context.machine)
+    else:
+        _print_findings(found)
+    return 0 if found["ok"] else output.FAILED
 
 
-def _print_findings(found: Any, *, silent: bool) -> int:
-    bad = [check for check in found["checks"] if not check["ok"]]
-    if not silent:
-        for check in found["checks"]:
-            state = "completed" if check["ok"] else "failed"
-            print_lines(
-                [
-                    [
-                        (mark(state), "green" if check["ok"] else "red"),
-                        (f" {safe(check['name'])}", ""),
-                        (f"  {safe(check['detail'])}", "dim"),
-                    ]
-                ]
-            )
-    return output.FAILED if bad else 0
+def _print_findings(found: dict[str, Any]) -> None:
+    for check in found["checks"]:
+        state = "completed" if check["ok"] else "failed"
+        line: list[Cell] = [status_cell(state, mark(state)), (f" {safe(check['name'])}", "")]
+        print_lines([[*line, (f"  {safe(check['detail'])}", "dim" if check["ok"] else "red")]])
+        if check["action"]:
+            print_lines([[("  > ", "cyan"), (safe(check["action"]), "")]])
