@@ -100,6 +100,39 @@ def test_global_options_may_stand_before_or_after_the_command(outlast: Call, pro
     assert outlast("runs").code == 3
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--db", "", "runs"], 2),
+        (["--db", ":memory:", "runs"], 2),
+        (["--db", "postgresql://host/x", "runs"], 2),
+        (["--db", "postgresql://host/x", "start", "waits"], 2),
+        (["--db", "no/folder/x.db", "start", "waits"], 3),
+        (["--app", "", "workflows"], 2),
+        (["--app", "nowhere", "workflows"], 3),
+        (["--app", "no/where.py", "workflows"], 3),
+        (["workflow"], 2),
+        (["runs", "surplus"], 2),
+        (["signal", "x"], 2),
+    ],
+)
+def test_a_global_option_or_a_command_that_makes_no_sense_is_one_sentence(
+    outlast: Call, arguments: list[str], code: int
+) -> None:
+    done = outlast(*arguments)
+    assert done.code == code, done.err
+    assert done.err.count("\n") == 1
+    assert len(done.err) < 250
+    assert done.out == ""
+
+
+def test_a_setting_that_is_misspelt_is_exit_2(outlast: Call, project: Path) -> None:
+    (project / "pyproject.toml").write_text("[tool.outlast]\nleese = 3\n")
+    done = outlast("runs", "--json")
+    assert done.code == 2
+    assert "Did you mean 'lease'?" in done.error["hint"]
+
+
 def test_an_empty_list_is_an_empty_array_and_no_line(outlast: Call) -> None:
     outlast("migrate")
     assert outlast("runs", "--json").json == []

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FileMissing, WorkflowNotFound
+from ..errors import FileMissing, InvalidInput, WorkflowNotFound
 from . import output
 
 if TYPE_CHECKING:
@@ -123,9 +123,17 @@ class Context:
 
     def require_file(self) -> None:
         """Raise `FileMissing` where there is no file yet."""
+        self.refuse_server()
         if not os.path.lexists(self.path):
             raise FileMissing(
                 self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one."
+            )
+
+    def refuse_server(self) -> None:
+        """Raise `InvalidInput` for the URL of a server."""
+        if "://" in self.path:
+            raise InvalidInput(
+                f"{self.path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
             )
 
     def engine(self) -> Engine:

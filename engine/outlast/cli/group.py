@@ -49,7 +49,7 @@ def _global_options() -> list[click.Option]:
 
 def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Lay what was given after the command over what was given before it."""
-    if value and parameter.name is not None:
+    if value not in (None, (), False) and parameter.name is not None:
         setattr(ctx.ensure_object(Context), parameter.name, value)
     return value
 
@@ -89,6 +89,14 @@ class Nouns(click.Group):
         super().__init__(*args, **attributes)
         self.examples = tuple(examples)
         self.params.extend(_global_options())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            raise click.UsageError(f"Which? Name one of {', '.join(self.list_commands(ctx))}.", ctx)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -30,8 +30,8 @@ def bring_up_to_date(context: Context, *, create: bool, migrate: bool) -> list[s
     from ..store import migrations
     from ..store.connection import connect
 
+    context.refuse_server()
     path = context.path
-    _refuse_url(path)
     is_new = not os.path.lexists(path)
     connection = connect(path, create=create, allow_network=context.settings.allow_network)
     try:
@@ -79,15 +79,6 @@ def _back_up(context: Context, found: int) -> str:
         except AlreadyExists:
             continue
     raise AlreadyExists(f"There are too many backups beside {context.path}.", hint="Move them away.")
-
-
-def _refuse_url(path: str) -> None:
-    from ..errors import InvalidInput
-
-    if "://" in path:
-        raise InvalidInput(
-            f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
-        )
 
 
 @command(
