@@ -81,6 +81,9 @@ class Claimed(Struct, gc=False):
     timeout: int | None
     parent_uid: str | None
     crashes: int
+    parent_name: str | None = None
+    grandparent_uid: str | None = None
+    """Of a step: the run that started its run."""
 
 
 class Start(Operation["Started"], frozen=True, gc=False):

@@ -51,13 +51,14 @@ class TaskRun:
         )  # fmt: skip
 
     def _facts(self) -> Current:
+        claimed = self.claimed
         return Current(
-            run_id=self.claimed.parent_uid or self.claimed.uid,
-            workflow="",
-            parent_id=None,
-            tags={},
-            tick=None,
-            idempotency_key=self.claimed.chain,
+            run_id=claimed.parent_uid or claimed.uid,
+            workflow=claimed.parent_name or "",
+            parent_id=claimed.grandparent_uid,
+            tags=json.loads(claimed.tags) if claimed.tags else {},
+            tick=clock.to_datetime(claimed.tick) if claimed.tick is not None else None,
+            idempotency_key=claimed.chain,
         )
 
     def execute(self) -> Outcome:

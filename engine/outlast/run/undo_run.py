@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -161,8 +162,8 @@ class UndoRun:
             run_id=self.claimed.uid,
             workflow=self.claimed.name,
             parent_id=self.claimed.parent_uid,
-            tags={},
-            tick=None,
+            tags=json.loads(self.claimed.tags) if self.claimed.tags else {},
+            tick=clock.to_datetime(self.claimed.tick) if self.claimed.tick is not None else None,
             idempotency_key=self.claimed.chain,
             undoing=Undoing(outcome=undo.outcome),
         )

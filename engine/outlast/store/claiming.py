@@ -102,7 +102,13 @@ _SET_FINGERPRINT = """
 update outlast_input set fingerprint = :fingerprint where task_id = :id and fingerprint is not :fingerprint
 """
 
-_UID = "select uid from outlast_task where id = :id"
+_PARENT = """
+select p.uid, p.name, g.uid, i.tags, i.tick
+from outlast_task p join outlast_input i on i.task_id = p.id left join outlast_task g on g.id = p.parent_id
+where p.id = :id
+"""
+
+_NOBODY = (None, None, None, None, None)
 
 
 def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
@@ -174,12 +180,17 @@ def _take(transaction: Transaction, operation: Claim, task_id: int, needs: str) 
         deadline_at = deadline[0] if deadline is not None else None
     if kind == "run" and claim_number > 1 and needs in operation.code:
         transaction.execute(_SET_FINGERPRINT, {"id": task_id, "fingerprint": operation.code[needs]})
-    parent = transaction.one(_UID, {"id": parent_id}) if parent_id is not None else None
+    parent = transaction.one(_PARENT, {"id": parent_id}) if parent_id is not None else None
+    parent_uid, parent_name, grandparent_uid, parent_tags, parent_tick = parent or _NOBODY
+    if kind == "step":
+        # A step knows what its run knows.
+        tags, tick = parent_tags, parent_tick
     return Claimed(
         Fence(task_id, claim_number), uid, kind, name, version, Status(status), needs, queue, partition,
         priority, tries, bool(suspect), operation.alone, parent_id, parent_path, root_id, started_at,
         deadline_at, cancel_requested_at is not None, notice, data, tags, tick, chain, idempotency_key,
-        options, timeout, parent[0] if parent is not None else None, crashes,
+        options, timeout, parent_uid, crashes, parent_name,
+        grandparent_uid,
     )  # fmt: skip
 
 
