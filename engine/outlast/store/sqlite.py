@@ -7,6 +7,8 @@ doorbell. Refuses files of other schemas. It is one implementation of `protocol.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from .. import operations as op
 from ..operations import Operation, R
 from . import agents, claiming, control, ending, engine_time, journal, migrations, parking, signals, starting, sweeping, undoing
 from .commit import Committer, Done, Handler
-from .connection import StoreConnection, ThreadConnections, transaction
+from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
 from .turn import Turn
@@ -111,6 +113,16 @@ class SqliteStore:
     def transaction(self, connection: StoreConnection | None = None) -> transaction:
         """A write transaction of the caller's own: the turn, `BEGIN IMMEDIATE`, and COMMIT."""
         return transaction(connection or self._connections.get(), self.turn)
+
+    @contextmanager
+    def turn_taken(self) -> Iterator[None]:
+        """Hold the turn for a moment: whoever begins a transaction of its own begins it here, and so waits in line."""
+        held = self.turn.acquire(BUSY_SECONDS / 2)
+        try:
+            yield
+        finally:
+            if held:
+                self.turn.release()
 
     def engine_time(self) -> EngineTime:
         """The file's engine time; taken over into this boot where the machine restarted meanwhile (tests do)."""
