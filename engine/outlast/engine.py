@@ -217,6 +217,7 @@ class Engine:
         """Write what is queued and close the file. Closing twice is closing once."""
         if _leave(self):
             self.store.close()
+            self.store.doorbell.close()
 
     def __enter__(self) -> Self:
         return self
@@ -252,8 +253,12 @@ def _instant(given: datetime | Duration | None, place: str) -> int | None:
     return clock.wall() - round(seconds(given, place=place) * clock.SECOND)
 
 
+def _system() -> str:
+    return os.name
+
+
 def _open_store(path: str, settings: Settings) -> SqliteStore:
-    if os.name == "nt":
+    if _system() == "nt":
         raise OutlastError(
             "Outlast does not run on Windows itself.",
             hint="Run it inside WSL, the Windows Subsystem for Linux.",

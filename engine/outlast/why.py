@@ -151,7 +151,10 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
         explanation.details.append(f"Its last journal entry, {since} ago: {_entry_text(last)}.")
     elif facts["started_at"] is not None:
         explanation.details.append(f"It was first claimed at {wall_json(facts['started_at'])}.")
-    explanation.details += _wait_texts(store, entries)
+    texts = _wait_texts(store, entries)
+    explanation.details += texts
+    if texts:
+        _add_unread(store, facts, explanation)
     if facts["alone"] and facts["suspect"]:
         explanation.details.append("It runs alone, since an agent crashed while it was on it.")
     if depth < _DEEPEST:
@@ -219,7 +222,6 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         why_unclaimed(store, facts, explanation, what="What it waited for is there; it")
         return explanation
     entries = journal.load(store.connection(), facts["id"])
-    unread = waiting.unread_signals(store, facts["id"])
     texts = _wait_texts(store, entries)
     uid = facts["uid"]
     explanation = Explanation("It waits.", list(texts))
@@ -236,12 +238,21 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         explanation.details.append(
             f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}."
         )
-    for name, count in unread.items():
-        problem = "does not fit the waiting type" if name in facts["awaits"] else "is not what it waits for"
-        explanation.details.append(f"{_count(count, 'signal')} named {name!r} unread: it {problem}.")
+    _add_unread(store, facts, explanation)
     explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
     _add_parts(store, facts, explanation, depth)
     return explanation
+
+
+def _add_unread(store: SqliteStore, facts: dict[str, Any], explanation: Explanation) -> None:
+    """The signals that nobody has taken: of another name, or of a payload that does not fit."""
+    awaited = set(facts["awaits"])
+    if facts["agent_id"] is not None:
+        entries = journal.load(store.connection(), facts["id"])
+        awaited = {entry.name for entry in waiting.open_entries(entries) if entry.kind == "signal"}
+    for name, count in waiting.unread_signals(store, facts["id"]).items():
+        problem = "does not fit the waiting type" if name in awaited else "is not what it waits for"
+        explanation.details.append(f"{_count(count, 'signal')} named {name!r} unread: it {problem}.")
 
 
 def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanation, depth: int) -> None:

@@ -153,6 +153,18 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "journals",
+        "no journal has a gap",
+        "entries of its journal are missing",
+        _REPORT,
+        """
+        select t.uid from outlast_task t
+        where t.agent_id is null
+          and (select count(*) <> max(j.seq) from outlast_journal j where j.task_id = t.id)
+        limit :limit
+        """,
+    ),
+    Invariant(
         "keys",
         "every idempotency key leads to a run",
         "a key that leads nowhere",

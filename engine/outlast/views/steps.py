@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..operations import Entry
+from ..plan import UNDO_PREFIX
 from ..states import FINAL, Status
 from ..store import journal, undoing
 from .values import engine_json, error_json, value_json, wall_json
@@ -69,6 +70,7 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
     connection = store.connection()
     lines = merge(journal.load(connection, task_id))
     _add_tasks(connection, task_id, {line.path: line for line in lines if line.kind == "task"})
+    _add_inputs_of_undo(lines)
     now = store.now()
     owner = connection.execute(_OWNER, {"id": task_id}).fetchone()
     for line in lines:
@@ -171,6 +173,14 @@ def _task_status(status: str) -> str:
             return "unknown"
         case _:
             return "running"
+
+
+def _add_inputs_of_undo(lines: list[StepLine]) -> None:
+    """A compensation runs with the arguments of its step, which are in the journal once."""
+    inputs = {line.path: line.input for line in lines}
+    for line in lines:
+        if line.kind == "compensation" and line.input is None:
+            line.input = inputs.get(line.path.removeprefix(UNDO_PREFIX))
 
 
 def undo_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
