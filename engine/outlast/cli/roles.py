@@ -87,15 +87,12 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 def agent(
     context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool
 ) -> int:
-    from .. import caller
-
     settings = context.settings_with(grace=grace)
     context.require_file()
     registry = context.registry
     for queue in queues:
         registry.queue(queue)
     store = context.store()
-    caller.agent_process = True
     from ..agent import Agent
 
     made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None, solo=solo)

@@ -148,7 +148,9 @@ def run_transaction(
 
 
 _HELD = """
-select 1 from outlast_task where id = :id and claim = :claim and status = :status and agent_id is not null and ending is null
+select 1 from outlast_task
+where id = :id and claim = :claim and status = :status and agent_id is not null
+  and (ending is null or status = 'compensating')
 """
 
 
