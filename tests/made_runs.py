@@ -21,7 +21,12 @@ class Maker:
 
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
-        self.code = {"workflow:fulfil": "f1", "step:charge": "f2", "step:pack": "f3", "compensation:charge": "f4"}
+        self.code = {
+            "workflow:fulfil": "f1",
+            "step:charge": "f2",
+            "step:pack": "f3",
+            "compensation:charge": "f4",
+        }
 
     def start(self, name: str = "fulfil", given: dict[str, Any] | None = None, **facts: Any) -> Started:
         uid = facts.pop("uid", new_id(clock.wall()))
@@ -58,8 +63,8 @@ class Maker:
 
     def running(self, name: str = "fulfil", **facts: Any) -> Claimed:
         """A run that a new agent holds."""
-        self.start(name, **facts)
-        return self.claim(self.agent())
+        started = self.start(name, **facts)
+        return self.claim(self.agent(), root_id=started.task_id)
 
     def append(self, fence: Fence, *entries: Entry) -> None:
         self.store.commit(op.Append(fence, list(entries)))
@@ -102,7 +107,9 @@ class Maker:
 
     def complete(self, fence: Fence, value: Any = None, **facts: Any) -> Status:
         return self.store.commit(
-            op.End(fence, Ending.COMPLETED, output=codec.encode(value), simple=facts.pop("simple", True), **facts)
+            op.End(
+                fence, Ending.COMPLETED, output=codec.encode(value), simple=facts.pop("simple", True), **facts
+            )
         )
 
     def fail(self, fence: Fence, error: BaseException, **facts: Any) -> Status:
@@ -115,7 +122,9 @@ class Maker:
         entries = [started]
         if outcome:
             entries.append(
-                self.entry(seq + 1, path, "completed", "step", "charge", try_number=1, data=codec.encode("p-1"))
+                self.entry(
+                    seq + 1, path, "completed", "step", "charge", try_number=1, data=codec.encode("p-1")
+                )
             )
         self.append(fence, *entries)
         return seq + len(entries)

@@ -180,7 +180,11 @@ def test_bad_input_is_a_typed_error_and_nothing_is_written(
 def test_outside_input_is_converted_at_the_door(engine: Engine) -> None:
     run = engine.start_named(NAME, {"order_id": "o-1", "amount": "2.50"})
     task_id, _ = views.find_run(engine.store, run.id)
-    row = engine.store.connection().execute("select data from outlast_input where task_id = ?", (task_id,)).fetchone()
+    row = (
+        engine.store.connection()
+        .execute("select data from outlast_input where task_id = ?", (task_id,))
+        .fetchone()
+    )
     assert codec.decode(row[0]) == {"order_id": "o-1", "amount": Decimal("2.50")}
 
 
@@ -330,8 +334,13 @@ def test_a_signal_is_kept_and_its_key_counts_once(engine: Engine, make: Maker) -
     run.signal("approval", {"by": "eve"}, key="s-1")
     engine.signal(run.id, "approval", {"by": "mallory"}, key="s-1")
     engine.signal(run, "other")
-    rows = engine.store.connection().execute("select name, payload from outlast_signal order by id").fetchall()
-    assert [(name, codec.decode(payload)) for name, payload in rows] == [("approval", {"by": "eve"}), ("other", None)]
+    rows = (
+        engine.store.connection().execute("select name, payload from outlast_signal order by id").fetchall()
+    )
+    assert [(name, codec.decode(payload)) for name, payload in rows] == [
+        ("approval", {"by": "eve"}),
+        ("other", None),
+    ]
     with pytest.raises(PayloadTooLarge):
         run.signal("big", "x" * 2_000_000)
     with pytest.raises(InvalidInput):
@@ -412,7 +421,9 @@ def failed(engine: Engine, make: Maker, **options: Any) -> StoredRun[str]:
     return run
 
 
-def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(engine: Engine, make: Maker) -> None:
+def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(
+    engine: Engine, make: Maker
+) -> None:
     run = failed(engine, make, key="o-1", tags={"team": "x"})
     again = run.retry()
     found = given(engine, again)
@@ -422,7 +433,11 @@ def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(eng
     )  # fmt: skip
     assert engine.get(engine_fulfil, key="o-1") == again
     assert run.retry() == again
-    row = engine.store.connection().execute("select chain from outlast_input where retry_of = ?", (run.id,)).fetchone()
+    row = (
+        engine.store.connection()
+        .execute("select chain from outlast_input where retry_of = ?", (run.id,))
+        .fetchone()
+    )
     assert row == (run.id,)
 
 
@@ -486,7 +501,7 @@ def test_without_an_engine_start_names_what_to_write(engine: Engine) -> None:
 
 
 def test_two_engines_on_two_files_cannot_be_chosen_among(engine: Engine, tmp_path: Path) -> None:
-    with Engine(tmp_path / "other.db"), pytest.raises(OutsideRun, match="engine.start"):
+    with Engine(tmp_path / "other.db"), pytest.raises(OutsideRun, match=r"engine\.start"):
         engine_fulfil.start("o-1")
     engine_fulfil.start("o-1")
     with Engine(tmp_path / "app.db"):
@@ -526,7 +541,9 @@ def connection(engine: Engine) -> Iterator[Any]:
     opened.close()
 
 
-def test_a_run_started_in_the_callers_transaction_is_there_when_it_commits(engine: Engine, connection: Any) -> None:
+def test_a_run_started_in_the_callers_transaction_is_there_when_it_commits(
+    engine: Engine, connection: Any
+) -> None:
     connection.execute("insert into orders values ('o-1')")
     run = engine.start(engine_fulfil.options(connection=connection), "o-1")
     with pytest.raises(RunNotFound):

@@ -21,10 +21,21 @@ from outlast.views.state import messages_json, published_json, published_value, 
 
 RUN_KEYS = [
     "id", "workflow", "version", "status", "queue", "partition", "key", "input", "output", "error", "claim",
-    "crashes", "parent_id", "retry_of", "tags", "created_at", "started_at", "finished_at", "due_at", "deadline_at",
-    "halt_reason", "undo",
+    "crashes", "parent_id", "retry_of", "tags", "created_at", "started_at", "finished_at", "due_at",
+    "deadline_at", "halt_reason", "undo",
 ]  # fmt: skip
-STEP_KEYS = ["path", "name", "kind", "status", "input", "output", "error", "tries", "started_at", "finished_at"]
+STEP_KEYS = [
+    "path",
+    "name",
+    "kind",
+    "status",
+    "input",
+    "output",
+    "error",
+    "tries",
+    "started_at",
+    "finished_at",
+]
 
 
 @pytest.fixture
@@ -72,7 +83,9 @@ def test_a_whole_id_is_exact_even_where_it_is_a_prefix(store: SqliteStore, make:
     assert views.find_run(store, "abcd") == (short.task_id, "abcd")
 
 
-@pytest.mark.parametrize("reference", ["", "zzzz", "no/such", "%", "a\0b", "\udc80", "fulfil:\udc80", "fulfil:none", "{"])
+@pytest.mark.parametrize(
+    "reference", ["", "zzzz", "no/such", "%", "a\0b", "\udc80", "fulfil:\udc80", "fulfil:none", "{"]
+)
 def test_what_names_no_run_is_not_found(store: SqliteStore, make: Maker, reference: str) -> None:
     make.start(uid="abcd0000000000000x")
     with pytest.raises(RunNotFound):
@@ -89,11 +102,18 @@ def test_a_submitted_step_is_not_found_as_a_run(store: SqliteStore, make: Maker)
 
 
 def test_a_fresh_run_has_the_documented_keys_in_order(store: SqliteStore, make: Maker) -> None:
-    started = make.start(given={"order": "o-1", "price": Decimal("1.50")}, key="k", tags=json.dumps({"team": "x"}))
+    started = make.start(
+        given={"order": "o-1", "price": Decimal("1.50")}, key="k", tags=json.dumps({"team": "x"})
+    )
     found = views.run_json(store, started.task_id)
     assert list(found) == RUN_KEYS
     assert found["input"] == {"order": "o-1", "price": "1.50"}
-    assert (found["status"], found["key"], found["tags"], found["claim"]) == ("pending", "k", {"team": "x"}, 0)
+    assert (found["status"], found["key"], found["tags"], found["claim"]) == (
+        "pending",
+        "k",
+        {"team": "x"},
+        0,
+    )
     assert found["created_at"] == found["due_at"] == clock.iso(clock.wall())
     assert found["output"] is found["error"] is found["undo"] is found["finished_at"] is None
     json.dumps(found)
@@ -197,9 +217,11 @@ def test_a_short_list_of_a_large_file_is_quick(store: SqliteStore, make: Maker) 
     with store.transaction() as connection:
         connection.execute(
             """
-            insert into outlast_task (uid, kind, name, queue, status, needs, created_at, finished_at, ended_at, ending)
+            insert into outlast_task
+              (uid, kind, name, queue, status, needs, created_at, finished_at, ended_at, ending)
             with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000)
-            select 'x' || i, 'run', 'fulfil', 'default', 'completed', 'workflow:fulfil', 1, 1, 1, 'completed' from n
+            select 'x' || i, 'run', 'fulfil', 'default', 'completed', 'workflow:fulfil', 1, 1, 1, 'completed'
+            from n
             """
         )
     began = time.perf_counter()
@@ -281,7 +303,9 @@ def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outco
     held = make.claim(make.agent()).fence
     assert held.task_id == task.task_id
     assert views.steps_json(store, fence.task_id)[0]["tries"] == 1
-    failed_try = make.entry(1, "1", "tried", "step", "pack", try_number=1, data=codec.encode_error(OSError("x")))
+    failed_try = make.entry(
+        1, "1", "tried", "step", "pack", try_number=1, data=codec.encode_error(OSError("x"))
+    )
     store.commit(op.Again(held, failed_try, 0))
     [step] = views.steps_json(store, fence.task_id)
     assert (step["status"], step["tries"], step["error"]["type"]) == ("running", 1, "OSError")
@@ -324,16 +348,22 @@ def test_what_was_set_aside_stays_as_a_line_of_its_own(store: SqliteStore, make:
 def test_compensations_come_last_with_the_arguments_of_their_step(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.charge(fence)
-    assert [(undo["path"], undo["outcome"], undo["result"]) for undo in views.undo_json(store, fence.task_id)] == [
-        ("1", "completed", "p-1")
-    ]
+    assert [
+        (undo["path"], undo["outcome"], undo["result"]) for undo in views.undo_json(store, fence.task_id)
+    ] == [("1", "completed", "p-1")]
     make.fail(fence, RuntimeError("late"))
     assert views.run_json(store, fence.task_id)["undo"] == {"status": "pending", "error": None}
     held = make.claim(make.agent()).fence
-    store.commit(op.RecordUndo(held, make.entry(0, "undo/1", "completed", "compensation", "charge", try_number=1)))
+    store.commit(
+        op.RecordUndo(held, make.entry(0, "undo/1", "completed", "compensation", "charge", try_number=1))
+    )
     store.commit(op.EndUndo(held))
     found = views.run_json(store, fence.task_id)
-    assert (found["status"], found["undo"]["status"], found["error"]["message"]) == ("compensated", "completed", "late")
+    assert (found["status"], found["undo"]["status"], found["error"]["message"]) == (
+        "compensated",
+        "completed",
+        "late",
+    )
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "undo/1"]
     assert views.steps_json(store, fence.task_id)[1]["input"] == {"order": "o-1", "amount": 100}
     assert views.undo_json(store, fence.task_id) == []
@@ -359,9 +389,13 @@ def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Ma
     claimed = make.running()
     fence = claimed.fence
     store.commit(op.Publish(fence, None, "progress", codec.encode(Decimal("80"))))
-    store.commit(op.Emit(fence, None, "tokens", [codec.encode("a"), codec.encode("b")], step="1", try_number=1))
+    store.commit(
+        op.Emit(fence, None, "tokens", [codec.encode("a"), codec.encode("b")], step="1", try_number=1)
+    )
     assert published_json(store, fence.task_id) == {"progress": "80"}
-    assert codec.decode(published_value(store, fence.task_id, "progress", run_id=claimed.uid)) == Decimal("80")
+    assert codec.decode(published_value(store, fence.task_id, "progress", run_id=claimed.uid)) == Decimal(
+        "80"
+    )
     with pytest.raises(KeyNotFound, match="published progress"):
         published_value(store, fence.task_id, "\udc80", run_id=claimed.uid)
     assert stream_names(store, fence.task_id) == ["tokens"]
@@ -375,10 +409,17 @@ def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Ma
 # -- agents, counts, definitions ------------------------------------------------------------------------
 
 
-def test_an_agent_whose_lease_is_over_is_silent(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+def test_an_agent_whose_lease_is_over_is_silent(
+    store: SqliteStore, make: Maker, manual: clock.ManualClock
+) -> None:
     claimed = make.running()
     [agent] = views.agents_json(store)
-    assert (agent["host"], agent["pid"], agent["queues"], agent["status"]) == ("elsewhere", 4711, None, "active")
+    assert (agent["host"], agent["pid"], agent["queues"], agent["status"]) == (
+        "elsewhere",
+        4711,
+        None,
+        "active",
+    )
     assert agent["running"] == 1
     manual.advance(31)
     assert views.agents_json(store)[0]["status"] == "silent"
