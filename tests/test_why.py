@@ -428,6 +428,7 @@ def test_no_state_goes_without_a_sentence(store: SqliteStore, make: Maker) -> No
             )
             if status == Status.RUNNING:
                 connection.execute(
-                    "insert into outlast_agent values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)"
+                    "insert into outlast_agent"
+                    " values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)"
                 )
         assert why(store, 1).summary.strip().endswith((".", "r", "recorded", "cause."))
