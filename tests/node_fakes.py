@@ -41,7 +41,6 @@ def agent(database: str, mode: str, number: int) -> None:
     if mode == "parent":
         subprocess.Popen(["sleep", "600"])
     pulse = Pulse()
-    pulse.beat()
     if mode == "hangs":
         time.sleep(600)
     if mode == "locks":

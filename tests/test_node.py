@@ -172,6 +172,19 @@ def test_the_lease_of_a_silent_child_is_renewed_until_the_hang_limit(
     assert rows(store, "select status from outlast_agent") == [("active",)]
 
 
+def test_a_silent_child_keeps_its_lease_while_it_drains(
+    store: SqliteStore, run_node: Callable[..., Running]
+) -> None:
+    running = run_node("hangs", Settings(lease_seconds=1.8, hang_limit_seconds=60.0), agents=1, grace=3.0)
+    eventually(running.live)
+    running.stop()
+    assert (
+        running.said("has drained") or running.said("was killed by SIGTERM") or running.said("did not drain")
+    )
+    assert not running.said("lost")
+    assert rows(store, "select status from outlast_agent") == [("stopped",)]
+
+
 def test_a_dead_child_is_replaced_while_the_file_is_locked(
     store: SqliteStore, run_node: Callable[..., Running]
 ) -> None:
@@ -191,7 +204,7 @@ def test_stopping_lets_the_agents_leave_in_good_order(
     running.stop()
     assert running.code == 143
     assert rows(store, "select distinct status from outlast_agent") == [("stopped",)]
-    assert len(running.said("exited with 0")) == 3
+    assert len(running.said("has drained and ended")) == 3
 
 
 def test_an_agent_that_does_not_drain_in_time_is_killed_and_nobody_is_suspected(

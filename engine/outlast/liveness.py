@@ -9,6 +9,7 @@ is held up by a lock, a full disk or the interpreter. Outside a node it does not
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import signal
 import time
@@ -37,8 +38,8 @@ class Pulse:
         hang = environ.pop(HANG_VARIABLE, "")
         self._fd = int(fd) if fd.isdecimal() else -1
         self._hang_seconds = float(hang) if hang else 0.0
-        self._beaten_at = 0.0
-        self._armed_at = 0.0
+        self._beaten_at = -math.inf
+        self._armed_at = -math.inf
         self.is_orphaned = False
         """The node is gone: drain and end."""
         if self._fd >= 0:
@@ -47,6 +48,8 @@ class Pulse:
                 os.set_blocking(self._fd, False)
             except OSError:
                 self._fd = -1
+        # At once: from here on silence means something. Before, it may be the import of much code.
+        self.beat()
 
     @property
     def has_node(self) -> bool:
@@ -79,8 +82,8 @@ class Pulse:
         """End the proof in good order, at the end of the process."""
         if self._fd >= 0:
             self._close()
-        if self._armed_at:
-            self._armed_at = 0.0
+        if self._armed_at > 0:
+            self._armed_at = -math.inf
             faulthandler.cancel_dump_traceback_later()
 
     def _arm(self, now: float) -> None:

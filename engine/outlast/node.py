@@ -18,9 +18,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from . import registry
 from .loop import RoleLoop
@@ -28,6 +27,7 @@ from .node_child import Child, Place, describe_exit
 from .node_command import agent_command, child_environ
 from .node_record import NodeRecord
 from .node_reload import LOOK_SECONDS, SourceWatch
+from .node_signals import handled
 from .settings import Settings
 from .store.sqlite import SqliteStore
 from .supervisor import Supervisor
@@ -42,6 +42,7 @@ _START_SECONDS = 30.0
 _OVERTIME_SECONDS = 2.0
 """What a child may take, beyond the grace time in which it drains, to write that and to end."""
 _SUSPECT_SECONDS = 0.3
+_DRAINED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 _LONGEST_SOLO_DELAY_SECONDS = 60.0
 
 
@@ -81,7 +82,7 @@ class Node:
         self._reloads = reload
         self._source: SourceWatch | None = None
         self._signals: list[int] = []
-        self._stopping_since: float | None = None
+        self._is_stopping = False
         self._planned_at: float | None = None
         self._saying = threading.Lock()
         self._end_scheduler: Callable[[], object] = lambda: None
@@ -89,9 +90,7 @@ class Node:
         self._supervisor: Supervisor | None = None
 
     def run(self) -> int:
-        """Keep everything alive until a signal; gives the exit code, 130 or 143 by the signal. No child
-        outlives this call.
-        """
+        """Keep everything alive until a signal; give the exit code (130 or 143). No child outlives it."""
         self._store = SqliteStore(self._database, allow_network=self._settings.allow_network)
         with ExitStack() as ends:
             ends.callback(self._store.close)
@@ -101,7 +100,7 @@ class Node:
                 self._store, self._settings, on_change=self._say, leaves=self._record.leaves
             )
             ends.callback(supervisor.stop)
-            ends.enter_context(self._signals_handled())
+            ends.enter_context(handled(self.stop))
             ends.callback(self._end_children)
             supervisor.start()
             self._start_scheduler(ends)
@@ -112,9 +111,6 @@ class Node:
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """What the signal does: the first lets the agents drain, the second kills them. From any thread."""
         self._signals.append(signum)
-        if len(self._signals) > 1:
-            for child in self._children():
-                child.kill("a second signal")
         if len(self._signals) > 2:
             self._end_loop()
         self._wake()
@@ -129,17 +125,20 @@ class Node:
             child.hear()
         self._bury()
         if self._signals:
-            delay = self._stop_children(now)
+            delay = self._stop_children()
         else:
             self._follow_source(now)
             self._look_for_suspects(now)
-            self._watch_silence()
-            delay = min(self._start_due(now), _LOOK_SECONDS, self._settings.hang_limit_seconds / 4)
+            delay = self._start_due(now)
             if self._source is not None:
                 delay = min(delay, LOOK_SECONDS)
             if self._suspects_since is not None:
                 delay = min(delay, _SUSPECT_SECONDS)
-        delay = min(delay, self._end_overdue())
+        # While they drain too: a step that holds the interpreter to the end of the grace time keeps its lease
+        # until then.
+        self._watch_silence()
+        lease, limit = self._settings.lease_seconds, self._settings.hang_limit_seconds
+        delay = min(delay, self._end_overdue(), limit / 4, lease / 6)
         self._planned_at = time.monotonic() + delay
         return delay
 
@@ -147,10 +146,10 @@ class Node:
         """Start the children whose time has come; give the seconds until the next one's."""
         delay = _LOOK_SECONDS
         for place in self._places:
+            if place.child is None and place.due_at <= now:
+                place.child = self._start(place)
             if place.child is None:
-                if place.due_at <= now:
-                    place.child = self._start(place)
-                delay = min(delay, max(0.0, place.due_at - now) if place.child is None else delay)
+                delay = min(delay, max(0.0, place.due_at - now))
         return delay
 
     def _start(self, place: Place) -> Child | None:
@@ -184,11 +183,13 @@ class Node:
 
     def _end_of(self, child: Child, status: int, place: Place | None) -> None:
         how = describe_exit(status)
-        if child.killed_for is not None:
-            how += f" ({child.killed_for})"
         # What ended because we said so has not crashed, drained or not. What died otherwise has, unless it
         # left in good order: then the store knows no live agent of this pid any more.
-        obeyed = child.told_to_end_at is not None and (child.is_killed or status in (0, -signal.SIGTERM))
+        obeyed = child.told_to_end_at is not None and (child.is_killed or status in _DRAINED)
+        if child.killed_for is not None:
+            how += f" ({child.killed_for})"
+        elif obeyed and status >= 0:
+            how = "has drained and ended"
         verdict = "stopped" if obeyed and not child.hung else "crashed"
         self._record.ended(child.pid, verdict, f"pid {child.pid} {how}")
         follows = ""
@@ -202,22 +203,24 @@ class Node:
         self._say(f"{child.name} (pid {child.pid}) {how}{follows}")
 
     def _plan_after(self, child: Child, status: int, place: Place) -> str:
-        now = time.monotonic()
-        if place is self._solo:
-            if status == 0:
-                # It found nothing that it could take. Suspects whose code nobody has must not start it over
-                # and over.
-                self._vain_solos += 1
-                place.due_at = now + min(2.0**self._vain_solos, _LONGEST_SOLO_DELAY_SECONDS)
-                return ""
-            place.due_at = now + place.delay_after(child.age_seconds())
+        if place is self._solo and status == 0:
+            # It found nothing that it could take. Suspects whose code nobody has must not start it over and
+            # over.
+            self._vain_solos += 1
+            place.due_at = time.monotonic() + min(2.0**self._vain_solos, _LONGEST_SOLO_DELAY_SECONDS)
             return ""
         delay = place.delay_after(child.age_seconds())
-        place.due_at = now + delay
+        place.due_at = time.monotonic() + delay
+        if place is self._solo:
+            return ""
         return f"; replaced in {delay:g} s" if delay else "; replaced"
 
     def _watch_silence(self) -> None:
-        """Renew for a child whose loop is held up; kill it once that has lasted for the hang limit."""
+        """Renew for a child whose loop is held up; kill it once that has lasted for the hang limit.
+
+        When it fell silent, its last heartbeat may have been a third of the lease old: the renewal comes
+        before two.
+        """
         limit = self._settings.hang_limit_seconds
         lease = self._settings.lease_seconds
         for child in self._children():
@@ -227,7 +230,7 @@ class Node:
                 self._record.hangs(child.pid, f"pid {child.pid} was killed: {why}")
                 child.hung = True
                 child.kill(why)
-            elif silent > min(_SILENT_SECONDS, max(1.5, lease / 4)) and child.renewal_is_due(lease / 4):
+            elif silent > min(_SILENT_SECONDS, lease / 3) and child.renewal_is_due(lease / 4):
                 self._record.renew(child.pid)
 
     def _look_for_suspects(self, now: float) -> None:
@@ -272,18 +275,18 @@ class Node:
         child.ask_to_end()
         self._leaving.append(child)
 
-    def _stop_children(self, now: float) -> float:
+    def _stop_children(self) -> float:
         """Let the children drain, and end the loop when the last has gone."""
         children = self._children()
-        if self._stopping_since is None:
-            self._stopping_since = now
+        if not self._is_stopping:
+            self._is_stopping = True
             self._end_scheduler()
             if children:
-                self._say(
-                    f"stopping: agents drain for up to {self._grace_seconds:g} s; a second signal kills them"
-                )
-            for child in children:
-                child.ask_to_end()
+                self._say(f"agents drain for up to {self._grace_seconds:g} s; a second signal kills them")
+        for child in children:
+            child.ask_to_end()
+            if len(self._signals) > 1:
+                child.kill("a second signal")
         if not children:
             self._end_loop()
         return _LOOK_SECONDS
@@ -343,23 +346,3 @@ class Node:
                     self._on_event(text)
                 except Exception as error:  # noqa: BLE001 - what shows events is not ours
                     _log.debug("An event could not be shown: %s", error)
-
-    @contextmanager
-    def _signals_handled(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, _: FrameType | None) -> None:
-            self.stop(number)
-
-        numbers = [signal.SIGTERM, signal.SIGINT]
-        # Under nohup it is ignored, and stays so; else a terminal that closes ends the node as a signal does.
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            numbers.append(signal.SIGHUP)
-        before = {number: signal.signal(number, handle) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
