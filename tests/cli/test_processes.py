@@ -77,11 +77,11 @@ def test_the_launcher_works_from_any_folder(process: Call, project: Path) -> Non
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("role", ["agent", "supervisor"])
+@pytest.mark.parametrize("role", ["agent", "supervisor", "scheduler"])
 def test_a_role_drains_on_a_signal_and_says_which(
     process: Call, role: str, number: signal.Signals, code: int
 ) -> None:
-    pytest.importorskip("outlast.agent")
+    pytest.importorskip(f"outlast.{role}")
     process("migrate")
     role_process = begin(role)
     if role == "agent":

@@ -42,8 +42,8 @@ def say(text: str) -> None:
 
 @command(
     "up",
-    help="Keep agents and their supervisor alive until Ctrl-C or SIGTERM; a dead one is replaced "
-    "at once. Creates the file where there is none, and migrates an old one after a backup.",
+    help="Keep agents, a supervisor and a scheduler alive until Ctrl-C or SIGTERM; a dead agent is "
+    "replaced at once. Creates the file where there is none, and migrates an old one after a backup.",
     examples=["outlast up", "outlast up --agents 4 --concurrency 16 --grace 1m"],
 )
 @click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
@@ -113,6 +113,21 @@ def supervisor(context: Context) -> int:
     from ..supervisor import Supervisor
 
     made = Supervisor(context.store(), context.settings, on_change=say)
+    with quiet_logging():
+        return run_role(made.run, made.stop)
+
+
+@command(
+    "scheduler",
+    help="Run the scheduler in this process: it starts the runs that schedules ask for.",
+    examples=["outlast scheduler"],
+)
+@click.pass_obj
+def scheduler(context: Context) -> int:
+    from ..scheduler import Scheduler
+
+    context.require_file()
+    made = Scheduler(context.store(), context.registry, context.settings, on_change=say)
     with quiet_logging():
         return run_role(made.run, made.stop)
 
