@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import operations as op
+from .. import schedule_operations as sop
 from ..operations import Operation, R
-from . import agents, claiming, control, ending, engine_time, journal, migrations, parking, signals, starting, sweeping, undoing
+from . import (
+    agents, claiming, control, ending, engine_time, journal, migrations, parking, schedulers, schedules, signals, starting,
+    sweeping, ticks, undoing,
+)  # fmt: skip
 from .commit import Committer, Done, Handler
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
 from .doorbell import Doorbell, Listener
@@ -48,6 +52,19 @@ HANDLERS: dict[type, Handler] = {
     op.LeaveAgent: agents.leave,
     op.AgentEnded: agents.ended,
     op.Sweep: sweeping.sweep,
+    sop.FireDue: ticks.fire_due,
+    sop.PassLine: ticks.pass_line,
+    sop.TriggerSchedule: ticks.trigger,
+    sop.Backfill: ticks.backfill,
+    sop.Rewind: ticks.rewind,
+    sop.PruneTicks: ticks.prune,
+    sop.WriteSchedules: schedules.write,
+    sop.DeleteSchedule: schedules.delete,
+    sop.PauseSchedule: schedules.pause,
+    sop.ResumeSchedule: schedules.resume,
+    sop.BreakSchedule: schedules.break_one,
+    sop.KeepScheduler: schedulers.keep,
+    sop.LeaveSchedulers: schedulers.leave,
 }
 
 
