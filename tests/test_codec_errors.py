@@ -68,7 +68,7 @@ def back(error: BaseException) -> Any:
 def caught(work: Any) -> BaseException:
     try:
         work()
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         return error
     raise AssertionError
 

@@ -158,7 +158,7 @@ class Holding:
         _busy.add(thread)
         try:
             operation = work.execute()
-        except BaseException as error:  # noqa: BLE001 - a bug of ours must not take the thread down silently
+        except BaseException as error:
             log.error("task %s could not be carried on", work.fence.task_id, exc_info=error)
             operation = Halt(work.fence, f"the engine failed: {error!r}")
         finally:
@@ -184,7 +184,8 @@ class Holding:
         self.submit(operation, written)
 
     def forget(self, work: Any) -> None:
-        if self.runs.get(work.fence.task_id) is work:
+        held: Any = self.runs.get(work.fence.task_id)
+        if held is work:
             del self.runs[work.fence.task_id]
         self._on_change()
 

@@ -55,7 +55,7 @@ class Runners:
 
     def take_back(self, *, older_than_seconds: float = 0.0) -> list[Any]:
         """Remove what nobody has begun: all of it, or what has waited too long behind slow work."""
-        taken = []
+        taken: list[Any] = []
         before = time.monotonic() - older_than_seconds
         while True:
             try:

@@ -28,7 +28,7 @@ def reserve(folder: str, item: str) -> str:
 
 
 @reserve.compensation
-def put_back(reserved: str | None, folder: str, item: str) -> None:  # noqa: ARG001
+def put_back(reserved: str | None, folder: str, item: str) -> None:
     """Put it back."""
     _write(folder, "warehouse", "put back", item)
 
@@ -48,7 +48,7 @@ def charge(folder: str, amount: int) -> str:
 
 
 @charge.compensation
-def refund(payment: str | None, folder: str, amount: int) -> None:  # noqa: ARG001
+def refund(payment: str | None, folder: str, amount: int) -> None:
     """Give the money back."""
     _write(folder, "bank", "refunded", f"{amount} EUR")
 

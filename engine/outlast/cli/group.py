@@ -74,7 +74,7 @@ class Command(click.Command):
             with formatter.section(gettext("Options")):
                 formatter.write_dl(own)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
             with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
                 for example in self.examples:
@@ -110,10 +110,10 @@ class Nouns(click.Group):
 class LazyGroup(click.Group):
     """The commands of the catalogue, each imported when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(catalogue.COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = catalogue.COMMANDS.get(catalogue.ALIASES.get(cmd_name, cmd_name))
         if entry is None:
             return None
@@ -126,7 +126,7 @@ class LazyGroup(click.Group):
         _check_known(ctx, self, args)
         return super().resolve_command(ctx, args)
 
-    def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002
+    def get_help(self, ctx: click.Context) -> str:
         return catalogue.help_text()
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from random import Random
@@ -62,7 +62,10 @@ _ENDLESS = 1 << 62
 class Pending:
     """A durable call that has no outcome yet: the future that the code waits for, and what brings it about."""
 
-    __slots__ = ("due_at", "future", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timer", "timeout_seconds", "type_")  # fmt: skip
+    __slots__ = (
+        "due_at", "future", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timeout_seconds",
+        "timer", "type_",
+    )  # fmt: skip
 
     def __init__(self, path: str, kind: str, name: str) -> None:
         self.path = path
@@ -88,7 +91,7 @@ class AsyncRun(Execution):
     def __init__(self, host: Any, claimed: Any, definition: Any, entries: list[Entry], *, finished: Any) -> None:
         super().__init__(host, claimed, definition, entries)
         self._finished: Callable[[AsyncRun, End | GiveBack | Halt | None], None] = finished
-        self._loop = WorkflowLoop(self)
+        self._loop = WorkflowLoop(self)  # type: ignore[abstract]
         self._replay: deque[Entry] = deque(self.history.deliveries)
         self._pending: dict[str, Pending] = {}
         self._fresh: list[Pending] = []
@@ -114,7 +117,7 @@ class AsyncRun(Execution):
         context.run(active.set, self)
         try:
             args, kwargs = self.definition.signature.call(codec.decode(self.claimed.input))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - carried to where it is the outcome
             self._end(False, error)
             return
         self._main = self._loop.create_task(self.definition.fn(*args, **kwargs), context=context)
@@ -293,6 +296,10 @@ class AsyncRun(Execution):
         else:
             self._end(False, error)
 
+    def _checked(self, _: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+
     def _submit(self, operation: Operation[Any], done: Callable[[Any, BaseException | None], None]) -> None:
         self._outstanding += 1
 
@@ -341,7 +348,7 @@ class AsyncRun(Execution):
             self.strays.add(pending.path)
         part = pending.part
         if part is not None and part.task_id is not None and part.kind != "signal":
-            self._submit(CancelParts(self.fence, (part.task_id,)), lambda _, error: error and self._fail(error))
+            self._submit(CancelParts(self.fence, (part.task_id,)), self._checked)
             started = True
         if started:
             data = part.id.encode() if part is not None else self.claimed.uid.encode()
@@ -493,7 +500,7 @@ class AsyncRun(Execution):
         pending.timer = timer
         self._timers[timer] = pending
         self._pending[path] = pending
-        timer._scheduled = True
+        timer._scheduled = True  # type: ignore[attr-defined]
         if record is None:
             self.history.mark(path, "timer", "timer")
             pending.due_at = self.store.now() + round(delay * clock.SECOND)
@@ -556,7 +563,7 @@ class AsyncRun(Execution):
         """Wait for all; unless exceptions are returned, the first error cancels the rest."""
         return await self._gathered([self.future_of(handle) for handle in handles], return_exceptions=return_exceptions)
 
-    async def _gathered(self, futures: list[asyncio.Future[Any]], *, return_exceptions: bool) -> list[Any]:
+    async def _gathered(self, futures: Sequence[asyncio.Future[Any]], *, return_exceptions: bool) -> list[Any]:
         try:
             return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
         except BaseException:

@@ -96,7 +96,7 @@ class InlineStep:
         except LeaseLost as error:
             self.is_trying = False
             run.step_failed(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - carried to where it is the outcome
             self.is_trying = False
             run.step_failed(error)
 

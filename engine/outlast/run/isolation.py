@@ -37,7 +37,7 @@ class IsolatedStep:
                 on_message=self._message,
                 max_payload=call.max_payload,
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - carried to where it is the outcome
             return Tried(self._started_at, error=error)
         self._isolated = isolated
         if self._is_killed:

@@ -42,8 +42,8 @@ class Part(Handle[T]):
             raise WrongColour(
                 f"{self.name}: result() would block the workflow's loop.", hint="Write `await handle` in an async workflow."
             )
-        value: T = self.run.wait_part(self, limit)
-        return value
+        value: Any = self.run.wait_part(self, limit)
+        return value  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.run.asynchronous:

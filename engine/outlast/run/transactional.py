@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from .. import clock
 from ..caller import active
@@ -65,9 +65,9 @@ class Guarded(sqlite3.Connection):
         self.execute(f"savepoint outlast_{self._depth}")
         return self
 
-    def __exit__(  # type: ignore[override]
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:
         name = f"outlast_{self._depth}"
         self._depth -= 1
         if kind is not None:

@@ -110,7 +110,7 @@ class UndoRun:
         return Halt(
             self.fence,
             f"the compensation of {undo.name} gave up after {number} {'try' if number == 1 else 'tries'}: {error!r}"[:500],
-            error=None,
+            error=encode_error(error),
             strays=tuple(self.strays),
         )
 
@@ -169,7 +169,8 @@ class UndoRun:
         )
 
     def _commit(self, operation: Operation[R]) -> R:
-        return self.store.commit(operation)
+        result: R = self.store.commit(operation)
+        return result
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         events._set_running_loop(self)
         try:
             for task in reversed(list(self._branches)):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_destroy_pending = False
                 if task.done():
                     continue
                 coroutine: Any = task.get_coro()
@@ -118,7 +118,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(  # type: ignore[override]
+    def create_task(
         self,
         coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         *,
@@ -127,7 +127,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         **_: Any,
     ) -> asyncio.Task[Any]:
         branch = self.branch().fork() if self._branches else self._main
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or f"branch {branch.prefix}", context=context)  # type: ignore[arg-type]
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or f"branch {branch.prefix}", context=context)
         self._branches[task] = branch
         return task
 
@@ -150,7 +150,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     async def shutdown_asyncgens(self) -> None:
         return None
 
-    async def shutdown_default_executor(self) -> None:  # type: ignore[override]
+    async def shutdown_default_executor(self) -> None:
         return None
 
 

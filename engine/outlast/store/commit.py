@@ -177,7 +177,7 @@ class Committer:
                     pending.done(None, error)
                 if not group:
                     return
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer
                 for pending in group:
                     pending.error = error
                 return
@@ -221,7 +221,7 @@ class Committer:
         try:
             self._run_bare(context, pending)
             connection.execute("commit")
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - handed to the writer, which raises it again
             if connection.in_transaction:
                 connection.execute("rollback")
             pending.result = pending.error = None
@@ -253,7 +253,7 @@ class Committer:
             pending.error = None
         except StoreError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer
             context.execute("rollback to operation")
             pending.error = None if again and _is_there(context, pending.operation, error) else error
         context.execute("release operation")

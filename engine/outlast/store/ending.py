@@ -180,12 +180,13 @@ _OVERRIDE_COMPLETION = """
 update outlast_task
 set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall),
     undo = case when :undo or undo is not null then undo else 'skipped' end
-where id = :id and finished_at is null and status = 'waiting' and ending = 'completed'
+where id = :id and finished_at is null
+  and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null))
 """
 
 
 def _override_completion(transaction: Transaction, task_id: int, *, undo: bool) -> None:
-    """A workflow that returned while its submitted steps are open can still be cancelled."""
+    """A workflow that returned while its submitted steps are open can still be cancelled, and an undo that gave up let be."""
     cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo})
     if cursor.rowcount:
         cancel_open_parts(transaction, task_id)
@@ -235,7 +236,7 @@ def settle(transaction: Transaction, task_id: int) -> bool:
         return False
     if ending is not Ending.COMPLETED and kind == "run":
         undoing.gather_outcomes(transaction, task_id)
-        if undo != "skipped" and undoing.begin(transaction, task_id):
+        if undo not in ("skipped", "failed") and undoing.begin(transaction, task_id):
             return True
     close(transaction, task_id, Status(ending), parent_id=parent_id)
     return True
@@ -316,6 +317,13 @@ where id = :id and claim = :claim and status in ('running', 'compensating') and 
 returning parent_id, kind, cancel_requested_at, ending
 """
 
+_KEEP_UNDO_ERROR = """
+insert into outlast_outcome (task_id, undo_error) values (:id, :error)
+on conflict (task_id) do update set undo_error = excluded.undo_error
+"""
+
+_FAIL_UNDO = "update outlast_task set undo = 'failed' where id = :id and undo = 'pending' and ending is not null"
+
 _KEEP_ERROR = """
 insert into outlast_outcome (task_id, error) values (:id, :error)
 on conflict (task_id) do update set error = coalesce(excluded.error, error)
@@ -348,7 +356,10 @@ _STEP_NAME = "select name from outlast_task where id = :id"
 
 def after_halt(transaction: Transaction, task_id: int, reason: str, *, error: bytes | None = None) -> None:
     """What follows when a task was halted: keep its error, halt the run of a step, heed a cancel that waits."""
-    if error is not None:
+    if transaction.execute(_FAIL_UNDO, {"id": task_id}).rowcount:
+        # The undo's error stands beside the one that ended the run, never in its place.
+        transaction.execute(_KEEP_UNDO_ERROR, {"id": task_id, "error": error})
+    elif error is not None:
         transaction.execute(_KEEP_ERROR, {"id": task_id, "error": error})
     transaction.ring = True
     row = transaction.one(_HALTED, {"id": task_id})

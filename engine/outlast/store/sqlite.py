@@ -174,6 +174,7 @@ class SqliteStore:
         if committer is not None:
             committer.close()
         self._connections.close()
+        self.doorbell.close()
         self.turn.close()
 
 

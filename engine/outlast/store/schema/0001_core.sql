@@ -76,7 +76,7 @@ create index outlast_task_claimable on outlast_task (queue, priority desc, needs
   where due_at is not null and paused_at is null;
 create index outlast_task_leased on outlast_task (agent_id) where agent_id is not null;
 create index outlast_task_parent on outlast_task (parent_id, ended_at) where parent_id is not null;
-create index outlast_task_deadline on outlast_task (deadline_at) where deadline_at is not null;
+create index outlast_task_deadline on outlast_task (deadline_at) where deadline_at is not null and finished_at is null;
 create index outlast_task_unique on outlast_task (name, unique_key) where unique_key is not null;
 -- What the supervisor looks through: the undecided, and what stands still.
 create index outlast_task_ending on outlast_task (id) where ending is not null and finished_at is null;
