@@ -1,119 +1,177 @@
-"""An order as a saga: reserve stock, charge the card, wait for an approval, ship; undone in reverse when something fails.
+"""An order: the card is charged, the stock taken, a big order approved by a person, the parcel handed over.
 
-The stock lives in tables of the application's own, in the same SQLite file, changed by `@transaction` steps: exactly once. The payment
-provider is a pretended one, a ledger file that deduplicates by idempotency key, as real providers do: a charge that is asked for
-twice is made once. Try it:
+    outlast run restock sku=lamp count=10
+    outlast start order order_id=o-1 amount=49.90 items:='[{"sku": "lamp"}]' --key o-1
+    outlast start order order_id=o-2 amount=250 items:='[{"sku": "lamp", "count": 3}]' --key o-2
+    outlast signal order:o-2 approval '{"by": "eve", "granted": true}'
 
-    outlast start order item=lamp quantity:=1 amount:=49 --key o-1
-    outlast signal order:o-1 approval '{"by": "eve", "granted": true}'
+Whatever goes wrong after the charge (nothing in stock, a refusal, no answer in time) undoes what was done,
+the latest first. The payment service is a pretence, a file of JSON lines, `$BANK_LEDGER` or `bank.jsonl` in the
+folder of the agents; like a real one it is somebody else's, and it remembers the keys of requests. The stock
+is in tables of our own in Outlast's file: there the change and the journal entry are one transaction.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import IO, Any
 
-from outlast import Fail, Retry, SignalTimeout, current, sqlite3, step, transaction, wait_signal, workflow
+from outlast import Fail, Retry, current, publish, sqlite3, step, transaction, wait_signal, workflow
 
-STOCK = {"lamp": 5, "chair": 2, "table": 0}
+APPROVED_FROM = Decimal(100)
+"""An order of this amount or more waits for a person."""
+
+
+@dataclass(frozen=True)
+class Item:
+    sku: str
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class Approval:
-    """What the signal `approval` carries."""
+    """The payload of the signal `approval`."""
 
     by: str
     granted: bool = True
 
 
-class OutOfStock(Exception):
-    """There are not so many."""
+@dataclass(frozen=True)
+class Receipt:
+    order_id: str
+    payment: str
+    parcel: int
+    approved_by: str | None
+
+
+class OutOfStock(Fail):
+    """There is too little of something: trying again at once does not help."""
 
 
 class Refused(Exception):
-    """Somebody said no, or nobody said anything."""
+    """A person said no."""
 
 
-def _tables(db: sqlite3.Connection) -> None:
-    db.execute("create table if not exists shop_stock (item text primary key, quantity integer not null)")
-    db.execute("create table if not exists shop_shipment (run text primary key, item text not null, quantity integer not null)")
-    db.executemany("insert or ignore into shop_stock (item, quantity) values (?, ?)", list(STOCK.items()))
-
-
-@transaction
-def reserve(db: sqlite3.Connection, item: str, quantity: int) -> int:
-    """Take items out of the stock; what is left. The change and its journal entry are one commit."""
-    _tables(db)
-    row = db.execute(
-        "update shop_stock set quantity = quantity - ? where item = ? and quantity >= ? returning quantity",
-        (quantity, item, quantity),
-    ).fetchone()
-    if row is None:
-        raise OutOfStock(f"there are not {quantity} of {item}")
-    left: int = row[0]
-    return left
-
-
-@reserve.compensation
-def put_back(db: sqlite3.Connection, left: int | None, item: str, quantity: int) -> None:
-    """Put them back, if they were taken: a reservation that failed has no result."""
-    if left is not None:
-        db.execute("update shop_stock set quantity = quantity + ? where item = ?", (quantity, item))
-
-
-@step(retry=Retry(3, initial="100ms"), timeout="30s")
-def charge(ledger: str, amount: int) -> str:
-    """Charge the card. The key is the same on every try and after every crash, so the provider charges once."""
-    if amount <= 0:
-        raise Fail(f"an amount of {amount} cannot be charged")
-    return _Provider(ledger).call("charge", current().idempotency_key, amount)
-
-
-@charge.compensation(retry=Retry(5, initial="100ms"))
-def refund(payment: str | None, ledger: str, amount: int) -> None:
-    """Give the money back, also where nobody knows whether the charge was made: the provider does."""
-    key = current().idempotency_key.replace("/undo/", "/")
-    _Provider(ledger).call("refund", key, amount, only_if=("charge", key))
-
-
-@transaction
-def ship(db: sqlite3.Connection, item: str, quantity: int) -> str:
-    """Write the shipment."""
-    run = current().run_id
-    db.execute("insert into shop_shipment (run, item, quantity) values (?, ?, ?)", (run, item, quantity))
-    return f"shipment of {run}"
+@workflow(timeout="7d")
+def order(order_id: str, amount: Decimal, items: list[Item], approval_within: str = "2d") -> Receipt:
+    """Charge, take from the stock, wait for the approval of a big order, hand over the parcel."""
+    payment = charge(order_id, amount)
+    take(order_id, items)
+    approval = None
+    if amount >= APPROVED_FROM:
+        publish("state", "waits for an approval")
+        approval = wait_signal("approval", Approval, timeout=approval_within)
+        if not approval.granted:
+            raise Refused(f"{approval.by} refused the order {order_id}.")
+    parcel = hand_over(order_id)
+    publish("state", "handed over")
+    return Receipt(order_id, payment, parcel, approval.by if approval else None)
 
 
 @workflow
-def order(
-    item: str, quantity: int = 1, amount: int = 49, ledger: str = "payments.jsonl", patience: str = "2d"
-) -> dict[str, object]:
-    """Sell something: every step that took effect is undone in reverse if a later one fails."""
-    left = reserve(item, quantity)
-    payment = charge(ledger, amount)
-    try:
-        approval = wait_signal("approval", Approval, timeout=patience)
-    except SignalTimeout:
-        raise Refused(f"nobody approved within {patience}") from None
-    if not approval.granted:
-        raise Refused(f"{approval.by} refused")
-    return {"payment": payment, "left": left, "shipment": ship(item, quantity), "approved_by": approval.by}
+def restock(sku: str, count: int) -> int:
+    """Put new goods on the shelf; gives how many there are now."""
+    return add_stock(sku, count)
 
 
-class _Provider:
-    """A payment provider: an append-only ledger, a line an effect, one effect for each key."""
+@step(retry=Retry(5, initial="200ms", unless=Fail), timeout="30s")
+def charge(order_id: str, amount: Decimal) -> str:
+    """Charge the card. It may be asked twice; the key, the same on every try, makes it one payment."""
+    if amount <= 0:
+        raise Fail(f"The amount of an order must be more than 0, not {amount}.")
+    with _bank() as bank:
+        return bank.book("charge", order_id, amount, key=current().idempotency_key)
 
-    def __init__(self, ledger: str) -> None:
-        self._ledger = Path(ledger)
 
-    def call(self, action: str, key: str, amount: int, *, only_if: tuple[str, str] | None = None) -> str:
-        lines = self._ledger.read_text().splitlines() if self._ledger.exists() else []
-        known = {(line["action"], line["key"]) for line in map(json.loads, lines)}
-        if (action, key) not in known and (only_if is None or only_if in known):
-            with self._ledger.open("a") as file:
-                file.write(json.dumps({"action": action, "key": key, "amount": amount}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        return f"{action} of {amount} for {key}"
+@charge.compensation(retry=Retry(10, initial="200ms"))
+def refund(payment: str | None, order_id: str, amount: Decimal) -> None:
+    """Give the money back: where nobody knows whether the charge took effect, the bank does."""
+    with _bank() as bank:
+        if payment is not None or bank.has_charged(order_id):
+            bank.book("refund", order_id, amount, key=current().idempotency_key)
+
+
+@transaction
+def take(db: sqlite3.Connection, order_id: str, items: list[Item]) -> int:
+    """Take all items from the stock, or none."""
+    _make_tables(db)
+    for item in items:
+        taken = db.execute(
+            "update stock set count = count - :count where sku = :sku and count >= :count and :count > 0",
+            {"sku": item.sku, "count": item.count},
+        )
+        if taken.rowcount == 0:
+            raise OutOfStock(f"There are no {item.count} of {item.sku!r} for the order {order_id}.")
+        db.execute("insert into taken (order_id, sku, count) values (?, ?, ?)", (order_id, item.sku, item.count))
+    return sum(item.count for item in items)
+
+
+@take.compensation
+def put_back(db: sqlite3.Connection, taken: int | None, order_id: str, items: list[Item]) -> None:
+    """Put them back. Without a result nothing was taken: the transaction was rolled back."""
+    if taken is None:
+        return
+    for item in items:
+        db.execute("update stock set count = count + ? where sku = ?", (item.count, item.sku))
+    db.execute("delete from taken where order_id = ?", (order_id,))
+
+
+@transaction
+def hand_over(db: sqlite3.Connection, order_id: str) -> int:
+    """Write the parcel down, for the courier to fetch; gives its number."""
+    number = db.execute("insert into parcel (order_id) values (?)", (order_id,)).lastrowid
+    assert number is not None
+    return number
+
+
+@transaction
+def add_stock(db: sqlite3.Connection, sku: str, count: int) -> int:
+    _make_tables(db)
+    row = db.execute(
+        "insert into stock (sku, count) values (?, ?) on conflict (sku) do update set count = count + excluded.count returning count",
+        (sku, count),
+    ).fetchone()
+    return int(row[0])
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.execute("create table if not exists stock (sku text primary key, count integer not null check (count >= 0))")
+    db.execute("create table if not exists taken (order_id text not null, sku text not null, count integer not null)")
+    db.execute("create table if not exists parcel (number integer primary key, order_id text not null unique)")
+
+
+class Bank:
+    """The pretended payment service: a line for each payment, in a file that is locked meanwhile."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        file.seek(0)
+        self._lines: list[dict[str, Any]] = [json.loads(line) for line in file]
+
+    def book(self, what: str, order_id: str, amount: Decimal, *, key: str) -> str:
+        """Move the money, unless a request with this key did; gives the number of the payment."""
+        for number, line in enumerate(self._lines, 1):
+            if line["key"] == key:
+                return f"{line['what']}-{number}"
+        self._lines.append({"what": what, "order": order_id, "amount": str(amount), "key": key})
+        self._file.write(json.dumps(self._lines[-1]) + "\n")
+        return f"{what}-{len(self._lines)}"
+
+    def has_charged(self, order_id: str) -> bool:
+        return any(line["what"] == "charge" and line["order"] == order_id for line in self._lines)
+
+
+@contextmanager
+def _bank() -> Iterator[Bank]:
+    with Path(os.environ.get("BANK_LEDGER") or "bank.jsonl").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield Bank(file)
+        file.flush()
+        os.fsync(file.fileno())
