@@ -17,6 +17,7 @@ from . import clock, codec, registry
 from .errors import InvalidInput, PayloadTooLarge, WrongSQLite
 from .model import DEFAULT_QUEUE, new_id, workflow_code
 from .operations import Start, Started
+from .retry import stored_retry
 
 if TYPE_CHECKING:
     from .definition import Workflow
@@ -63,7 +64,7 @@ def start_operation(
         tags=json.dumps(dict(options.tags)) if options.tags else None,
         timeout=_microseconds(timeout),
         chain=uid,
-        options=_policy(options),
+        options=stored_retry(options.retry) if options.retry is not None else None,
         max_crashes=definition.max_crashes,
     )
 
@@ -139,22 +140,6 @@ def _plain_rows(connection: Any) -> Iterator[None]:
         yield
     finally:
         connection.row_factory, connection.text_factory = row_factory, text_factory
-
-
-def _policy(options: Options) -> str | None:
-    """A retry policy that goes before the definition's, as agents read it."""
-    retry = options.retry
-    if retry is None:
-        return None
-    return json.dumps(
-        {
-            "tries": retry.tries,
-            "initial": retry.initial_seconds,
-            "factor": retry.factor,
-            "maximum": retry.maximum_seconds,
-            "jitter": retry.jitter,
-        }
-    )
 
 
 def _microseconds(length_seconds: float | None) -> int | None:

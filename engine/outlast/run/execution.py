@@ -32,6 +32,7 @@ from ..errors import (
 from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, Emit, End, Entry, GiveBack, Halt, Operation, Start
+from ..retry import stored_retry
 from ..states import Ending
 from .history import History, Record
 
@@ -235,17 +236,6 @@ class Execution:
         claimed = self.claimed
         queue = options.queue or definition.queue or (DEFAULT_QUEUE if is_child else claimed.queue)
         timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
-        policy = None
-        if not is_child and options.retry is not None:
-            policy = json.dumps(
-                {
-                    "tries": options.retry.tries,
-                    "initial": options.retry.initial_seconds,
-                    "factor": options.retry.factor,
-                    "maximum": options.retry.maximum_seconds,
-                    "jitter": options.retry.jitter,
-                }
-            )
         return Start(
             uid=derived_id(claimed.uid, path),
             kind="run" if is_child else "step",
@@ -267,7 +257,7 @@ class Execution:
             parent_path=path,
             chain="" if is_child else claimed.chain,
             idempotency_key=self.step_key(path),
-            options=policy,
+            options=stored_retry(options.retry) if options.retry is not None else None,
             max_crashes=definition.max_crashes,
         )
 

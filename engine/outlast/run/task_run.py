@@ -16,7 +16,7 @@ from ..errors import LeaseLost, NotStorable, PayloadTooLarge, RetryAfter
 from ..handles import Current
 from ..model import idempotency_key
 from ..operations import Again, Claimed, End, Entry, Halt
-from ..retry import Retry
+from ..retry import Retry, retry_from
 from ..states import Ending
 from ..store import ending
 from . import execute, transactional
@@ -41,8 +41,7 @@ class TaskRun:
         self.number = claimed.tries + 1
         self.strays: set[str] = set()
         self._kill: Callable[[], None] | None = None
-        options = json.loads(claimed.options) if claimed.options else None
-        self.policy: Retry = Retry(**options) if options else definition.retry
+        self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
         self.call = StepCall(
             definition, claimed.input, claimed.parent_path or "", self._facts(), claimed.idempotency_key

@@ -24,9 +24,10 @@ delete from outlast_stray where task_id in (select id from tree)
 returning task_id, agent_id, path
 """
 
+# Numbered downwards from the first: a holder of the task may be about to write the entry after the last.
 _RECORD_FORCED = """
 insert into outlast_journal (task_id, seq, path, event, kind, name, claim, at, data)
-values (:id, (select coalesce(max(seq), 0) + 1 from outlast_journal where task_id = :id), :path, 'unknown', 'forced',
+values (:id, (select coalesce(min(seq), 1) - 1 from outlast_journal where task_id = :id), :path, 'unknown', 'forced',
         :name, (select claim from outlast_task where id = :id), :at, null)
 """
 

@@ -379,7 +379,8 @@ def after_halt(transaction: Transaction, task_id: int, reason: str, *, error: by
 
 _DROP_STRAY = "delete from outlast_stray where task_id = :task_id and agent_id = :agent_id and path = :path"
 
-_CLAIM_OF = "select claim from outlast_task where id = :id and finished_at is null"
+# Only where the ending is decided: a run that goes on gives the next number of its journal itself, and has no use for this.
+_CLAIM_OF = "select claim from outlast_task where id = :id and finished_at is null and ending is not null"
 
 
 def stray_ended(transaction: Transaction, operation: StrayEnded) -> None:
