@@ -39,6 +39,7 @@ _TABLE = (
     Entry("why", _LOOK, "looking", "why", "Say what a run waits for, and what to do."),
     Entry("query", _LOOK, "looking", "query", "Print a value that a run has published."),
     Entry("stream", _LOOK, "looking", "stream", "Print the messages of a run's stream."),
+    Entry("logs", _LOOK, "logs", "logs", "Print what a run and its steps have logged."),
     Entry("cancel", _ACT, "acting", "cancel", "Cancel runs, and undo what they did."),
     Entry("pause", _ACT, "acting", "pause", "Hold runs at their next durable call."),
     Entry("resume", _ACT, "acting", "resume", "End a pause, or send a halted run on."),

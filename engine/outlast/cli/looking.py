@@ -158,7 +158,7 @@ def stream(context: Context, reference: str, name: str, after: int, following: b
     task_id, _ = context.find(store, reference)
     as_list = context.as_json and not context.as_lines and not following
     found: list[dict[str, Any]] = []
-    for message in _messages(store, task_id, name, after, following=following, raw=context.raw):
+    for message in messages_of(store, task_id, name, after, following=following, raw=context.raw):
         if as_list:
             found.append(message)
         elif context.machine:
@@ -172,9 +172,10 @@ def stream(context: Context, reference: str, name: str, after: int, following: b
     return 0
 
 
-def _messages(
+def messages_of(
     store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool
 ) -> Iterator[dict[str, Any]]:
+    """The messages of a stream; with `following`, until the run has ended."""
     from ..views import status_of
     from ..views.state import messages_json
     from ..views.watch import Watch

@@ -16,8 +16,21 @@ from .. import operations as op
 from .. import schedule_operations as sop
 from ..operations import Operation, R
 from . import (
-    agents, claiming, control, ending, engine_time, journal, migrations, parking, schedulers, schedules, signals, starting,
-    sweeping, ticks, undoing,
+    agents,
+    claiming,
+    control,
+    ending,
+    engine_time,
+    journal,
+    migrations,
+    parking,
+    schedulers,
+    schedules,
+    signals,
+    starting,
+    sweeping,
+    ticks,
+    undoing,
 )  # fmt: skip
 from .commit import Committer, Done, Handler
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
