@@ -7,10 +7,8 @@ tested without luck.
 
 from __future__ import annotations
 
-import json
 from dataclasses import KW_ONLY, dataclass, field
 
-from .codec_types import find_class, name_of_class
 from .duration import seconds
 from .errors import Fail, InvalidInput, RetryAfter
 from .handles import Duration
@@ -76,35 +74,6 @@ class Retry:
         if isinstance(error, RetryAfter):
             return True
         return isinstance(error, self.on) and not isinstance(error, self.unless)
-
-
-def stored_retry(policy: Retry) -> str:
-    """The policy as text, for an agent in another process."""
-    return json.dumps(
-        {
-            "tries": policy.tries,
-            "on": _names(policy.on),
-            "unless": _names(policy.unless),
-            "initial": policy.initial_seconds,
-            "factor": policy.factor,
-            "maximum": policy.maximum_seconds,
-            "jitter": policy.jitter,
-        }
-    )
-
-
-def retry_from(text: str) -> Retry:
-    """The policy of a stored text. A class that is not loaded here is left out: no error of it can be raised here."""
-    fields = json.loads(text)
-    for name in ("on", "unless"):
-        if name in fields:
-            found = [find_class(class_name) for class_name in fields[name]]
-            fields[name] = tuple(c for c in found if c is not None and issubclass(c, Exception))
-    return Retry(**fields)
-
-
-def _names(types: ErrorTypes) -> list[str]:
-    return [name_of_class(one) for one in (types if isinstance(types, tuple) else (types,))]
 
 
 def as_retry(value: Retry | int, *, place: str = "retry") -> Retry:

@@ -17,7 +17,7 @@ from . import clock, codec, registry
 from .errors import InvalidInput, PayloadTooLarge, WrongSQLite
 from .model import DEFAULT_QUEUE, new_id, workflow_code
 from .operations import Start, Started
-from .retry import stored_retry
+from .stored_retry import stored_retry
 
 if TYPE_CHECKING:
     from .definition import Workflow

@@ -32,8 +32,8 @@ from ..errors import (
 from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, Emit, End, Entry, GiveBack, Halt, Operation, Start
-from ..retry import stored_retry
 from ..states import Ending
+from ..stored_retry import stored_retry
 from .history import History, Record
 
 if TYPE_CHECKING:

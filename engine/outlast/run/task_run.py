@@ -16,9 +16,10 @@ from ..errors import LeaseLost, NotStorable, PayloadTooLarge, RetryAfter
 from ..handles import Current
 from ..model import idempotency_key
 from ..operations import Again, Claimed, End, Entry, Halt
-from ..retry import Retry, retry_from
+from ..retry import Retry
 from ..states import Ending
 from ..store import ending
+from ..stored_retry import retry_from
 from . import execute, transactional
 from .execute import StepCall, ThreadTry
 from .tries import Tried, pause
