@@ -205,6 +205,27 @@ class Engine:
         found = self.get(run) if isinstance(run, str) else run
         found.signal(name, payload, key=key)
 
+    def schedule(
+        self, name: str, workflow: Workflow[..., Any] | str, trigger: object, *, input: object = None
+    ) -> None:
+        """Start runs of a workflow by a rule from now on: make the schedule of this name, or change it.
+
+        `trigger` is what `@workflow(schedule=...)` takes; `input` the runs' arguments, a dict by name or a
+        list by position. Again with the same rule it changes nothing; a new rule never fires for the past.
+        Raises `InvalidInput`, `InvalidDefinition`, and `Conflict` for a name that code declares.
+        """
+        from . import scheduling
+
+        scheduling.schedule(
+            self.store, registry.current(), name, workflow, trigger, input=input, settings=self.settings
+        )
+
+    def unschedule(self, name: str) -> None:
+        """Forget a schedule and its ledger; its runs stay. Raises `ScheduleNotFound`."""
+        from . import scheduling
+
+        scheduling.unschedule(self.store, name)
+
     def agent(self, *, concurrency: int = 8, queues: list[str] | None = None) -> EmbeddedAgent:
         """An agent, a supervisor and a scheduler in this process, for as long as the block lasts.
 

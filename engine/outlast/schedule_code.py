@@ -13,11 +13,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import clock, scheduling
 from .clock import SECOND
-from .errors import OutlastError
+from .errors import OutlastError, StoreError
 from .schedule_operations import ScheduleWrite, WriteSchedules
 from .scheduling import Declared
 from .store import schedulers, schedules
@@ -25,6 +25,7 @@ from .store.process import this_process
 from .store.schedules import StoredSchedule
 
 if TYPE_CHECKING:
+    from .definition import Workflow
     from .registry import Registry
     from .store.sqlite import SqliteStore
 
@@ -46,7 +47,8 @@ class ScheduleCode:
         self.declared: dict[str, Declared] = {}
         self.workflows = "[]"
         """The names of the workflows that this process has, as a JSON list."""
-        self._seen: tuple[int, ...] | None = None
+        self._host = this_process().host
+        self._seen: list[Workflow[..., Any]] | None = None
         self._seen_at = 0
         self._problems: set[str] = set()
 
@@ -56,8 +58,7 @@ class ScheduleCode:
             return False
         self._seen_at = now
         workflows = self._registry.workflows()
-        seen = tuple(map(id, workflows))
-        if seen == self._seen:
+        if workflows == self._seen:
             return False
         self.declared, problems = scheduling.declared(self._registry)
         self.workflows = json.dumps(sorted({one.name for one in workflows}))
@@ -70,13 +71,12 @@ class ScheduleCode:
             if not stale:
                 break
         self._warn(problems)
-        self._seen = seen
+        self._seen = workflows
         return True
 
     def _changes(self, wall: int, problems: list[str]) -> tuple[list[ScheduleWrite], list[tuple[str, int]]]:
         stored = {one.name: one for one in schedules.everything(self._store.connection())}
         writes: list[ScheduleWrite] = []
-        host = this_process().host
         for name, one in self.declared.items():
             known = stored.get(name)
             if known is not None and known.source == "command":
@@ -85,46 +85,44 @@ class ScheduleCode:
                     f"one of this name was made by hand. `outlast schedule delete {name}` makes room for it."
                 )
                 continue
-            origin = (os.path.abspath(one.workflow.file), host)  # noqa: PTH100
-            facts = (one.schedule, one.workflow.name, one.input)
-            if known is None:
-                writes.append(scheduling.new(name, *facts, source="code", wall=wall, origin=origin))
-            elif write := scheduling.change(
-                self._store, known, *facts, source="code", wall=wall, origin=origin
-            ):
+            try:
+                write = self._change(name, one, known, wall)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a foreign trigger may raise anything
+                problems.append(f"The schedule {name} of {one.workflow.place} is not used: {error}")
+                continue
+            if write is not None:
                 writes.append(write)
         workflows = {one.name for one in self._registry.workflows()}
         for one_stored in stored.values():
-            if (
-                one_stored.source == "command"
-                and one_stored.error is not None
-                and one_stored.workflow in workflows
-            ):
+            if one_stored.source == "command" and one_stored.error is not None and one_stored.workflow in workflows:
                 writes += self._mended(one_stored, wall)
         return writes, [(one.name, one.revision) for one in self._gone(stored.values())]
+
+    def _change(self, name: str, one: Declared, known: StoredSchedule | None, wall: int) -> ScheduleWrite | None:
+        origin = (os.path.abspath(one.workflow.file), self._host)  # noqa: PTH100
+        facts = (one.schedule, one.workflow.name, one.input)
+        if known is None:
+            return scheduling.new(name, *facts, source="code", wall=wall, origin=origin)
+        return scheduling.change(self._store, known, *facts, source="code", wall=wall, origin=origin)
 
     def _mended(self, stored: StoredSchedule, wall: int) -> list[ScheduleWrite]:
         """A schedule that could not fire, for another try with the code of today."""
         try:
             made = scheduling.read(stored, self._store.path, self.declared)
+            if made is None:
+                return []
+            write = scheduling.change(self._store, stored, made, stored.workflow, stored.input, source="command", wall=wall)
         except OutlastError:
             return []
-        if made is None:
-            return []
-        write = scheduling.change(
-            self._store, stored, made, stored.workflow, stored.input, source="command", wall=wall
-        )
         return [] if write is None else [write]
 
     def _gone(self, stored: Iterable[StoredSchedule]) -> list[StoredSchedule]:
         """Schedules of code that declares them no more. Only whoever has loaded that code may say so: another
         app on the same file is none of ours.
         """
-        missing = [
-            one
-            for one in stored
-            if one.source == "code" and one.gone_at is None and one.name not in self.declared
-        ]
+        missing = [one for one in stored if one.source == "code" and one.gone_at is None and one.name not in self.declared]
         if not missing:
             return []
         loaded = {os.path.abspath(one.file) for one in self._registry.workflows()}  # noqa: PTH100
@@ -132,24 +130,15 @@ class ScheduleCode:
             file = getattr(module, "__file__", None)
             if isinstance(file, str):
                 loaded.add(os.path.abspath(file))  # noqa: PTH100
-        host = this_process().host
-        others = {
-            name
-            for row in schedulers.live(self._store.connection(), but=self._uid)
-            for name in json.loads(row.workflows)
-        }
+        others = {name for row in schedulers.live(self._store.connection(), but=self._uid) for name in json.loads(row.workflows)}
         return [
             one
             for one in missing
             if one.origin in loaded
-            or (
-                one.origin_host == host and one.workflow not in others and not Path(one.origin or "").exists()
-            )
+            or (one.origin_host == self._host and one.workflow not in others and not Path(one.origin or "").exists())
         ]
 
-    def _say_taken_up(
-        self, writes: list[ScheduleWrite], gone: list[tuple[str, int]], stale: list[str]
-    ) -> None:
+    def _say_taken_up(self, writes: list[ScheduleWrite], gone: list[tuple[str, int]], stale: list[str]) -> None:
         for one in writes:
             row = one.row
             if row.name not in stale:

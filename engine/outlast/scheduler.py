@@ -114,9 +114,7 @@ class Scheduler:
             self._store.commit(PassLine())
         if self._fire(wall):
             return 0.0
-        earliest = schedules.earliest(
-            self._store.connection(), self._code.workflows, json.dumps(self._spared)
-        )
+        earliest = schedules.earliest(self._store.connection(), self._code.workflows, json.dumps(self._spared))
         return _IDLE_SECONDS if earliest is None else max(0.0, (earliest - wall) / SECOND)
 
     def _look(self, now: int) -> float:
@@ -138,9 +136,7 @@ class Scheduler:
             if dead:
                 self._store.commit(LeaveSchedulers(tuple(dead)))
         me = this_process()
-        self._store.commit(
-            KeepScheduler(self._uid, me.host, me.boot_id, me.pid, me.started, self._code.workflows)
-        )
+        self._store.commit(KeepScheduler(self._uid, me.host, me.boot_id, me.pid, me.started, self._code.workflows))
         self._kept_at = now
 
     def _heed_set_back(self, now: int, wall: int) -> None:
@@ -154,24 +150,24 @@ class Scheduler:
             return
         connection = self._store.connection()
         for stored in schedules.ahead(connection, wall):
-            made = self._rule(stored)
-            if made is None:
-                continue
             rows = schedules.rows_between(connection, stored.name, wall + 1, stored.cursor)
-            kept = [part for row in rows for part in without(made, row, wall + 1, row.until)]
-            following = next_of(stored.name, made, wall)
+            try:
+                made = self._rule(stored)
+                if made is None:
+                    continue
+                kept = [part for row in rows for part in without(made, row, wall + 1, row.until)]
+                following = next_of(stored.name, made, wall)
+            except Exception as error:  # noqa: BLE001 - as in `_firing`
+                self._break(stored, error)
+                continue
             removed = tuple(row.tick for row in rows)
-            if self._store.commit(
-                Rewind(stored.name, stored.revision, wall, *following, removed=removed, rows=tuple(kept))
-            ):
+            if self._store.commit(Rewind(stored.name, stored.revision, wall, *following, removed=removed, rows=tuple(kept))):
                 self._say(f"schedule {stored.name}: the clock was set back; its next tick is computed anew")
         self._skew = skew
 
     def _fire(self, wall: int) -> bool:
         """Decide the due ticks of a batch of schedules in one transaction; true if there may be more."""
-        due = schedules.due(
-            self._store.connection(), self._code.workflows, json.dumps(self._spared), wall=wall, limit=_BATCH
-        )
+        due = schedules.due(self._store.connection(), self._code.workflows, json.dumps(self._spared), wall=wall, limit=_BATCH)
         if not due:
             return False
         firings = [firing for stored in due if (firing := self._firing(stored, wall)) is not None]
@@ -199,9 +195,7 @@ class Scheduler:
             revision=stored.revision,
             overlap=made.overlap,
             decisions=tuple(
-                one
-                if isinstance(one, TickRow)
-                else Fire(scheduling.for_tick(template, stored.uid, one.at), one.at, one.in_line)
+                one if isinstance(one, TickRow) else Fire(scheduling.for_tick(template, stored.uid, one.at), one.at, one.in_line)
                 for one in found.decisions
             ),
             cursor=found.cursor,
@@ -231,9 +225,7 @@ class Scheduler:
         found = self._starts.get((stored.workflow, stored.input))
         if found is None:
             definition = self._registry.workflow(stored.workflow)
-            found = self._starts[stored.workflow, stored.input] = scheduling.start_of(
-                definition, stored.input, self._settings
-            )
+            found = self._starts[stored.workflow, stored.input] = scheduling.start_of(self._store, definition, stored.input, self._settings)
         return found
 
     def _break(self, stored: StoredSchedule, error: Exception) -> None:
@@ -256,9 +248,7 @@ class Scheduler:
 
 
 def _line(name: str, row: TickRow, run_id: str | None) -> str:
-    span = (
-        clock.iso(row.tick) if row.tick == row.until else f"{clock.iso(row.tick)} to {clock.iso(row.until)}"
-    )
+    span = clock.iso(row.tick) if row.tick == row.until else f"{clock.iso(row.tick)} to {clock.iso(row.until)}"
     if run_id is not None:
         return f"schedule {name}: {row.outcome} {span}, run {run_id}"
     return f"schedule {name}: {row.outcome} {span}" + (f", {row.reason}" if row.reason else "")

@@ -17,7 +17,15 @@ from msgspec.structs import replace
 
 from . import clock, codec
 from .catch_up import next_of, undecided
-from .errors import Conflict, InvalidDefinition, InvalidInput, OutlastError, PayloadTooLarge, ScheduleNotFound
+from .errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidDefinition,
+    InvalidInput,
+    OutlastError,
+    PayloadTooLarge,
+    ScheduleNotFound,
+)
 from .model import derived_id, new_id
 from .names import checked_name
 from .operations import Start
@@ -67,18 +75,36 @@ def schedule(
     definition = registry.workflow(workflow) if isinstance(workflow, str) else workflow.definition
     made = _only_one(trigger, name)
     given = made.input if input is None else input
-    data = encoded_input(name, definition, given, settings or Settings())
+    put(store, name, made, definition.name, encoded_input(name, definition, given, settings or Settings()))
+
+
+def put(
+    store: SqliteStore,
+    name: str,
+    made: Schedule,
+    workflow: str,
+    input: bytes,
+    *,
+    is_new: bool = False,
+) -> None:
+    """Write a schedule made by hand. With `is_new` there must be none of this name that still fires."""
     from .store import schedules
 
     for _ in range(_TRIES):
         wall = clock.wall()
         found = schedules.find(store.connection(), name)
-        if found is not None and found.source == "code" and found.gone_at is None:
-            raise of_code(found, "change it there")
+        if found is not None and found.gone_at is None:
+            if is_new:
+                raise AlreadyExists(
+                    f"There is a schedule {name} already, of workflow {found.workflow}.",
+                    hint=f"`outlast schedule update {name}` changes it.",
+                )
+            if found.source == "code":
+                raise of_code(found, "change it there")
         if found is None:
-            write: ScheduleWrite | None = new(name, made, definition.name, data, source="command", wall=wall)
+            write: ScheduleWrite | None = new(name, made, workflow, input, source="command", wall=wall)
         else:
-            write = change(store, found, made, definition.name, data, source="command", wall=wall)
+            write = change(store, found, made, workflow, input, source="command", wall=wall)
         if write is None or not store.commit(WriteSchedules((write,))):
             break
     else:
@@ -151,9 +177,7 @@ def checked_input(name: str, workflow: Workflow[..., Any], given: object) -> dic
             )
         return {}
     if not isinstance(given, Mapping | list | tuple):
-        raise InvalidInput(
-            f"The input of the schedule {name} must be a dict by name or a list by position, not {given!r}."
-        )
+        raise InvalidInput(f"The input of the schedule {name} must be a dict by name or a list by position, not {given!r}.")
     return signature.from_json(given)
 
 
@@ -177,9 +201,7 @@ def new(
     origin: tuple[str, str] | None = None,
 ) -> ScheduleWrite:
     """A schedule that begins now."""
-    return ScheduleWrite(
-        _row(name, made, workflow, input, source=source, origin=origin, cursor=wall), uid=new_id(wall)
-    )
+    return ScheduleWrite(_row(name, made, workflow, input, source=source, origin=origin, cursor=wall), uid=new_id(wall))
 
 
 def change(
@@ -224,20 +246,27 @@ def run_id(uid: str, tick: int) -> str:
     return derived_id(f"{new_id(tick)[:4]}{uid}", str(tick))
 
 
-def start_of(definition: Workflow[..., Any], input: bytes, settings: Settings) -> Start:
+def start_of(store: SqliteStore, definition: Workflow[..., Any], input: bytes, settings: Settings) -> Start:
     """The start of a scheduled run. Raises `InvalidInput` where the workflow takes other arguments by now."""
+
+
     named = codec.decode(input)
     try:
         definition.signature.call(named)
     except InvalidInput as error:
         raise InvalidInput(f"Its input does not fit any more. {error.message}", hint=error.hint) from None
-    return replace(start_operation(definition, {}, DEFAULT, settings), input=input)
+    operation = start_operation(definition, {}, DEFAULT, settings)
+    return replace(operation, input=input)
 
 
 def for_tick(template: Start, uid: str, tick: int) -> Start:
     """The start of the run of one tick: its id is the same for whoever fires it."""
-    derived = run_id(uid, tick)
-    return replace(template, uid=derived, chain=derived, tick=tick)
+    return for_run(template, run_id(uid, tick), tick)
+
+
+def for_run(template: Start, uid: str, tick: int | None) -> Start:
+    """The start of one run of a schedule."""
+    return replace(template, uid=uid, chain=uid, tick=tick)
 
 
 def is_object(made: Schedule) -> bool:
@@ -258,9 +287,7 @@ def _only_one(trigger: object, name: str) -> Schedule:
     found = schedules_of(trigger, name)
     if set(found) != {name}:
         others = ", ".join(sorted(set(found) - {name}))
-        raise InvalidInput(
-            f"The schedule {name} was given with another name: {others}.", hint="Name it once."
-        )
+        raise InvalidInput(f"The schedule {name} was given with another name: {others}.", hint="Name it once.")
     return found[name]
 
 

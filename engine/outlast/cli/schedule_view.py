@@ -1,0 +1,80 @@
+"""What the commands about schedules share: the code that they look at, and how ticks and states are printed.
+
+Refuses to let code that cannot be loaded hide the schedules of the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OutlastError
+from . import output
+from .context import Context
+from .render import Cell, print_table
+from .text import safe
+
+if TYPE_CHECKING:
+    from ..scheduling import Declared
+
+STYLES = {
+    "active": "green",
+    "new": "cyan",
+    "paused": "yellow",
+    "broken": "bold red",
+    "gone": "red",
+    "ended": "dim",
+    "fired": "green",
+    "triggered": "green",
+    "backfilled": "green",
+    "coalesced": "dim",
+    "skipped": "yellow",
+    "missed": "red",
+}
+
+
+def code_of(context: Context) -> dict[str, Declared]:
+    """The schedules of the app; code that cannot be loaded hides no schedule of the file."""
+    from ..scheduling import declared
+
+    try:
+        found, problems = declared(context.registry)
+    except OutlastError as error:
+        output.note(f"The app cannot be loaded: {safe(error)}")
+        return {}
+    for problem in problems:
+        output.note(safe(problem))
+    return found
+
+
+def report(context: Context, name: str) -> int:
+    from ..views.schedules import schedule_json
+
+    found = schedule_json(context.store(), name, {}, raw=context.raw)
+    if context.machine:
+        context.answer(found)
+    else:
+        output.write(f"Schedule {safe(name)} ({safe(found['rule'])}): {safe(found['why'])}")
+    return 0
+
+
+def print_ticks(found: list[dict[str, Any]], *, empty: str) -> None:
+    print_table(
+        ["TICK", "UNTIL", "COUNT", "OUTCOME", "RUN", "REASON"],
+        [
+            [
+                (one["tick"], ""),
+                (one["until"] if one["until"] != one["tick"] else "", ""),
+                (f"{one['count']:,}" if one["count"] is not None else "many", ""),
+                word_cell(one["outcome"]),
+                (one["run_id"] or "-", ""),
+                (safe(one["reason"] or ""), "dim"),
+            ]
+            for one in found
+        ],
+        empty=empty,
+        flexible=5,
+    )
+
+
+def word_cell(word: str) -> Cell:
+    return safe(word), STYLES.get(word, "")

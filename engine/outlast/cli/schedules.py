@@ -1,0 +1,208 @@
+"""`schedules`, and the verbs of `schedule` that look; those that change are in `schedule_changes`.
+
+Owns what is printed of a schedule. What comes next is shown as the clock on the wall there will show it, and
+in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..errors import Conflict, OutlastError
+from . import output
+from .context import Context
+from .group import Command, Nouns, command
+from .render import Cell, print_facts, print_table
+from .schedule_changes import VERBS
+from .schedule_view import STYLES, code_of, print_ticks, word_cell
+from .text import age, safe
+
+
+@command("schedules", help="List schedules, and when each fires next.", examples=["outlast schedules --json"])
+@click.pass_obj
+def schedules(context: Context) -> int:
+    from ..views.schedules import schedules_json
+
+    found = schedules_json(context.store(), code_of(context), raw=context.raw)
+    if context.machine:
+        context.answer(found)
+        return 0
+    print_table(
+        ["NAME", "WORKFLOW", "STATUS", "NEXT", "LAST", "RULE"],
+        [
+            [
+                (safe(one["name"]), "bold"),
+                (safe(one["workflow"]), ""),
+                word_cell(one["status"]),
+                (age(one["next"]["tick"]) if one["next"] else "-", ""),
+                _last(one["last"]),
+                (safe(one["rule"]), ""),
+            ]
+            for one in found
+        ],
+        empty='No schedule; @workflow(schedule="0 2 * * *") or `outlast schedule create` makes one.',
+        flexible=5,
+    )
+    return 0
+
+
+@click.group(
+    "schedule",
+    cls=Nouns,
+    help="Look at one schedule, make and change it.",
+    examples=["outlast schedule show nightly", 'outlast schedule create nightly report --cron "0 2 * * *"'],
+)
+def schedule() -> None:
+    pass
+
+
+for verb in VERBS:
+    schedule.add_command(verb)
+
+
+@schedule.command("list", cls=Command, help="The same as `outlast schedules`.", examples=["outlast schedule list"])
+@click.pass_context
+def schedule_list(ctx: click.Context) -> int:
+    code: int = ctx.invoke(schedules)
+    return code
+
+
+@schedule.command(
+    "show",
+    cls=Command,
+    help="Show a schedule, and why it does not fire, or when it does.",
+    examples=["outlast schedule show nightly"],
+)
+@click.argument("name")
+@click.pass_obj
+def show(context: Context, name: str) -> int:
+    from ..views.schedules import schedule_json
+
+    found = schedule_json(context.store(), name, code_of(context), raw=context.raw)
+    if context.machine:
+        context.answer(found)
+        return 0
+    coming, last = found["next"], found["last"]
+    print_facts(
+        [
+            ("schedule", found["name"]),
+            ("workflow", found["workflow"]),
+            ("rule", found["rule"]),
+            ("status", found["status"]),
+            ("why", found["why"]),
+            ("next", f"{coming['local']} ({coming['tick']})" if coming else None),
+            ("last", _sentence(last) if last else None),
+            ("catch up", _catch_up(found)),
+            ("overlap", found["overlap"]),
+            ("input", output.dumped(found["input"]) if found["input"] else None),
+            ("made by", f"code, {found['file']}" if found["source"] == "code" else found["source"]),
+        ]
+    )
+    return 0
+
+
+@schedule.command(
+    "next",
+    cls=Command,
+    help="List the coming ticks, in local time and in UTC.",
+    examples=["outlast schedule next nightly -n 10"],
+)
+@click.argument("name")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many.")
+@click.pass_obj
+def next_ticks(context: Context, name: str, count: int) -> int:
+    from .. import clock, scheduling
+    from ..backfill import found as find
+    from ..views.schedules import next_json
+
+    code = code_of(context)
+    store = context.store()
+    after, made = clock.wall(), None
+    try:
+        stored = find(store, name)
+        made = scheduling.read(stored, store.path, code)
+        after = max(after, stored.cursor)
+        if stored.gone_at is not None or stored.paused_at is not None or stored.error is not None:
+            output.note(_state_note(context, name))
+    except OutlastError:
+        if name not in code:
+            raise
+        made = code[name].schedule
+    if made is None:
+        raise Conflict(
+            f"The trigger of schedule {name} is an object in code that is not loaded here.",
+            hint="Name the code that has it with --app.",
+        )
+    found = next_json(made, after, count)
+    if context.machine:
+        context.answer(found)
+        return 0
+    print_table(
+        ["LOCAL", "UTC", "IN"],
+        [[(one["local"], "bold"), (one["tick"], ""), (age(one["tick"]).removeprefix("in "), "")] for one in found],
+        empty=f"Schedule {safe(name)} has no tick to come.",
+    )
+    return 0
+
+
+@schedule.command(
+    "ticks",
+    cls=Command,
+    help="Show what became of each tick, the newest first.",
+    examples=["outlast schedule ticks nightly --since 7d", "outlast schedule ticks nightly --outcome missed"],
+)
+@click.argument("name")
+@click.option("--since", metavar="WHEN", help='Only since: an instant, or an age as "2h".')
+@click.option("--until", metavar="WHEN", help="Only before.")
+@click.option(
+    "--outcome",
+    type=click.Choice(["fired", "triggered", "backfilled", "coalesced", "skipped", "missed", "paused"]),
+    help="Only of this outcome.",
+)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many rows.")
+@click.pass_obj
+def ticks(context: Context, name: str, since: str | None, until: str | None, outcome: str | None, limit: int) -> int:
+    from ..views.schedules import ticks_json
+    from .listing import when
+
+    found = ticks_json(
+        context.store(),
+        name,
+        since=when(since, place="--since"),
+        until=when(until, place="--until"),
+        outcome=outcome,
+        limit=limit,
+    )
+    if context.machine:
+        context.answer(found)
+        return 0
+    print_ticks(found, empty=f"No tick of {safe(name)} is in the ledger yet.")
+    if len(found) == limit:
+        output.note(f"The newest {limit}; --limit shows more.")
+    return 0
+
+
+def _state_note(context: Context, name: str) -> str:
+    from ..views.schedules import schedule_json
+
+    return safe(schedule_json(context.store(), name, {})["why"])
+
+
+def _last(row: dict[str, Any] | None) -> Cell:
+    return ("-", "") if row is None else (f"{row['outcome']} {age(row['until'])} ago", STYLES.get(row["outcome"], ""))
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    text = f"{row['outcome']} {row['until']}"
+    if row["run_id"]:
+        text += f", run {row['run_id']}"
+    return f"{text}, {row['reason']}" if row["reason"] else text
+
+
+def _catch_up(found: dict[str, Any]) -> str:
+    from ..duration import describe
+
+    window = found["catch_up_window_seconds"]
+    return f"{found['catch_up']}, within {describe(window)}" if window is not None else f"{found['catch_up']}, of any age"
