@@ -24,6 +24,7 @@ from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
 from .model import new_id
 from .operations import Claim, Claimed, Fence, GiveBack, Heartbeat, LeaveAgent, RegisterAgent
+from .queue_operations import declaration
 from .run import logs
 from .store import claiming
 from .store.process import this_process
@@ -65,6 +66,7 @@ class Agent:
         self.settings = settings
         self.agent_id = 0
         self._code = Code(registry)
+        self._declaration = declaration(registry)
         self._concurrency = 1 if solo else concurrency
         self._queues = queues
         self._root_id = root_id
@@ -86,6 +88,7 @@ class Agent:
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
         self._claimed_at = time.monotonic()
+        self._taken = 0
         self._version = 0
         self._must_be_replaced = False
         self._thread: threading.Thread | None = None
@@ -181,6 +184,7 @@ class Agent:
 
     def _register(self) -> None:
         identity = this_process()
+        self.store.commit(self._declaration)
         self.agent_id = self._holding.agent_id = self.store.commit(
             RegisterAgent(
                 uid=new_id(clock.wall()),
@@ -255,6 +259,7 @@ class Agent:
             root_id=self._root_id,
             alone=alone,
             suspects=suspects,
+            taken=self._taken,
         )
         self._answers.submit(claim, partial(self._claimed, suspects))
 
@@ -287,7 +292,7 @@ class Agent:
 
     def _has_suspects(self) -> bool:
         return claiming.has_suspects(
-            self.store.connection(), frozenset(self._code.fingerprints), self._queues, now=self.store.now()
+            self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now()
         )
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
@@ -298,6 +303,7 @@ class Agent:
             return
         if claims:
             self._claimed_at = time.monotonic()
+            self._taken += len(claims)
             taken = self._holding.take(claims)
             if suspects and taken:
                 self._alone = taken[0]
@@ -319,7 +325,7 @@ class Agent:
         if timer is not None:
             timer.cancel()
         due_at = claiming.next_due_at(
-            self.store.connection(), frozenset(self._code.fingerprints), self._queues
+            self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now()
         )
         if due_at is not None:
             left = (due_at - self.store.now()) / clock.SECOND

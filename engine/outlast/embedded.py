@@ -35,7 +35,7 @@ class EmbeddedAgent:
         self._store = store
         self._settings = settings
         self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
-        self._queues = None if queues is None else tuple(_known(name) for name in queues)
+        self._queues = None if queues is None else tuple(_known(name, store) for name in queues)
         self._roles: ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -115,7 +115,11 @@ def _announce() -> Any:
     return withdraw
 
 
-def _known(name: str) -> str:
+def _known(name: str, store: SqliteStore) -> str:
+    """The name, if the app declares such a queue or the file has it."""
+    from .store import queues
+
     checked_name(name, place="A queue")
-    registry.queue(name)
+    if not queues.exists(store.connection(), name):
+        registry.queue(name)
     return name

@@ -135,12 +135,19 @@ class Engine:
         """Start with arguments that are bound and converted already."""
         from .run_handle import StoredRun
 
-        operation = start_operation(definition, named, options, self.settings, key=key)
+        operation = start_operation(
+            definition, named, options, self.settings, key=key, has_queue=self._has_queue
+        )
         if options.connection is None:
             started = self.store.commit(operation)
         else:
             started = start_within(self.store, options.connection, operation)
         return StoredRun(self.store, self.settings, started.uid)
+
+    def _has_queue(self, name: str) -> bool:
+        from .store import queues
+
+        return queues.exists(self.store.connection(), name)
 
     @overload
     def get(self, reference: str, /) -> StoredRun[Any]: ...

@@ -84,6 +84,8 @@ class Claimed(Struct, gc=False):
     parent_name: str | None = None
     grandparent_uid: str | None = None
     """Of a step: the run that started its run."""
+    has_place: bool = False
+    """It uses one of the places that its queue is limited to: a run leaves it as soon as it waits."""
 
 
 class Start(Operation["Started"], frozen=True, gc=False):
@@ -136,7 +138,10 @@ class StartPart(Operation[Started], frozen=True, gc=False):
 
 
 class Claim(Operation[list[Claimed]], frozen=True, gc=False):
-    """Take up to `limit` due tasks whose code this agent has. `code` maps `needs` to the fingerprint of its source."""
+    """Take up to `limit` due tasks whose code this agent has. `code` maps `needs` to the fingerprint of its source.
+
+    `taken` is how many the agent has taken so far: every eighth is the longest due, whatever its priority.
+    """
 
     agent_id: int
     limit: int
@@ -145,6 +150,7 @@ class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     root_id: int | None = None
     alone: bool = False
     suspects: bool = False
+    taken: int = 0
 
 
 class Append(Operation[bool], frozen=True, gc=False):

@@ -8,13 +8,13 @@ to another file, or in no transaction. What a start writes is the store's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import clock, codec, registry
-from .errors import InvalidInput, PayloadTooLarge, WrongSQLite
+from .errors import InvalidInput, PayloadTooLarge, QueueNotFound, WrongSQLite
 from .model import DEFAULT_QUEUE, new_id, workflow_code
 from .operations import Start, Started
 from .stored_retry import stored_retry
@@ -33,15 +33,22 @@ def start_operation(
     settings: Settings,
     *,
     key: str | None = None,
+    has_queue: Callable[[str], bool] = lambda _: False,
 ) -> Start:
     """The start of a run from outside, as a value. Raises `NotStorable`, `PayloadTooLarge`, `QueueNotFound`.
+
+    `has_queue` is asked about a queue that this process does not declare.
     """
     place = f"the arguments of {definition.name}"
     data = codec.encode(dict(named), place=place)
     if len(data) > settings.max_payload:
         raise PayloadTooLarge(place, len(data), settings.max_payload)
     queue = options.queue or definition.queue or DEFAULT_QUEUE
-    registry.queue(queue)
+    try:
+        registry.queue(queue)
+    except QueueNotFound:
+        if not has_queue(queue):
+            raise
     timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
     uid = new_id(clock.wall())
     return Start(

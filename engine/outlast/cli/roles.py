@@ -87,12 +87,15 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 def agent(
     context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool
 ) -> int:
+    from ..store import queues as stored_queues
+
     settings = context.settings_with(grace=grace)
     context.require_file()
     registry = context.registry
-    for queue in queues:
-        registry.queue(queue)
     store = context.store()
+    for queue in queues:
+        if not stored_queues.exists(store.connection(), queue):
+            registry.queue(queue)
     from ..agent import Agent
 
     made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None, solo=solo)

@@ -697,7 +697,8 @@ class AsyncRun(Execution):
         only_timers = all(p.due_at is not None and p.part is None and p.kind != "signal" for p in self._pending.values())
         is_long = bool(dues) and only_timers and min(dues) - now > park_after * clock.SECOND
         waited = time.monotonic() - self._waiting_since
-        if is_long or waited >= park_after or not self.host.has_room_in_memory():
+        # In a queue with few places, another task may have to run in ours before we can go on: leave it at once.
+        if self.claimed.has_place or is_long or waited >= park_after or not self.host.has_room_in_memory():
             self._park(min(dues) if dues else None)
             return
         if self._due_timer is not None:

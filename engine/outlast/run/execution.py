@@ -33,6 +33,7 @@ from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, Emit, End, Entry, GiveBack, Halt, Operation, Start
 from ..states import Ending
+from ..store import queues
 from ..stored_retry import stored_retry
 from .history import History, Record
 
@@ -236,6 +237,8 @@ class Execution:
         claimed = self.claimed
         queue = options.queue or definition.queue or (DEFAULT_QUEUE if is_child else claimed.queue)
         timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
+        if queue != claimed.queue and not queues.exists(self.store.connection(), queue):
+            raise queues.not_found(self.store.connection(), queue)
         return Start(
             uid=derived_id(claimed.uid, path),
             kind="run" if is_child else "step",
@@ -244,7 +247,7 @@ class Execution:
             version=definition.version,
             queue=queue,
             input=data,
-            partition=options.partition,
+            partition=self._partition_of(queue, options),
             priority=options.priority or claimed.priority,
             delay=round(options.delay_seconds * clock.SECOND) if options.delay_seconds is not None else None,
             at_wall=clock.from_datetime(options.at) if options.at is not None else None,
@@ -260,6 +263,12 @@ class Execution:
             options=stored_retry(options.retry) if options.retry is not None else None,
             max_crashes=definition.max_crashes,
         )
+
+    def _partition_of(self, queue: str, options: Options) -> str | None:
+        """A part waits in its run's partition, unless it waits in another queue or was given one of its own."""
+        if options.partition is not None or queue != self.claimed.queue:
+            return options.partition
+        return self.claimed.partition
 
     def log(self, message: dict[str, Any]) -> None:
         """A record that the workflow's code has logged: kept once, not again on replay."""

@@ -615,7 +615,8 @@ class SyncRun(Execution):
         names = signals + tuple(part.name for part in parts if part.kind == "signal")
         park_after = self.host.settings.park_after_seconds
         parks_at = time.monotonic() + park_after
-        is_long = (
+        # In a queue with few places, another task may have to run in ours before we can go on: leave it at once.
+        is_long = self.claimed.has_place or (
             due_at is not None and not parts and not names and due_at - self.store.now() > park_after * clock.SECOND
         )
         self.host.leave_slot()

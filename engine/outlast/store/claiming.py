@@ -1,79 +1,37 @@
 """Claims: an agent takes due tasks whose code it has, many in one transaction.
 
-Owns the walk over the claimable index and the fenced hand-over. Refuses tasks whose code the agent lacks, and suspects, unless the
-claim asks for one to run alone. The walk jumps from one (queue, priority, code) to the next and reads only the due head of each, so
-neither a million finished rows nor a hundred thousand sleeping ones cost it anything.
+Owns the walk over the claimable indexes and the fenced hand-over. Refuses tasks whose code the agent lacks, what limits of a queue hold
+back, and suspects, unless the claim asks for one to run alone. The walk jumps from one (queue, priority, code) to the next and reads only
+the due head of each, so neither a million finished rows nor a hundred thousand sleeping ones cost it anything. Queues without limits
+and partitions go by that walk alone; the others are `contended`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ..operations import Claim, Claimed, Fence
 from ..states import Status
+from . import contended, queues
+from .contended import Found
+from .places import set_place
 from .transaction import Transaction
-
-_NEXT_QUEUE = """
-select queue from outlast_task
-where due_at is not null and paused_at is null and queue > :queue order by queue limit 1
-"""
-_NEXT_PRIORITY = """
-select priority from outlast_task
-where due_at is not null and paused_at is null and queue = :queue and priority < :priority
-order by priority desc limit 1
-"""
-_NEXT_NEEDS = """
-select needs from outlast_task
-where due_at is not null and paused_at is null and queue = :queue and priority = :priority and needs > :needs
-order by needs limit 1
-"""
-_HIGHEST = 1 << 62
-
-
-def combinations(connection: Any, queues: tuple[str, ...] | None) -> Iterator[tuple[str, int, str]]:
-    """Every (queue, priority, code) that some unleased task waits under; a jump in the index for each."""
-    for queue in queues if queues is not None else _walk_queues(connection):
-        priority = _HIGHEST
-        while True:
-            row = connection.execute(_NEXT_PRIORITY, {"queue": queue, "priority": priority}).fetchone()
-            if row is None:
-                break
-            priority = row[0]
-            needs = ""
-            while True:
-                row = connection.execute(
-                    _NEXT_NEEDS, {"queue": queue, "priority": priority, "needs": needs}
-                ).fetchone()
-                if row is None:
-                    break
-                needs = row[0]
-                yield queue, priority, needs
-
-
-def _walk_queues(connection: Any) -> Iterator[str]:
-    queue = ""
-    while True:
-        row = connection.execute(_NEXT_QUEUE, {"queue": queue}).fetchone()
-        if row is None:
-            return
-        queue = row[0]
-        yield queue
-
+from .walk import PARTITIONED, PLAIN, combinations
 
 _DUE = """
 select id, due_at from outlast_task
-where due_at <= :now and paused_at is null
-  and queue = :queue and priority = :priority and needs = :needs and suspect = :suspect
+where due_at <= :now and paused_at is null and partition is null
+  and queue = :queue and priority = :priority and needs = :needs and suspect = 0
 order by due_at, id limit :limit
 """
 
 _DUE_OF_ROOT = """
-select id, priority, due_at, needs, suspect from outlast_task
+select id, due_at, partition, started_at is null, slot, parent_id, queue, priority, needs from outlast_task
 where root_id = :root_id and due_at <= :now and paused_at is null
 union all
-select id, priority, due_at, needs, suspect from outlast_task
+select id, due_at, partition, started_at is null, slot, parent_id, queue, priority, needs from outlast_task
 where id = :root_id and due_at <= :now and paused_at is null
 limit :limit
 """
@@ -110,49 +68,89 @@ where p.id = :id
 
 _NOBODY = (None, None, None, None, None)
 
+_MOST_OF_ROOT = 10_000
+_OLDEST_OF = 8
+
 
 def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     """Take due tasks: the highest priority first, then the longest due. The claim number rises: it is the fence."""
     taken: list[Claimed] = []
-    for task_id, needs in _candidates(transaction, operation):
+    contention = contended.Contention(transaction.connection, now=transaction.now)
+    found = _found(transaction, operation, contention)
+    for _, _, _, task_id, needs, candidate in _in_order(found, operation.taken):
         if len(taken) == operation.limit:
             break
+        place = None
+        if candidate is not None:
+            place = contention.place_for(candidate)
+            if place == contended.REFUSED:
+                continue
         claimed = _take(transaction, operation, task_id, needs)
-        if claimed is not None:
-            taken.append(claimed)
+        if claimed is None:
+            continue
+        taken.append(claimed)
+        if candidate is not None:
+            contention.take(candidate, place)
+            if place is not None:
+                claimed.has_place = contention.has_places(candidate.queue)
+                if candidate.slot != place:
+                    set_place(transaction, task_id, place)
+    contention.record(transaction)
     return taken
 
 
-def _candidates(transaction: Transaction, operation: Claim) -> list[tuple[int, str]]:
-    found: list[tuple[int, int, int, str]] = []
+def _found(transaction: Transaction, operation: Claim, contention: contended.Contention) -> list[Found]:
+    """What could be taken, best first."""
     if operation.root_id is not None:
         rows = transaction.execute(
             _DUE_OF_ROOT,
-            {"root_id": operation.root_id, "now": transaction.now, "limit": operation.limit * 4},
+            {"root_id": operation.root_id, "now": transaction.now, "limit": _MOST_OF_ROOT},
         )
-        found = [
-            (-priority, due_at, task_id, needs)
-            for task_id, priority, due_at, needs, _ in rows
-            if needs in operation.code
-        ]
-    else:
-        for queue, priority, needs in combinations(transaction.connection, operation.queues):
-            if needs not in operation.code:
-                continue
-            rows = transaction.execute(
-                _DUE,
-                {
-                    "now": transaction.now,
-                    "queue": queue,
-                    "priority": priority,
-                    "needs": needs,
-                    "suspect": int(operation.suspects),
-                    "limit": operation.limit,
-                },
-            )
-            found += [(-priority, due_at, task_id, needs) for task_id, due_at in rows]
+        return sorted(contention.as_they_are(rows, operation.code))
+    if operation.suspects:
+        return sorted(_suspects(transaction.connection, contention, operation.code, operation.queues))
+    connection = transaction.connection
+    code = operation.code
+    partitioned = [one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code]
+    contention.expect(partitioned)
+    found: list[Found] = []
+    for combination in combinations(connection, operation.queues, PLAIN):
+        queue, priority, needs = combination
+        if needs not in code:
+            continue
+        if contention.concerns(queue):
+            contention.add(combination)
+            continue
+        rows = transaction.execute(
+            _DUE,
+            {
+                "now": transaction.now,
+                "queue": queue,
+                "priority": priority,
+                "needs": needs,
+                "limit": operation.limit,
+            },
+        )
+        found += [(-priority, due_at, task_id, task_id, needs, None) for task_id, due_at in rows]
+    found += contention.found(code, limit=operation.limit)
     found.sort()
-    return [(task_id, needs) for _, _, task_id, needs in found]
+    return found
+
+
+def _in_order(found: list[Found], taken: int) -> Iterator[Found]:
+    """Best first; but where priorities differ, every eighth is the longest due, so that none waits for ever."""
+    if not found or found[0][0] == found[-1][0]:
+        yield from found
+        return
+    oldest = iter(sorted(found, key=lambda one: one[1]))
+    best = iter(found)
+    given: set[int] = set()
+    for number in range(taken + 1, taken + 1 + len(found)):
+        one = next(
+            one for one in (oldest if number % _OLDEST_OF == 0 else best) if one[3] not in given
+        )
+        given.add(one[3])
+        yield one
 
 
 def _take(transaction: Transaction, operation: Claim, task_id: int, needs: str) -> Claimed | None:
@@ -212,37 +210,72 @@ def _leaves_to_others(transaction: Transaction, needs: str, refused: str, finger
 
 _NEXT_DUE = """
 select due_at from outlast_task
-where due_at is not null and paused_at is null and queue = :queue and priority = :priority and needs = :needs
+where due_at is not null and paused_at is null and partition is null
+  and queue = :queue and priority = :priority and needs = :needs and due_at > :after
+order by due_at limit 1
+"""
+
+_NEXT_DUE_OF_PARTITIONS = """
+select due_at from outlast_task
+where due_at is not null and paused_at is null and partition is not null
+  and queue = :queue and priority = :priority and needs = :needs and due_at > :after
 order by due_at limit 1
 """
 
 
-def next_due_at(connection: Any, code: frozenset[str], queues: tuple[str, ...] | None) -> int | None:
-    """The engine instant at which the next task that this code can take falls due."""
+def next_due_at(
+    connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int
+) -> int | None:
+    """The engine instant at which the next task that this code can take falls due, or may start by its queue's rate.
+
+    What a full or a paused queue holds back is left out: whoever ends that writes to the file, and so wakes us.
+    """
+    limited = queues.limited(connection)
     due = [
-        connection.execute(_NEXT_DUE, {"queue": queue, "priority": priority, "needs": needs}).fetchone()[0]
-        for queue, priority, needs in combinations(connection, queues)
-        if needs in code
+        queues.next_start_at(connection, limits, now=now)
+        for limits in limited.values()
+        if limits.rate is not None
+        and limits.paused_at is None
+        and queues.starts_left(connection, limits, now=now) == 0
     ]
+    for kind, statement in ((PLAIN, _NEXT_DUE), (PARTITIONED, _NEXT_DUE_OF_PARTITIONS)):
+        for queue, priority, needs in combinations(connection, queues_served, kind):
+            limits = limited.get(queue)
+            if needs not in code or (limits is not None and limits.paused_at is not None):
+                continue
+            after = -1 if limits is None else now
+            row = connection.execute(
+                statement, {"queue": queue, "priority": priority, "needs": needs, "after": after}
+            ).fetchone()
+            if row is not None:
+                due.append(row[0])
     return min(due, default=None)
 
 
-_HAS_SUSPECTS = """
-select 1 from outlast_task
-where due_at <= :now and paused_at is null and suspect = 1
-  and queue = :queue and priority = :priority and needs = :needs
-limit 1
+_SUSPECTS = """
+select id, due_at, partition, started_at is null, slot, parent_id, queue, priority, needs from outlast_task
+where suspect = 1 and due_at is not null and paused_at is null and due_at <= :now and queue > ''
 """
 
 
-def has_suspects(connection: Any, code: frozenset[str], queues: tuple[str, ...] | None, *, now: int) -> bool:
-    """Whether a task waits that must run alone."""
+def _suspects(
+    connection: Any, contention: contended.Contention, code: Collection[str], queues_served: tuple[str, ...] | None
+) -> list[Found]:
+    """What is due and must run alone. There are few: what was on agents that crashed."""
+    rows = connection.execute(_SUSPECTS, {"now": contention.now}).fetchall()
+    if queues_served is not None:
+        rows = [row for row in rows if row[6] in queues_served]
+    return contention.as_they_are(rows, code)
+
+
+def has_suspects(
+    connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int
+) -> bool:
+    """Whether a task waits that must run alone, and that no limit of its queue holds back."""
+    contention = contended.Contention(connection, now=now)
     return any(
-        connection.execute(
-            _HAS_SUSPECTS, {"now": now, "queue": queue, "priority": priority, "needs": needs}
-        ).fetchone()
-        for queue, priority, needs in combinations(connection, queues)
-        if needs in code
+        one[5] is None or contention.place_for(one[5]) != contended.REFUSED
+        for one in _suspects(connection, contention, code, queues_served)
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import operations as op
+from .. import queue_operations
 from .. import schedule_operations as sop
 from ..operations import Operation, R
 from . import (
@@ -24,6 +25,7 @@ from . import (
     journal,
     migrations,
     parking,
+    queues,
     schedulers,
     schedules,
     signals,
@@ -65,6 +67,10 @@ HANDLERS: dict[type, Handler] = {
     op.LeaveAgent: agents.leave,
     op.AgentEnded: agents.ended,
     op.Sweep: sweeping.sweep,
+    queue_operations.DeclareQueues: queues.declare,
+    queue_operations.SetQueue: queues.set_limits,
+    queue_operations.PauseQueue: queues.pause,
+    queue_operations.ResumeQueue: queues.resume,
     sop.FireDue: ticks.fire_due,
     sop.PassLine: ticks.pass_line,
     sop.TriggerSchedule: ticks.trigger,
@@ -189,8 +195,3 @@ class SqliteStore:
         self._connections.close()
         self.doorbell.close()
         self.turn.close()
-
-
-
-
-

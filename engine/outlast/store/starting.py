@@ -12,7 +12,7 @@ from ..errors import LeaseLost
 from ..operations import Entry, Start, Started, StartPart
 from .journal import write_entry
 from .transaction import Transaction
-from .uniqueness import admit
+from .uniqueness import admit, settle_start
 
 _BY_KEY = """
 select t.id, t.uid
@@ -45,9 +45,12 @@ def start(transaction: Transaction, operation: Start) -> Started:
         if found is not None and operation.retry_of is None:
             return Started(found[0], found[1], False)
     if operation.unique_key is not None:
-        admitted = admit(transaction, operation)
+        admitted, after_id = admit(transaction, operation)
         if admitted is not None:
             return admitted
+        started = insert(transaction, operation)
+        settle_start(transaction, operation, started.task_id, after_id=after_id)
+        return started
     return insert(transaction, operation)
 
 

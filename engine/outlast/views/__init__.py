@@ -10,9 +10,10 @@ from __future__ import annotations
 from .agents import agents_json
 from .definitions import workflows_json
 from .find import find_run
+from .queues import queues_json
 from .runs import children_ids, find_runs, run_json, runs_json, show_json, status_of
 from .state import messages_json, published_json, published_value, stream_names
-from .stats import queues_json, stats_json
+from .stats import stats_json
 from .steps import steps_json, undo_json
 
 __all__ = [

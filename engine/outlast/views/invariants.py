@@ -67,7 +67,8 @@ INVARIANTS = (
         """
         select uid from outlast_task where finished_at is null and agent_id is null and due_at is null and
         (status = 'compensating' or ending is null and ( status = 'pending' or status = 'waiting' and
-        wait_count is null and coalesce(awaits, '[]') = '[]')) limit :limit
+        wait_count is null and coalesce(awaits, '[]') = '[]'))
+        and id not in (select task_id from outlast_successor) limit :limit
         """,
     ),
     Invariant(
@@ -188,6 +189,18 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "successors",
+        "every run that is held back waits for one that has not ended",
+        "held back for a run that has ended, or is not there",
+        _REPORT,
+        """
+        select t.uid from outlast_successor s
+        join outlast_task t on t.id = s.task_id left join outlast_task before on before.id = s.after_id
+        where before.id is null or before.finished_at is not null or t.due_at is not null or t.started_at is not null
+        limit :limit
+        """,
+    ),
+    Invariant(
         "inputs",
         "every task has its input",
         "has no input",
@@ -259,6 +272,10 @@ INVARIANTS = (
         select t.uid from outlast_task t join outlast_input i on i.task_id = t.id
         where t.due_at < :before and t.due_at is not null and t.paused_at is null and t.suspect = 0
           and i.refused is null
+          and not exists (
+            select 1 from outlast_queue q
+            where q.name = t.queue
+              and (q.concurrency is not null or q.rate is not null or q.per_partition is not null or q.paused_at is not null))
           and exists (
             select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
             where c.needs = t.needs and a.status = 'active' and a.lease_until > :now

@@ -1,6 +1,6 @@
 """Counts: runs by status, queues by depth, agents by status, and how long the oldest task has been due.
 
-Owns the figures of `stats` and `queues`. Refuses to keep any: they are counted when asked for.
+Owns the figures of `stats`. Refuses to keep any: they are counted when asked for.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .. import clock
 from .agents import agents_json
+from .queues import queues_json
 
 if TYPE_CHECKING:
     from ..registry import Registry
@@ -43,37 +43,3 @@ def stats_json(store: SqliteStore, registry: Registry | None = None) -> dict[str
         "agents": dict(sorted(Counter(agent["status"] for agent in agents).items())),
         "slots": sum(agent["slots"] for agent in agents if agent["status"] == "active"),
     }
-
-
-_DEPTHS = """
-select queue, count(*), min(due_at) from outlast_task
-where due_at <= :now and due_at is not null and paused_at is null
-group by queue
-"""
-
-_RUNNING = "select queue, count(*) from outlast_task where agent_id is not null group by queue"
-
-
-def queues_json(store: SqliteStore, registry: Registry | None = None) -> list[dict[str, Any]]:
-    """The queues that are declared or hold something, by name. `depth` counts what is due and not taken."""
-    connection, now = store.connection(), store.now()
-    depths = {queue: (count, due_at) for queue, count, due_at in connection.execute(_DEPTHS, {"now": now})}
-    running = dict(connection.execute(_RUNNING).fetchall())
-    declared = registry.queues() if registry is not None else {}
-    found = []
-    for name in sorted({*declared, *depths, *running}):
-        depth, due_at = depths.get(name, (0, None))
-        queue = declared.get(name)
-        found.append(
-            {
-                "name": name,
-                "depth": depth,
-                "running": running.get(name, 0),
-                "oldest_seconds": None if due_at is None else round((now - due_at) / clock.SECOND, 3),
-                "concurrency": queue.concurrency if queue is not None else None,
-                "rate": queue.rate if queue is not None else None,
-                "per_partition": queue.per_partition if queue is not None else None,
-                "paused": False,
-            }
-        )
-    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .. import clock
 from ..duration import describe
 from . import waiting
+from .held_back import why_held_back, why_not_yet
 from .values import wall_json
 from .waiting import Candidate
 
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
 
 
-class _Text(Protocol):
+class Text(Protocol):
     summary: str
     details: list[str]
     actions: list[str]
 
 
-def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: _Text, *, what: str) -> None:
+def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> None:
     """Complete an explanation of a row that waits to be claimed. `what` is the subject of its first
     sentence.
     """
     now = store.now()
     due_at = facts["due_at"]
     if due_at is None:
+        if why_not_yet(store, facts, text, what=what):
+            return
         text.summary = f"{what} cannot be claimed; `outlast doctor` looks for the cause."
         text.actions.append("outlast doctor")
         return
@@ -40,6 +43,8 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: _Text, *, wha
         at = wall_json(at_wall if at_wall is not None else store.engine_time().to_wall(due_at))
         text.summary = f"{what} is not due before {at} (in {describe((due_at - now) / clock.SECOND)})."
         _mind_nobody(store, facts, text)
+        return
+    if why_held_back(store, facts, text, what=what):
         return
     found = waiting.candidates(store, facts["needs"])
     active = [agent for agent in found if agent.status == "active"]
@@ -65,14 +70,14 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: _Text, *, wha
         _others_go_first(store, facts, fitting, text, what=what)
 
 
-def _mind_nobody(store: SqliteStore, facts: dict[str, Any], text: _Text) -> None:
+def _mind_nobody(store: SqliteStore, facts: dict[str, Any], text: Text) -> None:
     """Say ahead of time that nobody could take it when it falls due."""
     if all(agent.fingerprint is None for agent in waiting.candidates(store, facts["needs"])):
         text.details.append(f"No live agent has {_code(facts['needs'])} now; start one by then.")
         text.actions.append("outlast up")
 
 
-def _nobody(found: list[Candidate], text: _Text, *, what: str) -> None:
+def _nobody(found: list[Candidate], text: Text, *, what: str) -> None:
     text.summary = f"{what} is due, but no live agent is there to take it."
     if found:
         text.details.append(f"{len(found)} agents drain, and take nothing any more.")
@@ -80,7 +85,7 @@ def _nobody(found: list[Candidate], text: _Text, *, what: str) -> None:
 
 
 def _nobody_has_the_code(
-    store: SqliteStore, facts: dict[str, Any], active: list[Candidate], text: _Text, *, what: str
+    store: SqliteStore, facts: dict[str, Any], active: list[Candidate], text: Text, *, what: str
 ) -> None:
     text.summary = f"{what} is due, but no live agent has {_code(facts['needs'])}."
     text.details.append(f"Agents without it: {_named(active)}.")
@@ -91,7 +96,7 @@ def _nobody_has_the_code(
     text.actions.append("outlast up --app MODULE (a module that defines it)")
 
 
-def _nobody_serves(facts: dict[str, Any], able: list[Candidate], text: _Text, *, what: str) -> None:
+def _nobody_serves(facts: dict[str, Any], able: list[Candidate], text: Text, *, what: str) -> None:
     queue = facts["queue"]
     text.summary = f"{what} is due, but no live agent that has its code takes from the queue {queue!r}."
     for agent in able:
@@ -100,7 +105,7 @@ def _nobody_serves(facts: dict[str, Any], able: list[Candidate], text: _Text, *,
 
 
 def _others_go_first(
-    store: SqliteStore, facts: dict[str, Any], fitting: list[Candidate], text: _Text, *, what: str
+    store: SqliteStore, facts: dict[str, Any], fitting: list[Candidate], text: Text, *, what: str
 ) -> None:
     ahead = waiting.count_ahead(store, facts)
     slots, running = sum(agent.slots for agent in fitting), sum(agent.running for agent in fitting)

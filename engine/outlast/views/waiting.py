@@ -189,21 +189,32 @@ def other_versions(store: SqliteStore, needs: str) -> list[str]:
 _AHEAD = """
 select count(*) from (
   select 1 from outlast_task
-  where queue = :queue and due_at is not null and paused_at is null and due_at <= :now and suspect = 0
+  where queue = :queue and due_at is not null and paused_at is null and partition is null and due_at <= :now and suspect = 0
+    and (priority > :priority or priority = :priority and (due_at < :due_at or due_at = :due_at and id < :id))
+  limit 100000)
+"""
+
+
+_AHEAD_IN_PARTITION = """
+select count(*) from (
+  select 1 from outlast_task
+  where queue = :queue and due_at is not null and paused_at is null and partition = :partition and partition is not null
+    and due_at <= :now and suspect = 0
     and (priority > :priority or priority = :priority and (due_at < :due_at or due_at = :due_at and id < :id))
   limit 100000)
 """
 
 
 def count_ahead(store: SqliteStore, row: dict[str, Any]) -> int:
-    """How many due tasks of its queue go before this one."""
-    parameters = {name: row[name] for name in ("queue", "priority", "due_at", "id")}
-    count: int = store.connection().execute(_AHEAD, {**parameters, "now": store.now()}).fetchone()[0]
+    """How many due tasks go before this one: of its queue, or, since partitions take turns, of its partition."""
+    parameters = {name: row[name] for name in ("queue", "partition", "priority", "due_at", "id")}
+    statement = _AHEAD if row["partition"] is None else _AHEAD_IN_PARTITION
+    count: int = store.connection().execute(statement, {**parameters, "now": store.now()}).fetchone()[0]
     return count
 
 
 _TASK = """
-select t.id, t.uid, t.kind, t.name, t.version, t.status, t.queue, t.partition, t.priority, t.needs, t.due_at,
+select t.id, t.uid, t.kind, t.name, t.version, t.status, t.queue, t.partition, t.slot, t.priority, t.needs, t.due_at,
        t.claim, t.agent_id, t.suspect, t.alone, t.crashes, t.tries, t.wait_count, t.wait_fails_fast, t.awaits,
        t.parent_id, t.ending, t.undo, t.cancel_requested_at, t.paused_at, t.deadline_at, t.created_at,
        t.started_at, t.finished_at, t.halt_reason, i.at_wall, i.refused, i.key, o.error, o.undo_error,

@@ -1,0 +1,73 @@
+"""Why limits hold back a task that is due: a paused queue, a full one, a partition, a rate, a run of its unique key.
+
+Owns the sentences, each with its number. Refuses to say anything where the limits would let the task go: then the
+cause is another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import clock
+from ..duration import describe
+from ..store import queues
+from ..store.places import Places
+from ..store.queues import Limits
+from ..store.turns import Candidate
+from ..store.uniqueness import run_before
+from .values import wall_json
+
+if TYPE_CHECKING:
+    from ..store.sqlite import SqliteStore
+    from .unclaimed import Text
+
+
+def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> bool:
+    """Complete the explanation of a row that is due, if limits hold it back; else leave it and give false."""
+    connection, now = store.connection(), store.now()
+    limits = queues.limited(connection).get(facts["queue"])
+    if limits is None:
+        return False
+    if limits.paused_at is not None:
+        text.summary = f"{what} is due, but the queue {limits.queue!r} is paused since {wall_json(limits.paused_at)}."
+        text.actions.append(f"outlast queue resume {limits.queue}")
+        return True
+    places = Places(connection, limits, now=now)
+    candidate = Candidate(
+        facts["id"], facts["due_at"], facts["partition"] or "", facts["started_at"] is None, facts["slot"],
+        facts["parent_id"], facts["queue"], facts["priority"], facts["needs"],
+    )  # fmt: skip
+    if places.place_for(candidate) is not None:
+        return False
+    name = f"the queue {limits.queue!r}"
+    if candidate.is_start and places.starts_left == 0:
+        wait = describe((queues.next_start_at(connection, limits, now=now) - now) / clock.SECOND)
+        text.summary = f"{what} is due, but {name} starts no more than {limits.rate}; the next may start in {wait}."
+    elif places.uses_kept_place(candidate):
+        text.summary = f"{what} is due, but another task of its run uses the place that the run has in {name}."
+    elif places.places_left == 0:
+        held = f"all {limits.concurrency} places are taken ({places.taken} {_by(limits)})"
+        text.summary = f"{what} is due, but {name} is full: {held}."
+    else:
+        partition = f"the partition {candidate.partition!r}" if candidate.partition else "no partition"
+        count = places.held_by(candidate.partition)
+        text.summary = (
+            f"{what} is due, but {name} lets {limits.per_partition} of {partition} go at once: {count} {_by(limits)}."
+        )
+    text.actions.append(f"outlast queue set {limits.queue} ... (other limits)")
+    return True
+
+
+def _by(limits: Limits) -> str:
+    return "not ended" if limits.keeps_place else "running"
+
+
+def why_not_yet(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> bool:
+    """Complete the explanation of a run that waits for the end of another of its unique key; else give false."""
+    before = run_before(store.connection(), facts["id"])
+    if before is None:
+        return False
+    uid, status, unique_key = before
+    text.summary = f"{what} waits for the end of run {uid}, which has the same unique key {unique_key!r} and is {status}."
+    text.actions.append(f"outlast why {uid}")
+    return True
