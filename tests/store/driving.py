@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from outlast import clock
 from outlast import operations as op
-from outlast.operations import Claimed, Entry, Fence
+from outlast.operations import COMPENSABLE, Claimed, Entry, Fence
 from outlast.states import Ending
+from outlast.store import claiming
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
 
@@ -22,7 +24,7 @@ class Driver:
     """One store in a test's hand."""
 
     def __init__(self, path: Path, manual: clock.ManualClock) -> None:
-        self.store = SqliteStore(path, create=True)
+        self.store = SqliteStore(path)
         self.clock = manual
         self.number = 0
 
@@ -74,12 +76,23 @@ class Driver:
     def crash(self, agent_id: int, *, status: str = "crashed", seen_dead: bool = True, max_crashes: int = 5) -> list[str]:
         return self.store.commit(op.AgentEnded(agent_id, status, "killed by SIGKILL", max_crashes, seen_dead))
 
+    def fence(self, task_id: int) -> Fence:
+        """The task's newest claim, whoever holds it."""
+        return Fence(task_id, self.row(task_id, "claim")[0])
+
+    def undoing(self) -> Fence:
+        """A run that failed with one step to undo."""
+        fence = self.claimed(self.agent())
+        self.do(op.Append(fence, [entry(1, "1", "started", flags=COMPENSABLE, input=b"{}")]))
+        assert self.end(fence, Ending.FAILED, error=b"null") == "compensating"
+        return fence
+
+    def next_due_at(self, code: Collection[str] = CODE) -> int | None:
+        now = {"now": self.store.now()} if "now" in signature(claiming.next_due_at).parameters else {}
+        return claiming.next_due_at(self.store.connection(), frozenset(code), None, **now)
+
     def row(self, task_id: int, columns: str = "status") -> tuple[Any, ...]:
-        found: tuple[Any, ...] = (
-            self.store.connection()
-            .execute(f"select {columns} from outlast_task where id = ?", (task_id,))
-            .fetchone()
-        )
+        found: tuple[Any, ...] = self.store.connection().execute(f"select {columns} from outlast_task where id = ?", (task_id,)).fetchone()
         return found
 
     def status(self, task_id: int) -> str:
@@ -101,10 +114,19 @@ def entry(seq: int, path: str = "1", event: str = "completed", kind: str = "step
     return Entry(seq, path, event, kind, name, 1, **facts)
 
 
+_new: list[bytes] = []
+
+
 @contextmanager
 def driver(path: Path) -> Iterator[Driver]:
+    """A new file. Made once, then copied: a hundred tests need not migrate a hundred times."""
     ours = clock.ManualClock()
     with clock.use(ours):
+        if not _new:
+            first = path.with_name("first.db")
+            SqliteStore(first, create=True).close()
+            _new.append(first.read_bytes())
+        path.write_bytes(_new[0])
         made = Driver(path, ours)
         try:
             yield made

@@ -14,7 +14,8 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from ..errors import LeaseLost, OutlastError, StoreError, StoreFull, StoreLocked
-from ..operations import Append, Claim, End, Operation, R, RegisterAgent
+from ..operations import Append, Claim, End, Operation, R, RegisterAgent, Start, Started, StartPart
+from ..states import Status
 from .connection import ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
@@ -32,11 +33,13 @@ class Handler(Protocol):
 
 
 class _Pending:
-    __slots__ = ("done", "error", "operation", "result")
+    __slots__ = ("again", "done", "error", "operation", "result")
 
-    def __init__(self, operation: Operation[Any], done: Done) -> None:
+    def __init__(self, operation: Operation[Any], done: Done, *, again: bool = False) -> None:
         self.operation = operation
         self.done = done
+        self.again = again
+        """A transaction that held it failed as a whole: it may be in the file all the same."""
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -69,6 +72,7 @@ class Committer:
 
     def commit(self, operation: Operation[R]) -> R:
         """Execute and wait for the disk. Raises what the operation raises, or a `StoreError`."""
+        again = False
         if not self.crowded and self._queue.empty() and self._busy.acquire(blocking=False):
             try:
                 if self._queue.empty():
@@ -81,6 +85,7 @@ class Committer:
             except StoreError as error:
                 if not (self._patient() and _may_pass(error)):
                     raise
+                again = True
             finally:
                 self._busy.release()
         arrived = threading.Lock()
@@ -91,7 +96,7 @@ class Committer:
             answer[0], answer[1] = result, error
             arrived.release()
 
-        self.submit(operation, done)
+        self._hand_over(_Pending(operation, done, again=again))
         arrived.acquire()
         if answer[1] is not None:
             raise answer[1]
@@ -100,9 +105,12 @@ class Committer:
 
     def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
         """Execute soon, in order; `done` is called on the writer thread after the commit."""
+        self._hand_over(_Pending(operation, done or _nobody))
+
+    def _hand_over(self, pending: _Pending) -> None:
         if self._writer is None or not self._writer.is_alive():
             self._start_writer()
-        self._queue.put(_Pending(operation, done or _nobody))
+        self._queue.put(pending)
 
     def try_commit(self, operation: Operation[Any], done: Done) -> bool:
         """Execute here and now if nobody else writes, without waiting for a lock; else do nothing and give false."""
@@ -160,10 +168,9 @@ class Committer:
 
     def _run_patiently(self, group: list[_Pending]) -> None:
         """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
-        again = False
         while True:
             try:
-                self._run_group(group, again=again)
+                self._run_group(group)
                 return
             except StoreError as error:
                 if not (self._patient() and _may_pass(error)):
@@ -181,19 +188,20 @@ class Committer:
                 for pending in group:
                     pending.error = error
                 return
-            again = True
+            for pending in group:
+                pending.again = True
             threading.Event().wait(_RETRY_SECONDS)
 
-    def _run_group(self, group: list[_Pending], *, again: bool = False) -> None:
+    def _run_group(self, group: list[_Pending]) -> None:
         connection = self._connections.get()
-        careful = again
+        careful = any(pending.again for pending in group)
         while True:
             try:
                 with transaction(connection, self._turn):
                     context = self._context(connection)
                     for pending in group:
                         if careful:
-                            self._run_alone(context, pending, again=again)
+                            self._run_alone(context, pending)
                         else:
                             self._run_bare(context, pending)
                 break
@@ -246,7 +254,7 @@ class Committer:
             # Operations raise these before they have written anything: the fence and every check come first.
             pending.error = error
 
-    def _run_alone(self, context: Transaction, pending: _Pending, *, again: bool) -> None:
+    def _run_alone(self, context: Transaction, pending: _Pending) -> None:
         context.execute("savepoint operation")
         try:
             pending.result = self._handlers[type(pending.operation)](context, pending.operation)
@@ -255,7 +263,9 @@ class Committer:
             raise
         except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer
             context.execute("rollback to operation")
-            pending.error = None if again and _is_there(context, pending.operation, error) else error
+            pending.error = error
+            if pending.again:
+                _look_up(context, pending)
         context.execute("release operation")
 
 
@@ -264,31 +274,39 @@ _BUSY_SECONDS = 5.0
 _ENTRY_IS_THERE = """
 select 1 from outlast_journal where task_id = :id and seq = :seq and claim = :claim and path = :path
 """
-_END_IS_THERE = "select 1 from outlast_task where id = :id and claim = :claim and ending = :ending"
+_ENDED_AS = """
+select status from outlast_task
+where id = :id and ending is not null and (claim = :claim or claim = :claim + 1 and status = 'compensating')
+"""
+_STARTED_AS = "select id from outlast_task where uid = :uid"
 
 
-def _is_there(context: Transaction, operation: Operation[Any], error: BaseException) -> bool:
-    """Whether an operation that fails on its second writing had been committed by the first, whose answer was lost."""
-    if isinstance(operation, Append) and isinstance(error, sqlite3.IntegrityError):
-        return all(
+def _look_up(context: Transaction, pending: _Pending) -> None:
+    """Answer an operation that fails on its second writing because its first, whose answer was lost, had been committed."""
+    operation, error = pending.operation, pending.error
+    if isinstance(operation, Append) and isinstance(error, sqlite3.IntegrityError | LeaseLost):
+        fence = operation.fence
+        if all(
             context.one(
                 _ENTRY_IS_THERE,
-                {
-                    "id": operation.fence.task_id,
-                    "seq": entry.seq,
-                    "claim": operation.fence.claim,
-                    "path": entry.path,
-                },
+                {"id": fence.task_id, "seq": entry.seq, "claim": fence.claim, "path": entry.path},
             )
             for entry in operation.entries
-        )
-    if isinstance(operation, End) and isinstance(error, LeaseLost):
+        ):
+            pending.result, pending.error = True, None
+    elif isinstance(operation, End) and isinstance(error, LeaseLost):
         fence = operation.fence
-        found = context.one(
-            _END_IS_THERE, {"id": fence.task_id, "claim": fence.claim, "ending": operation.ending}
+        row = context.one(
+            _ENDED_AS, {"id": fence.task_id, "claim": fence.claim}
         )
-        return found is not None
-    return False
+        if row is not None:
+            pending.result, pending.error = Status(row[0]), None
+    elif isinstance(operation, Start | StartPart) and isinstance(error, sqlite3.IntegrityError | LeaseLost):
+        # An id is made for one start, so whoever has it is that start.
+        uid = operation.uid if isinstance(operation, Start) else operation.start.uid
+        row = context.one(_STARTED_AS, {"uid": uid})
+        if row is not None:
+            pending.result, pending.error = Started(row[0], uid, True), None
 
 
 def _may_pass(error: StoreError) -> bool:

@@ -1,0 +1,254 @@
+"""Group commit: each operation is all or nothing, and what a failed commit held is written again once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driving import CODE, LEASE, Driver, driver, entry
+
+from outlast import operations as op
+from outlast.errors import LeaseLost, StoreFull, StoreLocked
+from outlast.states import Ending
+from outlast.store import commit
+from outlast.store.connection import transaction
+from outlast.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Driver]:
+    with driver(tmp_path / "app.db") as made:
+        yield made
+
+
+class Answers:
+    """What the committer answered, in its order."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, Any, BaseException | None]] = []
+
+    def named(self, name: str) -> Any:
+        return lambda result, error: self.got.append((name, result, error))
+
+
+def in_one_group(file: Driver, operations: dict[str, op.Operation[Any]], monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Hand everything over while the file is busy, so that it goes to disk in one transaction."""
+    sizes: list[int] = []
+    committer = file.store.committer
+    run_group = committer._run_group
+    monkeypatch.setattr(committer, "_run_group", lambda group: (sizes.append(len(group)), run_group(group))[1])
+    answers = Answers()
+    with file.store.transaction():
+        committer.submit(op.Heartbeat(0, LEASE))
+        while not committer._queue.empty():
+            pass
+        for name, operation in operations.items():
+            committer.submit(operation, answers.named(name))
+    committer.close()
+    assert sizes[:2] == [1, len(operations)]
+    return answers
+
+
+def test_one_failing_operation_in_a_group_fails_alone_and_the_order_is_kept(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent_id = file.agent()
+    old = file.claimed(agent_id, "old")
+    file.do(op.GiveBack(old))
+    fence = file.claimed(agent_id, "r")
+    file.do(op.Append(fence, [entry(1, "taken")]))
+    answers = in_one_group(
+        file,
+        {
+            "a": op.Append(fence, [entry(2, "a")]),
+            "zombie": op.Append(old, [entry(9, "zombie")]),
+            "half": op.Append(fence, [entry(3, "half"), entry(1, "duplicate")]),
+            "b": op.Append(fence, [entry(3, "b")]),
+            "no such run": op.Signal("nobody", "go", b"1"),
+            "start": op.Start("new", "run", "w", "workflow:w", "default", b"{}"),
+            "key twice": op.Start("new", "run", "w", "workflow:w", "default", b"{}"),
+            "c": op.End(fence, Ending.COMPLETED, output=b"1", simple=True),
+            "after the end": op.Append(fence, [entry(4, "d")]),
+        },
+        monkeypatch,
+    )
+    assert [name for name, _, _ in answers.got] == [
+        "a", "zombie", "half", "b", "no such run", "start", "key twice", "c", "after the end",
+    ]  # fmt: skip
+    failed = {name: type(error) for name, _, error in answers.got if error is not None}
+    assert set(failed) == {"zombie", "half", "no such run", "key twice", "after the end"}
+    assert failed["zombie"] is failed["after the end"] is LeaseLost
+    assert file.events(fence.task_id) == [(1, "taken", "completed"), (2, "a", "completed"), (3, "b", "completed")]
+    assert file.status(fence.task_id) == "completed"
+    assert file.query("select count(*) from outlast_task where uid = 'new'") == [(1,)]
+
+
+def test_a_group_gives_the_same_answers_as_its_operations_one_by_one(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    fences = [file.claimed(file.agent(), f"r{i}") for i in range(20)]
+    answers = in_one_group(
+        file,
+        {f"{i}{what}": operation for i, fence in enumerate(fences) for what, operation in (
+            ("append", op.Append(fence, [entry(1)])),
+            ("end", op.End(fence, Ending.COMPLETED, output=b"1", simple=True)),
+            ("again", op.End(fence, Ending.FAILED, simple=True)),
+        )},
+        monkeypatch,
+    )  # fmt: skip
+    assert [isinstance(error, LeaseLost) for _, _, error in answers.got] == [False, False, True] * 20
+    assert {file.status(fence.task_id) for fence in fences} == {"completed"}
+
+
+def test_nobody_is_answered_before_the_commit(file: Driver) -> None:
+    """Whoever is answered can read what was written on any other connection."""
+    fence = file.claimed(file.agent())
+    seen: list[int] = []
+    done = threading.Event()
+
+    def answered(_: Any, __: BaseException | None) -> None:
+        other = SqliteStore(file.store.path)
+        seen.append(len(list(other.connection().execute("select 1 from outlast_journal"))))
+        other.close()
+        done.set()
+
+    file.store.submit(op.Append(fence, [entry(1)]), answered)
+    assert done.wait(10)
+    assert seen == [1]
+
+
+class FlakyTransaction(transaction):
+    """A transaction whose COMMIT fails: before the disk has it, or after, so that only the answer is lost."""
+
+    failures: list[str] = []  # noqa: RUF012
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        how = self.failures.pop(0) if self.failures and kind is None else ""
+        match how:
+            case "before" | "locked":
+                failure = StoreFull("app.db") if how == "before" else StoreLocked("app.db", 5.0)
+                super().__exit__(StoreFull, failure, None)
+                raise failure
+            case "after":
+                super().__exit__(None, None, None)
+                raise StoreFull("app.db")
+            case _:
+                super().__exit__(kind, error, trace)
+
+
+@pytest.fixture
+def flaky(file: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    FlakyTransaction.failures = []
+    monkeypatch.setattr(commit, "transaction", FlakyTransaction)
+    monkeypatch.setattr(commit, "_RETRY_SECONDS", 0.01)
+    file.store.patient = True
+    yield FlakyTransaction.failures
+    assert FlakyTransaction.failures == [], "the commits did not fail as often as planned"
+
+
+FAILURES = [["before"], ["locked", "before", "locked"], ["after"], ["before", "after"], ["after", "before", "after"]]
+
+
+@pytest.mark.parametrize("failures", FAILURES, ids="-".join)
+def test_what_a_failed_commit_held_is_written_again_once(file: Driver, flaky: list[str], failures: list[str]) -> None:
+    fence = file.claimed(file.agent())
+    flaky += failures
+    assert file.do(op.Append(fence, [entry(1), entry(2, "2")])) is True
+    flaky += failures
+    part = file.part(fence, "p", seq=3)
+    flaky += failures
+    assert file.do(op.Cancel("r")) == "running"
+    assert file.row(fence.task_id, "cancel_requested_at is not null") == (1,)
+    flaky += failures
+    assert file.end(fence, Ending.FAILED, error=b"null") == "cancelled"
+    assert file.events(fence.task_id)[:3] == [(1, "1", "completed"), (2, "2", "completed"), (3, "p", "started")]
+    assert file.query("select count(*) from outlast_journal where seq < 4") == [(3,)]
+    assert file.status(part) == "cancelled"
+
+
+@pytest.mark.parametrize("failures", FAILURES, ids="-".join)
+def test_a_start_whose_commit_failed_leads_to_one_run(file: Driver, flaky: list[str], failures: list[str]) -> None:
+    flaky += failures
+    started = file.do(op.Start("r", "run", "w", "workflow:w", "default", b"{}"))
+    assert started.uid == "r"
+    assert file.query("select id from outlast_task") == [(started.task_id,)]
+
+
+@pytest.mark.parametrize("failures", FAILURES, ids="-".join)
+def test_a_group_whose_commit_failed_is_written_again_under_its_fences(
+    file: Driver, flaky: list[str], failures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = file.agent()
+    zombie = file.claimed(agent_id, "zombie")
+    file.do(op.GiveBack(zombie))
+    fences = [file.claimed(agent_id, f"r{i}") for i in range(5)]
+    operations: dict[str, op.Operation[Any]] = {"zombie": op.Append(zombie, [entry(1)])}
+    for number, fence in enumerate(fences):
+        operations[f"append{number}"] = op.Append(fence, [entry(1)])
+        operations[f"end{number}"] = op.End(fence, Ending.COMPLETED, output=b"1", simple=True)
+    committer, answers = file.store.committer, Answers()
+    with file.store.transaction():
+        committer.submit(op.Heartbeat(0, LEASE))
+        while not committer._queue.empty():
+            pass
+        for name, operation in operations.items():
+            committer.submit(operation, answers.named(name))
+        flaky += ["", *failures]
+    committer.close()
+    failed = {name for name, _, error in answers.got if error is not None}
+    # Where the first writing had gone through, the append is found; the end that followed it proves that it was ours.
+    assert failed == {"zombie"}
+    assert [name for name, _, _ in answers.got] == list(operations)
+    assert {file.status(fence.task_id) for fence in fences} == {"completed"}
+    assert file.query("select count(*) from outlast_journal") == [(5,)]
+
+
+def test_a_commit_that_fails_for_good_is_told_and_nothing_was_written(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = file.claimed(file.agent())
+    before = file.dump()
+    monkeypatch.setattr(commit, "transaction", FlakyTransaction)
+    FlakyTransaction.failures = ["before"]
+    with pytest.raises(StoreFull):
+        file.do(op.Append(fence, [entry(1)]))
+    assert file.dump() == before
+    file.do(op.Append(fence, [entry(1)]))
+
+
+def test_a_full_disk_stops_claims_and_holds_what_was_done(file: Driver, flaky: list[str]) -> None:
+    fence = file.claimed(file.agent())
+    flaky += ["before"]
+    refused, held = Answers(), Answers()
+    committer = file.store.committer
+    with file.store.transaction():
+        committer.submit(op.Heartbeat(0, LEASE))
+        while not committer._queue.empty():
+            pass
+        committer.submit(op.Claim(1, 1, CODE), refused.named("claim"))
+        committer.submit(op.Append(fence, [entry(1)]), held.named("append"))
+        flaky.insert(0, "")
+    committer.close()
+    assert isinstance(refused.got[0][2], StoreFull)
+    assert held.got == [("append", True, None)]
+    assert file.events(fence.task_id) == [(1, "1", "completed")]
+
+
+def test_a_real_full_file_refuses_holds_and_goes_on(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    connection = file.store.connection()
+    pages = connection.execute("pragma page_count").fetchone()[0]
+    connection.execute(f"pragma max_page_count = {pages}")
+    big = b'"' + b"x" * 200_000 + b'"'
+    with pytest.raises(StoreFull):
+        file.do(op.Append(fence, [entry(1, data=big)]))
+    assert file.events(fence.task_id) == []
+    connection.execute("pragma max_page_count = 1000000")
+    file.do(op.Append(fence, [entry(1, data=big)]))
+    assert file.query("pragma integrity_check") == [("ok",)]
+
+
+def test_every_operation_has_a_handler_and_every_handler_an_operation() -> None:
+    from outlast.store.sqlite import HANDLERS
+
+    made = {
+        value for value in vars(op).values() if isinstance(value, type) and issubclass(value, op.Operation) and value is not op.Operation
+    }
+    assert made <= set(HANDLERS)
