@@ -57,7 +57,7 @@ def end(transaction: Transaction, operation: End) -> Status:
 
 
 _FENCED = """
-select cancel_requested_at from outlast_task
+select cancel_requested_at, agent_id from outlast_task
 where id = :id and claim = :claim and status = 'running' and ending is null
 """
 
@@ -71,7 +71,7 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
     if operation.tries:
         transaction.execute(_SET_TRIES, {"id": fence.task_id, "tries": operation.tries})
-    _add_strays(transaction, fence.task_id, operation.strays)
+    _add_strays(transaction, fence.task_id, operation.strays, agent_id=held[1])
     if held[0] is not None:
         # Whoever asked for the cancel was told that it will be: it wins over an end that came a moment later.
         return decide(transaction, fence.task_id, Ending.CANCELLED, undo=operation.undo)
@@ -86,14 +86,15 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
 
 
 _ADD_STRAY = """
-insert or ignore into outlast_stray (task_id, agent_id, path, since_at)
-select id, agent_id, :path, :wall from outlast_task where id = :id and agent_id is not null
+insert or ignore into outlast_stray (task_id, agent_id, path, since_at) values (:id, :agent_id, :path, :wall)
 """
 
 
-def _add_strays(transaction: Transaction, task_id: int, paths: tuple[str, ...]) -> None:
+def _add_strays(transaction: Transaction, task_id: int, paths: tuple[str, ...], *, agent_id: int) -> None:
     for path in paths:
-        transaction.execute(_ADD_STRAY, {"id": task_id, "path": path, "wall": transaction.wall})
+        transaction.execute(
+            _ADD_STRAY, {"id": task_id, "agent_id": agent_id, "path": path, "wall": transaction.wall}
+        )
 
 
 _DECIDE = """
@@ -310,6 +311,8 @@ def _fail_completion(transaction: Transaction, task_id: int) -> None:
     cancel_open_parts(transaction, task_id)
 
 
+_HOLDER = "select agent_id from outlast_task where id = :id and agent_id is not null"
+
 _HALT = """
 update outlast_task
 set status = 'halted', halt_reason = :reason, halted_at = :now, agent_id = null, due_at = null, notice = 0, suspect = 0
@@ -333,13 +336,15 @@ on conflict (task_id) do update set error = coalesce(excluded.error, error)
 def halt(transaction: Transaction, operation: Halt) -> None:
     """Stop a claimed task until a person decides; the deadline stands still. A halted submitted step halts its run."""
     fence = operation.fence
-    _add_strays(transaction, fence.task_id, operation.strays)
+    agent = transaction.one(_HOLDER, {"id": fence.task_id})
     row = transaction.one(
         _HALT,
         {"id": fence.task_id, "claim": fence.claim, "reason": operation.reason, "now": transaction.now},
     )
     if row is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if agent is not None:
+        _add_strays(transaction, fence.task_id, operation.strays, agent_id=agent[0])
     after_halt(transaction, fence.task_id, operation.reason, error=operation.error)
 
 

@@ -28,7 +28,8 @@ where task_id = :id and taken_path is null and id > :seen and name in (select va
 
 _ENDED_PARTS = """
 select count(*), coalesce(sum(status <> 'completed'), 0) from outlast_task
-where id in (select value from json_each(:parts)) and (finished_at is not null or status = 'halted')
+where id in (select value from json_each(:parts))
+  and (finished_at is not null or (status = 'halted' and kind = 'step'))
 """
 
 _LIE_DOWN = """

@@ -118,7 +118,7 @@ where id = :id and claim = :claim and status = 'compensating' and agent_id is no
 
 _PASS = """
 update outlast_task
-set agent_id = null, notice = 0, due_at = :due_at, needs = :needs
+set agent_id = null, notice = 0, due_at = :due_at, needs = coalesce(:needs, needs)
 where id = :id and claim = :claim and status = 'compensating' and agent_id is not null
 """
 
@@ -133,7 +133,7 @@ def pass_on(transaction: Transaction, operation: PassUndo) -> None:
             "id": fence.task_id,
             "claim": fence.claim,
             "due_at": transaction.now + operation.delay,
-            "needs": compensation_code(plan[0].name) if plan else "compensation:",
+            "needs": compensation_code(plan[0].name) if plan else None,
         },
     )
     if cursor.rowcount == 0:
