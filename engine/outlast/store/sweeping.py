@@ -55,7 +55,8 @@ where ending is not null and finished_at is null and status = 'compensating' and
   and due_at <= :long_due
   and not exists (select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
                   where c.needs = outlast_task.needs and a.status in ('active', 'draining'))
-  and exists (select 1 from outlast_agent a where a.status = 'active' and a.started_at <= :wall_before)
+  and exists (select 1 from outlast_agent a
+              where a.status in ('active', 'draining') and a.status = 'active' and a.started_at <= :wall_before)
 """
 
 _HALT = """

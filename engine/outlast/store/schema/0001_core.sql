@@ -74,6 +74,9 @@ create table outlast_task (
 -- What a claim walks: finished, leased, halted and endlessly waiting rows are not in it.
 create index outlast_task_claimable on outlast_task (queue, priority desc, needs, due_at, id)
   where due_at is not null and paused_at is null;
+-- Suspects are few: looking for them must not walk a backlog of innocents.
+create index outlast_task_suspect on outlast_task (queue, priority desc, needs, due_at, id)
+  where suspect = 1 and due_at is not null and paused_at is null;
 create index outlast_task_leased on outlast_task (agent_id) where agent_id is not null;
 create index outlast_task_parent on outlast_task (parent_id, ended_at) where parent_id is not null;
 create index outlast_task_deadline on outlast_task (deadline_at) where deadline_at is not null and finished_at is null;
