@@ -15,6 +15,13 @@ WORKFLOW = "from outlast import workflow\n\n@workflow\ndef {name}() -> None: ...
 
 
 @pytest.fixture(autouse=True)
+def _forget_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests import this repository's own workflows; here their names are free."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "workflows"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """Leave sys.path, sys.modules and the registry as they were."""
     path, modules = list(sys.path), dict(sys.modules)
