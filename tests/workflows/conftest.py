@@ -1,13 +1,42 @@
-"""`shell`: a folder with this repository's workflows; `up`: the same with agents at work."""
+"""`shell`: a folder with this repository's workflows; `up`: the same with agents at work.
+
+`workflow_module` imports one of them in this process.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from shell import Shell, eventually
+from shell import ROOT, Shell, eventually
+
+from outlast import registry
+
+
+@pytest.fixture
+def workflow_module() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports one of the workflows, for as long as the test lasts: other tests have modules of that name."""
+    names: list[str] = []
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "workflows" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        names.append(spec.name)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    with registry.isolated():
+        yield load
+    for name in names:
+        del sys.modules[name]
 
 
 @pytest.fixture

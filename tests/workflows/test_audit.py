@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from shell import Shell, eventually
 
 from outlast import Engine, Fail
-from workflows import audit
 
 
 def install(site: Path, name: str, files: dict[str, str], *, record: dict[str, str] | None = None) -> None:
@@ -29,6 +31,11 @@ def install(site: Path, name: str, files: dict[str, str], *, record: dict[str, s
 
 
 @pytest.fixture
+def audit(workflow_module: Callable[[str], ModuleType]) -> Any:
+    return workflow_module("audit").audit
+
+
+@pytest.fixture
 def site(tmp_path: Path) -> Path:
     """Three distributions: an untouched one, one that was tampered with, one without a RECORD."""
     site = tmp_path / "site"
@@ -39,9 +46,9 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
-def test_it_names_what_was_changed_what_is_gone_and_what_cannot_be_checked(site: Path, tmp_path: Path) -> None:
+def test_it_names_what_was_changed_what_is_gone_and_what_cannot_be_checked(audit: Any, site: Path, tmp_path: Path) -> None:
     with Engine(tmp_path / "audit.db") as engine, engine.agent():
-        run = engine.start(audit.audit, path=str(site))
+        run = engine.start(audit, path=str(site))
         report = run.result(timeout=20)
 
         assert run.query("progress") == {"checked": 3, "of": 3}
@@ -54,14 +61,14 @@ def test_it_names_what_was_changed_what_is_gone_and_what_cannot_be_checked(site:
     assert {slow.name for slow in report.slowest} == {"alpha 1.0", "beta 1.0", "gamma 1.0"}
 
 
-def test_an_untouched_distribution_is_clean(site: Path, tmp_path: Path) -> None:
+def test_an_untouched_distribution_is_clean(audit: Any, site: Path, tmp_path: Path) -> None:
     with Engine(tmp_path / "audit.db") as engine, engine.agent():
-        assert engine.start(audit.audit, 1, str(site)).result(timeout=20).is_clean
+        assert engine.start(audit, 1, str(site)).result(timeout=20).is_clean
 
 
-def test_a_folder_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_said_in_a_sentence(audit: Any, tmp_path: Path) -> None:
     with Engine(tmp_path / "audit.db") as engine, engine.agent():
-        run = engine.start(audit.audit, path=str(tmp_path / "nowhere"))
+        run = engine.start(audit, path=str(tmp_path / "nowhere"))
 
         with pytest.raises(Fail, match="nowhere is no folder"):
             run.result(timeout=20)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,19 +15,23 @@ from shell import Shell, eventually
 
 from outlast import Engine, SignalTimeout, sqlite3
 from outlast.handles import Run
-from workflows.orders import Item, OutOfStock, Receipt, Refused, order, restock
 
 BIG = Decimal(250)
 SMALL = Decimal("49.90")
-LAMP = [Item("lamp")]
 
 
 class Shop:
     """An engine with an agent, the bank's ledger and the shelf."""
 
-    def __init__(self, engine: Engine, ledger: Path) -> None:
+    def __init__(self, engine: Engine, ledger: Path, module: ModuleType) -> None:
         self.engine = engine
+        self.module = module
         self.ledger = ledger
+
+    def start(self, amount: Decimal, *items: tuple[str, int], **more: str) -> Run[Any]:
+        """Start the order o-1, of one lamp where no items are given."""
+        ordered = [self.module.Item(sku, count) for sku, count in items or [("lamp", 1)]]
+        return self.engine.start(self.module.order, "o-1", amount, ordered, **more)
 
     def payments(self) -> list[tuple[str, str]]:
         return payments(self.ledger)
@@ -53,24 +58,25 @@ def stock(database: Path, sku: str) -> int:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workflow_module: Callable[[str], ModuleType]) -> Iterator[Shop]:
+    orders = workflow_module("orders")
     ledger = tmp_path / "bank.jsonl"
     monkeypatch.setenv("BANK_LEDGER", str(ledger))
     with Engine(tmp_path / "shop.db") as engine, engine.agent():
-        assert engine.start(restock, "lamp", 5).result(timeout=20) == 5
-        yield Shop(engine, ledger)
+        assert engine.start(orders.restock, "lamp", 5).result(timeout=20) == 5
+        yield Shop(engine, ledger, orders)
 
 
 def test_a_small_order_is_charged_taken_and_handed_over(shop: Shop) -> None:
-    receipt = shop.engine.start(order, "o-1", SMALL, LAMP).result(timeout=20)
+    receipt = shop.start(SMALL).result(timeout=20)
 
-    assert receipt == Receipt("o-1", "charge-1", 1, None)
+    assert receipt == shop.module.Receipt("o-1", "charge-1", 1, None)
     assert shop.payments() == [("o-1", "charge")]
     assert shop.stock() == 4
 
 
 def test_a_big_order_waits_for_the_approval_of_a_person(shop: Shop) -> None:
-    run = shop.engine.start(order, "o-1", BIG, LAMP)
+    run = shop.start(BIG)
     eventually(lambda: run.status == "waiting")
     assert run.query("state") == "waits for an approval"
 
@@ -81,10 +87,10 @@ def test_a_big_order_waits_for_the_approval_of_a_person(shop: Shop) -> None:
 
 
 def test_a_refused_order_is_undone_the_latest_step_first(shop: Shop) -> None:
-    run = shop.engine.start(order, "o-1", BIG, LAMP)
+    run = shop.start(BIG)
     run.signal("approval", {"by": "bob", "granted": False})
 
-    with pytest.raises(Refused, match="bob refused the order o-1"):
+    with pytest.raises(shop.module.Refused, match="bob refused the order o-1"):
         run.result(timeout=20)
 
     assert run.status == "compensated"
@@ -94,7 +100,7 @@ def test_a_refused_order_is_undone_the_latest_step_first(shop: Shop) -> None:
 
 
 def test_an_approval_that_does_not_come_in_time_undoes_the_order(shop: Shop) -> None:
-    run = shop.engine.start(order, "o-1", BIG, LAMP, approval_within="100ms")
+    run = shop.start(BIG, approval_within="100ms")
 
     with pytest.raises(SignalTimeout):
         run.result(timeout=20)
@@ -104,9 +110,9 @@ def test_an_approval_that_does_not_come_in_time_undoes_the_order(shop: Shop) -> 
 
 
 def test_an_order_of_more_than_there_is_takes_nothing_and_is_refunded(shop: Shop) -> None:
-    run = shop.engine.start(order, "o-1", SMALL, [Item("lamp", 2), Item("table")])
+    run = shop.start(SMALL, ("lamp", 2), ("table", 1))
 
-    with pytest.raises(OutOfStock, match="There are no 1 of 'table'"):
+    with pytest.raises(shop.module.OutOfStock, match="There are no 1 of 'table'"):
         run.result(timeout=20)
 
     assert run.status == "compensated"
@@ -115,7 +121,7 @@ def test_an_order_of_more_than_there_is_takes_nothing_and_is_refunded(shop: Shop
 
 
 def test_a_cancelled_order_is_undone(shop: Shop) -> None:
-    run = shop.engine.start(order, "o-1", BIG, LAMP)
+    run = shop.start(BIG)
     eventually(lambda: run.status == "waiting")
 
     run.cancel()
