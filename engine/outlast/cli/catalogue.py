@@ -50,6 +50,7 @@ _TABLE = (
     Entry("schedules", _CODE, "schedules", "schedules", "List the schedules, and when each fires next."),
     Entry("schedule", _CODE, "schedules", "schedule", "Look at one schedule, make, change or hold it."),
     Entry("queues", _CODE, "listing", "queues", "List the queues: what waits, what runs, limits."),
+    Entry("queue", _CODE, "queues", "queue", "Set the limits of a queue, pause and resume it."),
     Entry("agents", _CODE, "listing", "agents", "List the agents, and what they run."),
     Entry("stats", _CODE, "listing", "stats", "Count runs by status."),
     Entry("up", _ROLES, "roles", "up", "Keep agents, supervisor and scheduler alive here."),
