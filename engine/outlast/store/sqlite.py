@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import operations as op
 from .. import queue_operations
@@ -39,6 +39,9 @@ from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transa
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
 from .turn import Turn
+
+if TYPE_CHECKING:
+    from .protocol import Store
 
 HANDLERS: dict[type, Handler] = {
     op.Start: starting.start,
@@ -195,3 +198,9 @@ class SqliteStore:
         self._connections.close()
         self.doorbell.close()
         self.turn.close()
+
+
+if TYPE_CHECKING:
+
+    def _fulfils_the_protocol(store: SqliteStore) -> Store:
+        return store
