@@ -184,9 +184,14 @@ def test_a_workflow_that_takes_other_arguments_by_now_breaks_its_schedule_until_
 
 
 def test_a_workflow_that_needs_arguments_is_refused_without_an_input(app: Registry, store: SqliteStore) -> None:
-    definition = workflow(schedule="* * * * *")(needy)
     with pytest.raises(InvalidDefinition, match="without folder"):
-        scheduling.check(definition)
+        workflow(schedule="* * * * *")(needy)
+    with pytest.raises(InvalidInput, match="depth"):
+        workflow(schedule=Every("1m", input={"folder": "/", "depth": "deep"}))(needy)
+    with pytest.raises(InvalidInput, match="minute"):
+        workflow(schedule="61 * * * *")(nightly)
+    assert app.workflows() == []
+    definition = workflow(needy)
     with pytest.raises(InvalidDefinition, match="without folder"):
         scheduling.schedule(store, app, "x", definition, Every("1m"))
     with pytest.raises(InvalidInput, match="depth"):

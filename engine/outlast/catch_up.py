@@ -89,9 +89,7 @@ def next_of(name: str, schedule: Schedule, cursor: int) -> tuple[int | None, int
     return following, following + round(schedule.jitter_seconds(name, following) * SECOND)
 
 
-def undecided(
-    schedule: Schedule, cursor: int, until: int, reason: str, fired: Sequence[int] = ()
-) -> tuple[TickRow, ...]:
+def undecided(schedule: Schedule, cursor: int, until: int, reason: str, fired: Sequence[int] = ()) -> tuple[TickRow, ...]:
     """The ticks of a rule that goes, as missed."""
     view = _View("", schedule, tuple(sorted(fired)))
     return tuple(view.rows(cursor, until, "missed", reason))
@@ -146,9 +144,7 @@ def _caught_up(view: _View, cursor: int, last: int, wall: int) -> tuple[list[Tic
     return decisions, last
 
 
-def _each(
-    view: _View, begin: int, last: int, wall: int, decisions: list[TickRow | Tick]
-) -> tuple[list[TickRow | Tick], int]:
+def _each(view: _View, begin: int, last: int, wall: int, decisions: list[TickRow | Tick]) -> tuple[list[TickRow | Tick], int]:
     cursor, count = begin, 0
     tick = view.table.next(begin)
     while tick is not None and tick <= last and count < MOST_FIRED:

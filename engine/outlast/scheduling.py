@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from . import clock, codec
 from .catch_up import next_of, undecided
+from .definition.scheduled import check, checked_input
 from .errors import (
     AlreadyExists,
     Conflict,
-    InvalidDefinition,
     InvalidInput,
     OutlastError,
     PayloadTooLarge,
@@ -153,34 +153,6 @@ def declared(registry: Registry) -> tuple[dict[str, Declared], list[str]]:
     return found, problems
 
 
-def check(workflow: Workflow[..., Any]) -> dict[str, Schedule]:
-    """The schedules of a definition by name.
-
-    Raises what is wrong with them: a rule that is none, or a workflow that needs arguments which neither
-    defaults nor an input give.
-    """
-    found = schedules_of(workflow.schedule, workflow.name)
-    for name, made in found.items():
-        checked_input(name, workflow, made.input)
-    return found
-
-
-def checked_input(name: str, workflow: Workflow[..., Any], given: object) -> dict[str, object]:
-    """The input of a schedule as arguments by name, converted to the annotated types."""
-    signature = workflow.signature
-    if given is None:
-        if signature.required:
-            names = ", ".join(signature.required)
-            raise InvalidDefinition(
-                f"The schedule {name} starts {workflow.name} without {names}.",
-                hint="Give the schedule an input=, or the parameters defaults.",
-            )
-        return {}
-    if not isinstance(given, Mapping | list | tuple):
-        raise InvalidInput(f"The input of the schedule {name} must be a dict by name or a list by position, not {given!r}.")
-    return signature.from_json(given)
-
-
 def encoded_input(name: str, workflow: Workflow[..., Any], given: object, settings: Settings) -> bytes:
     """The input of a schedule as its runs get it."""
     place = f"the input of the schedule {name}"
@@ -248,14 +220,14 @@ def run_id(uid: str, tick: int) -> str:
 
 def start_of(store: SqliteStore, definition: Workflow[..., Any], input: bytes, settings: Settings) -> Start:
     """The start of a scheduled run. Raises `InvalidInput` where the workflow takes other arguments by now."""
-
+    from .store import queues
 
     named = codec.decode(input)
     try:
         definition.signature.call(named)
     except InvalidInput as error:
         raise InvalidInput(f"Its input does not fit any more. {error.message}", hint=error.hint) from None
-    operation = start_operation(definition, {}, DEFAULT, settings)
+    operation = start_operation(definition, {}, DEFAULT, settings, has_queue=lambda name: queues.exists(store.connection(), name))
     return replace(operation, input=input)
 
 

@@ -99,22 +99,23 @@ def workflow(
     """
 
     def define(fn: Any) -> SyncWorkflow[..., Any] | AsyncWorkflow[..., Any]:
-        colour: type[SyncWorkflow[..., Any] | AsyncWorkflow[..., Any]] = (
-            AsyncWorkflow if inspect.iscoroutinefunction(fn) else SyncWorkflow
+        colour: type[SyncWorkflow[..., Any] | AsyncWorkflow[..., Any]] = AsyncWorkflow if inspect.iscoroutinefunction(fn) else SyncWorkflow
+        made = colour(
+            fn,
+            name=name,
+            queue=queue,
+            timeout=timeout,
+            schedule=schedule,
+            retry=retry,
+            on_error=on_error,
+            max_crashes=max_crashes,
+            version=version,
+            retention=retention,
         )
-        return registry.add(
-            colour(
-                fn,
-                name=name,
-                queue=queue,
-                timeout=timeout,
-                schedule=schedule,
-                retry=retry,
-                on_error=on_error,
-                max_crashes=max_crashes,
-                version=version,
-                retention=retention,
-            )
-        )
+        if schedule is not None:
+            from .scheduled import check
+
+            check(made)
+        return registry.add(made)
 
     return define if fn is None else define(fn)

@@ -92,9 +92,7 @@ _Unfinished = tuple[str, str]
 """A run's id, and its place: open, or waiting."""
 
 
-def _decide(
-    transaction: Transaction, firing: Firing, decision: TickRow | Fire, unfinished: list[_Unfinished]
-) -> Decided:
+def _decide(transaction: Transaction, firing: Firing, decision: TickRow | Fire, unfinished: list[_Unfinished]) -> Decided:
     name = firing.schedule
     if isinstance(decision, TickRow):
         _write_row(transaction, name, decision)
@@ -110,16 +108,10 @@ def _decide(
         return _start(transaction, name, decision.start, decision.tick, "fired", place="open")
     run_id, place = unfinished[-1]
     has_line = place == "waiting"
-    if (
-        decision.in_line
-        or firing.overlap == "cancel_running"
-        or (firing.overlap == "queue_one" and not has_line)
-    ):
+    if decision.in_line or firing.overlap == "cancel_running" or (firing.overlap == "queue_one" and not has_line):
         reason = f"in line behind run {run_id}"
         unfinished.append((decision.start.uid, "waiting"))
-        return _start(
-            transaction, name, decision.start, decision.tick, "fired", place="waiting", reason=reason
-        )
+        return _start(transaction, name, decision.start, decision.tick, "fired", place="waiting", reason=reason)
     reason = f"run {run_id} was {'in line already' if has_line else 'unfinished'}"
     row = TickRow(decision.tick, decision.tick, 1, "skipped", reason)
     _write_row(transaction, name, row)
@@ -275,16 +267,10 @@ def backfill(transaction: Transaction, operation: Backfill) -> list[Decided] | N
     if not transaction.execute(_CHANGE, {"name": name, "revision": operation.revision}).rowcount:
         return None
     _replace(transaction, name, operation.removed, operation.rows)
-    return [
-        _start(transaction, name, start, start.tick, "backfilled")
-        for start in operation.starts
-        if start.tick is not None
-    ]
+    return [_start(transaction, name, start, start.tick, "backfilled") for start in operation.starts if start.tick is not None]
 
 
-_REMOVE = (
-    "delete from outlast_tick where schedule = :name and tick = :tick and by_hand = 0 and run_id is null"
-)
+_REMOVE = "delete from outlast_tick where schedule = :name and tick = :tick and by_hand = 0 and run_id is null"
 
 
 def _replace(transaction: Transaction, name: str, removed: Iterable[int], rows: Iterable[TickRow]) -> None:
