@@ -8,7 +8,7 @@ whoever looks. Refuses markup: nothing that passes here is interpreted by anyone
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 from .. import clock
 from ..duration import describe
@@ -88,7 +88,7 @@ def local(iso: object) -> str:
 
 def is_future(iso: object) -> bool:
     at = instant(iso)
-    return at is not None and at > datetime.now(UTC)
+    return at is not None and at > now()
 
 
 def _spelled(found: re.Match[str]) -> str:
