@@ -247,6 +247,12 @@ def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     store.connection().execute("pragma synchronous = off")
 
 
+@breaks("successors")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    make.running()
+    edit(store, "insert into outlast_successor (task_id, after_id, due_at) select id, 999, 1 from outlast_task limit 1")
+
+
 @pytest.mark.parametrize("name", list(BREAKS))
 def test_what_is_broken_is_found(
     name: str, store: SqliteStore, make: Maker, manual: clock.ManualClock
