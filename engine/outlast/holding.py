@@ -22,7 +22,7 @@ from .answers import Answers
 from .errors import LeaseLost
 from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, StrayEnded
 from .plan import Undo
-from .run import transactional
+from .run import strays, transactional
 from .run.async_run import AsyncRun
 from .run.execution import Execution
 from .run.sync_run import SyncRun
@@ -179,6 +179,7 @@ class Holding:
         def written(_: Any, error: BaseException | None) -> None:
             if error is not None and not isinstance(error, LeaseLost):
                 log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
+            strays.after_write(work, operation)
             self.forget(work)
 
         self.submit(operation, written)

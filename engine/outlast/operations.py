@@ -202,6 +202,26 @@ class End(Operation[Status], frozen=True, gc=False):
     undo: bool = True
 
 
+class ContinueAsNew(Operation[Status], frozen=True, gc=False):
+    """Complete a claimed run and start its successor: same key, parent, tags and unread signals."""
+
+    fence: Fence
+    start: Start
+
+
+class RetryRun(Operation[None], frozen=True, gc=False):
+    """Put a claimed run back for its next try.
+
+    The outcomes at `failed`, whose error ended it, are set aside, with what `branches` journalled afterwards.
+    """
+
+    fence: Fence
+    failed: tuple[str, ...]
+    branches: tuple[str, ...]
+    delay: int
+    tries: int
+
+
 class Again(Operation[None], frozen=True, gc=False):
     """Put a submitted step back for its next try, with the try that failed."""
 
@@ -238,6 +258,9 @@ class Halt(Operation[None], frozen=True, gc=False):
     reason: str
     error: bytes | None = None
     strays: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    """What is set aside, as by `RetryRun`, so that a resume does not come back to the same error."""
 
 
 class Acknowledge(Operation[None], frozen=True, gc=False):

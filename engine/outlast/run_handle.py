@@ -30,6 +30,7 @@ from .names import checked_text
 from .operations import Cancel, Pause, Resume, Signal, Start
 from .states import FINAL, Status
 from .store import starting
+from .store.succession import last_of_line
 from .store.transaction import Transaction
 from .views.runs import children_ids, status_of
 from .views.state import messages, published_value
@@ -45,7 +46,7 @@ T = TypeVar("T")
 _TASK_ID = "select id from outlast_task where uid = :uid and kind = 'run'"
 
 _OUTCOME = """
-select t.status, t.halt_reason, o.output, o.error
+select t.status, t.halt_reason, o.output, o.error, o.successor_id
 from outlast_task t left join outlast_outcome o on o.task_id = t.id
 where t.uid = :uid
 """
@@ -56,13 +57,15 @@ class StoredRun(Run[T]):
 
     def __init__(self, store: SqliteStore, settings: Settings, run_id: str) -> None:
         self.id = run_id
+        self._last = run_id
+        """The run that goes on with what this one began; itself, unless it went on by continue_as_new."""
         self._store = store
         self._settings = settings
 
     @property
     def status(self) -> str:
         """The status now, as `outlast runs` shows it. Raises `RunNotFound` once the run has been pruned."""
-        return status_of(self._store, self._task_id())
+        return status_of(self._store, self._last_task_id())
 
     def result(self, timeout: Duration | None = None) -> T:
         """Wait for the end and give the value.
@@ -95,10 +98,16 @@ class StoredRun(Run[T]):
 
     def _look(self) -> tuple[bool, T]:
         """Whether it has ended, and its value; or raise what it ended with."""
-        row = self._store.connection().execute(_OUTCOME, {"uid": self.id}).fetchone()
+        row = self._store.connection().execute(_OUTCOME, {"uid": self._last}).fetchone()
         if row is None:
-            raise RunNotFound(self.id)
-        status, halt_reason, output, error = row
+            raise RunNotFound(self._last)
+        status, halt_reason, output, error, successor_id = row
+        if successor_id is not None:
+            # It went on by continue_as_new: the handle follows, once its own steps have ended.
+            if status != Status.COMPLETED:
+                return False, cast(T, None)
+            self._last = last_of_line(self._store.connection(), self._last)
+            return self._look()
         match Status(status):
             case Status.COMPLETED:
                 value: T = codec.decode(output or b"null")
@@ -128,7 +137,7 @@ class StoredRun(Run[T]):
 
     def query(self, key: str) -> object:
         """The value that it has published under `key` last. Raises `KeyNotFound`."""
-        return codec.decode(published_value(self._store, self._task_id(), key, run_id=self.id))
+        return codec.decode(published_value(self._store, self._last_task_id(), key, run_id=self.id))
 
     def stream(self, name: str, after: int = 0) -> Iterator[object]:
         """The messages of a stream, in order, from the one after number `after` on; ends when the run has
@@ -219,11 +228,18 @@ class StoredRun(Run[T]):
             for _, run_id in children_ids(self._store, self._task_id())
         ]
 
+    def _last_task_id(self) -> int:
+        self._last = last_of_line(self._store.connection(), self._last)
+        return self._id_of(self._last)
+
     def _task_id(self) -> int:
         # By the id each time: the row of a run that was pruned, or rolled back, may be another's by now.
-        row = self._store.connection().execute(_TASK_ID, {"uid": self.id}).fetchone()
+        return self._id_of(self.id)
+
+    def _id_of(self, run_id: str) -> int:
+        row = self._store.connection().execute(_TASK_ID, {"uid": run_id}).fetchone()
         if row is None:
-            raise RunNotFound(self.id)
+            raise RunNotFound(run_id)
         task_id: int = row[0]
         return task_id
 

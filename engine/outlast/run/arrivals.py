@@ -14,8 +14,12 @@ from ..states import Status
 _ENDED = """
 select t.parent_path, t.uid, t.status, t.tries, t.started_at, t.finished_at, t.ended_at, o.output, o.error
 from outlast_task t left join outlast_outcome o on o.task_id = t.id
-where t.parent_id = :id and t.ended_at >= :since
-order by t.ended_at, t.id
+where t.parent_id = :id and t.ended_at >= :since and o.successor_id is null
+union all
+select f.path, t.uid, t.status, t.tries, t.started_at, t.finished_at, t.ended_at, o.output, o.error
+from outlast_follower f join outlast_task t on t.id = f.task_id left join outlast_outcome o on o.task_id = t.id
+where f.parent_id = :id and t.ended_at is not null and o.successor_id is null
+order by 7, 1
 """
 
 

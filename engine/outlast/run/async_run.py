@@ -15,10 +15,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from .. import clock, codec
+from ..aside import branch_of
 from ..caller import active
 from ..codec_errors import encode_error
 from ..errors import (
@@ -26,9 +27,11 @@ from ..errors import (
     CodeMismatch,
     InvalidInput,
     LeaseLost,
+    OutlastError,
     Parked,
     ResultTimeout,
     SignalTimeout,
+    StoreError,
     WrongColour,
 )
 from ..handles import Handle, Run
@@ -36,13 +39,13 @@ from ..operations import (
     Append,
     CancelParts,
     Emit,
-    End,
     Entry,
     GiveBack,
     Halt,
     Operation,
     Park,
     Publish,
+    RetryRun,
     Signal,
     StartPart,
 )
@@ -50,7 +53,7 @@ from ..options import Options
 from ..signature import convert_value
 from ..store import signals
 from .arrivals import arrived, halted_step
-from .execution import Execution
+from .execution import Ended, Execution
 from .history import DELIVERED, OUTCOMES, Record
 from .inline import InlineStep
 from .parts import ChildRun, Part
@@ -90,7 +93,7 @@ class AsyncRun(Execution):
 
     def __init__(self, host: Any, claimed: Any, definition: Any, entries: list[Entry], *, finished: Any) -> None:
         super().__init__(host, claimed, definition, entries)
-        self._finished: Callable[[AsyncRun, End | GiveBack | Halt | None], None] = finished
+        self._finished: Callable[[AsyncRun, Ended | None], None] = finished
         self._loop = WorkflowLoop(self)  # type: ignore[abstract]
         self._replay: deque[Entry] = deque(self.history.deliveries)
         self._pending: dict[str, Pending] = {}
@@ -98,6 +101,7 @@ class AsyncRun(Execution):
         self._timers: dict[asyncio.TimerHandle, Pending] = {}
         self._committed: list[tuple[int, Entry]] = []
         self._next_seq = self.seq + 1
+        self.delivered_seq = 0
         self._main: asyncio.Task[Any] | None = None
         self._seen_arrival = 0
         self._seen_parts: set[str] = set()
@@ -149,6 +153,9 @@ class AsyncRun(Execution):
         assert main is not None
         while True:
             self._loop.drain()
+            if self.last_write is not None:
+                self._end(False, None)
+                return
             if main.done():
                 self._end_by(main)
                 return
@@ -196,7 +203,32 @@ class AsyncRun(Execution):
         self._stop_inline()
         operation = self.ending_of(returned, value)
         self._close()
+        self._finish(operation)
+
+    def _finish(self, operation: Ended | None, since: float | None = None) -> None:
+        """Write how the code has ended; but no try of the run begins beside a thread of the one before."""
+        if isinstance(operation, RetryRun) and self.strays and not self.lost:
+            if self.cancel_requested or self.late:
+                operation = self.abort()
+            else:
+                since = since or time.monotonic()
+                if time.monotonic() - since > self.host.settings.grace_seconds:
+                    self.host.overran(self.fence.task_id)
+                asyncio.get_running_loop().call_later(0.05, self._finish, operation, since)
+                return
         self._finished(self, operation)
+
+    def branches_that_saw(self, paths: tuple[str, ...], seq: int) -> tuple[str, ...]:
+        saw = {""}
+        for path in paths:
+            prefix = branch_of(path)
+            while prefix:
+                saw.add(prefix)
+                prefix = branch_of(prefix[:-1])
+        for branch in self._loop.branches():
+            if branch.parent in saw and branch.born_seq >= seq:
+                saw.add(branch.prefix)
+        return tuple(saw)
 
     def _leave(self, operation: GiveBack) -> None:
         self.unwinding = Parked
@@ -236,6 +268,8 @@ class AsyncRun(Execution):
     def _deliver(self, entry: Entry, *, is_live: bool = False) -> None:
         if is_live:
             self._next_seq = entry.seq + 1
+        self.delivered_seq = entry.seq
+        if is_live:
             if entry.kind not in DELIVERED or entry.event not in OUTCOMES:
                 return
         record = self.history.records.get(entry.path)
@@ -347,14 +381,23 @@ class AsyncRun(Execution):
         if pending.inline is not None and pending.inline.stop():
             self.strays.add(pending.path)
         part = pending.part
-        if part is not None and part.task_id is not None and part.kind != "signal":
-            self._submit(CancelParts(self.fence, (part.task_id,)), self._checked)
-            started = True
+        if part is not None and part.kind != "signal":
+            if part.task_id is not None:
+                self._cancel_part(part)
+            # Else it is on its way to the disk, and cancelled when it is there.
+            return
         if started:
-            data = part.id.encode() if part is not None else self.claimed.uid.encode()
+            data = self.claimed.uid.encode()
             self._write(
                 self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1)
             )
+
+    def _cancel_part(self, part: Part[Any]) -> None:
+        assert part.task_id is not None
+        self._submit(CancelParts(self.fence, (part.task_id,)), self._checked)
+        self._write(
+            self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1)
+        )
 
     def call(
         self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
@@ -456,15 +499,27 @@ class AsyncRun(Execution):
 
         def written(started: Any, error: BaseException | None) -> None:
             if error is not None:
-                self._fail(error)
+                self._not_started(part, entry, error)
                 return
             part.task_id, part.id = started.task_id, started.uid
             self.note(entry)
+            if part.future is not None and part.future.cancelled():
+                self._cancel_part(part)
             if not started.created:
                 self._look()
             self.advance()
 
         self._submit(StartPart(self.fence, entry, start), written)
+
+    def _not_started(self, part: Part[Any], entry: Entry, error: BaseException) -> None:
+        """A refused start is the call's outcome; what the file could not write is the run's."""
+        if isinstance(error, OutlastError) and not isinstance(error, LeaseLost | StoreError):
+            self.void(entry)
+            self._write(
+                self.entry(part.path, "failed", part.kind, part.name, data=encode_error(error))
+            )
+        else:
+            self._fail(error)
 
     async def map(
         self,
@@ -799,8 +854,14 @@ class AsyncRun(Execution):
             self._write(entry)
         return decided
 
-    def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+        self._enter()
+        operation = self.successor(args, kwargs)
+        if self._replay:
+            entry = self._replay[0]
+            error = CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="continue_as_new()")
+            self.leave_by(self.mismatch(error))
+        self.leave_by(operation)
 
 
 async def _await(handle: Any) -> Any:

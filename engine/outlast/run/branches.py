@@ -10,10 +10,13 @@ from __future__ import annotations
 class Branch:
     """A line of code that runs by itself: the workflow's main line, or one asyncio Task."""
 
-    __slots__ = ("_count", "_values", "prefix")
+    __slots__ = ("_count", "_values", "born_seq", "parent", "prefix")
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", parent: str = "", born_seq: int = 0) -> None:
         self.prefix = prefix
+        self.parent = parent
+        self.born_seq = born_seq
+        """The last outcome that had been delivered when the branch was made."""
         self._count = 0
         self._values = 0
 
@@ -28,6 +31,6 @@ class Branch:
         self._values += 1
         return f"{self.prefix}{self._count}~{self._values}"
 
-    def fork(self) -> Branch:
+    def fork(self, born_seq: int = 0) -> Branch:
         """The branch of a Task that is created at the next place."""
-        return Branch(f"{self.place()}.")
+        return Branch(f"{self.place()}.", self.prefix, born_seq)

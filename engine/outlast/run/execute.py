@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec
 from ..caller import active
@@ -54,6 +54,11 @@ class StepCall:
 
     def caller(self, number: int) -> StepCaller:
         return StepCaller(self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number))
+
+    @property
+    def part(self) -> tuple[Literal["fn", "compensation"], bytes]:
+        """Which function of the definition is meant, and what comes before its arguments, as an encoded list."""
+        return "fn", b"[]"
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from uuid import UUID
 
 from .. import clock, codec
@@ -31,14 +31,15 @@ from ..errors import (
 )
 from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
-from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, Emit, End, Entry, GiveBack, Halt, Operation, Start
+from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, Operation, RetryRun, Start
 from ..states import Ending
 from ..store import queues
-from ..stored_retry import stored_retry
+from ..stored_retry import retry_from, stored_retry
 from .history import History, Record
+from .tries import pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..definition.definition import Definition
     from ..options import Options
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from ..store.commit import Done
     from ..store.sqlite import SqliteStore
     from .tries import Tried
+
+Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun
+"""What a run leaves by."""
 
 log = logging.getLogger("outlast")
 PREVIEW_BYTES = 2048
@@ -109,11 +113,20 @@ class Execution:
         self.drain_requested = False
         self.late = False
         self.has_parts = self.history.has_parts
+        self.agent_id = host.agent_id
+        self.last_write: GiveBack | Halt | ContinueAsNew | None = None
+        """What is to be written when the code has unwound, decided where it was told to."""
         self.strays: set[str] = set()
+        self.overrunning: set[str] = set()
+        """The strays among them whose threads report their own end."""
         self._clears_suspicion = claimed.alone
         self.step_names: dict[str, str] = {}
         self._unpatched: set[str] = set()
         self._lock = threading.Lock()
+        self.policy = retry_from(claimed.options) if claimed.options else definition.retry
+        """Of the whole run."""
+        self._keeps_raised = self.policy.tries > 1 or definition.on_error == "halt"
+        self._raised: list[tuple[BaseException, Entry]] = []
 
     # -- facts -----------------------------------------------------------------------------------
 
@@ -162,9 +175,15 @@ class Execution:
             case "completed":
                 return codec.decode(entry.data) if entry.data is not None else None
             case "cancelled":
-                raise RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
+                cancelled = RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
+                if self._keeps_raised:
+                    self._raised.append((cancelled, entry))
+                raise cancelled
             case _:
-                raise decode_error(entry.data or b"null")
+                error = decode_error(entry.data or b"null")
+                if self._keeps_raised:
+                    self._raised.append((error, entry))
+                raise error
 
     def step_name(self, path: str) -> str:
         """The name of the step at a place, as far as the journal tells."""
@@ -187,7 +206,29 @@ class Execution:
         return Append(self.fence, list(entries), signal_id=signal_id, clears_suspicion=clears)
 
     def visit(self, path: str, kind: str, name: str) -> Record | None:
-        return self.history.at(path, kind, name)
+        """What the journal says of a place that the code has reached; None for a new one.
+
+        A disagreement, and a journal that is full, unwind the code: an error it could catch, and go on against its journal.
+        """
+        try:
+            record = self.history.at(path, kind, name)
+        except CodeMismatch as error:
+            self.leave_by(self.mismatch(error))
+        if record is None and self.seq >= self.host.settings.max_entries:
+            self.leave_by(
+                Halt(
+                    self.fence,
+                    f"its journal has reached max_entries ({self.host.settings.max_entries:,}); "
+                    "raise it, or let the workflow go on by continue_as_new()",
+                )
+            )
+        return record
+
+    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew) -> NoReturn:
+        """Unwind the code, and write this when it has unwound."""
+        if self.last_write is None:
+            self.last_write = operation
+        self.unwind(Parked)
 
     def patch(self, change_id: str, *, is_replaying: bool) -> tuple[bool, Entry | None]:
         """What `patched` answers, and the marker to journal. A run that is past the change's place keeps the old code."""
@@ -228,7 +269,7 @@ class Execution:
         return kept, flags
 
     def step_key(self, path: str) -> str:
-        return idempotency_key(self.claimed.chain, path)
+        return idempotency_key(self.claimed.chain, path, generation=self.history.key_generation(path))
 
     def part(
         self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool
@@ -240,7 +281,7 @@ class Execution:
         if queue != claimed.queue and not queues.exists(self.store.connection(), queue):
             raise queues.not_found(self.store.connection(), queue)
         return Start(
-            uid=derived_id(claimed.uid, path),
+            uid=derived_id(claimed.uid, path, generation=self.history.generation(path)),
             kind="run" if is_child else "step",
             name=definition.name,
             needs=workflow_code(definition.name, definition.version) if is_child else step_code(definition.name),
@@ -287,7 +328,7 @@ class Execution:
         if self.pause_requested or self.drain_requested:
             self.give_back()
 
-    def unwind(self, kind: type[Unwinding]) -> None:
+    def unwind(self, kind: type[Unwinding]) -> NoReturn:
         self.unwinding = kind
         raise kind
 
@@ -295,9 +336,13 @@ class Execution:
         """Leave the agent where the code stands; it comes back by replay."""
         raise NotImplementedError  # pragma: no cover
 
-    def ending_of(self, returned: bool, value: Any) -> End | GiveBack | Halt | None:
+    def ending_of(self, returned: bool, value: Any) -> Ended | None:
         """What to write when the code has ended: by a value, by an error, or by unwinding."""
-        if self.lost or self.ending_decided or self.unwinding is Parked:
+        if self.lost or self.ending_decided:
+            return None
+        if self.last_write is not None:
+            return self.last_write
+        if self.unwinding is Parked:
             return None
         if self.unwinding is Cancelled:
             return self.abort()
@@ -315,13 +360,19 @@ class Execution:
                 value = error
         if isinstance(value, CodeMismatch):
             return self.mismatch(value)
+        number = self.claimed.tries + 1
+        is_its_own = not isinstance(value, NotStorable | PayloadTooLarge) or not returned
+        if is_its_own and self.policy.wants(value, number):
+            failed, branches = self._to_set_aside(value)
+            return RetryRun(self.fence, failed, branches, pause(self.policy, value, number), number)
         error_data = encode_error(value)
         if getattr(self.definition, "on_error", "fail") == "halt":
             return Halt(
                 self.fence,
                 f"{type(value).__name__}: {_first_line(value)}",
-                error=error_data,
-                strays=tuple(self.strays),
+                error_data,
+                tuple(self.strays),
+                *self._to_set_aside(value),
             )
         return End(
             self.fence,
@@ -329,6 +380,52 @@ class Execution:
             error=error_data,
             simple=not (self.has_parts or self.has_undo() or self.strays),
             strays=tuple(self.strays),
+        )
+
+    def _to_set_aside(self, error: BaseException) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The places of the outcomes whose error ended the run, and the branches that saw it."""
+        entries = self._behind(error)
+        if not entries:
+            return (), ()
+        paths = tuple(entry.path for entry in entries)
+        return paths, self.branches_that_saw(paths, min(entry.seq for entry in entries))
+
+    def branches_that_saw(self, paths: tuple[str, ...], seq: int) -> tuple[str, ...]:
+        """The prefixes of the branches that an outcome at `seq` has reached."""
+        return ("",)
+
+    def _behind(self, error: BaseException) -> list[Entry]:
+        """The outcomes behind an error: itself, its group's members, or the nearest in its cause chain."""
+        seen: set[int] = set()
+        at: BaseException | None = error
+        while at is not None and id(at) not in seen:
+            seen.add(id(at))
+            found = [entry for raised, entry in self._raised if raised is at]
+            if not found and isinstance(at, BaseExceptionGroup):
+                found = [entry for member in at.exceptions for entry in self._behind(member)]
+            if found:
+                return found
+            at = at.__cause__ or at.__context__
+        return []
+
+    def successor(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ContinueAsNew:
+        """The end of this run and the start of the next, with other arguments."""
+        claimed = self.claimed
+        return ContinueAsNew(
+            self.fence,
+            Start(
+                uid=derived_id(claimed.uid, "continue_as_new"),
+                kind="run",
+                name=claimed.name,
+                needs=claimed.needs,
+                queue=claimed.queue,
+                input=self.named_input(self.definition, args, dict(kwargs)),
+                version=claimed.version,
+                partition=claimed.partition,
+                priority=claimed.priority,
+                tags=claimed.tags,
+                tick=claimed.tick,
+            ),
         )
 
     def abort(self) -> End:

@@ -40,6 +40,7 @@ class History:
         self.deliveries: list[Entry] = []
         self.last_seq = 0
         self.has_parts = False
+        self._asides: dict[str, list[Record]] = {}
         for entry in entries:
             self.last_seq = max(self.last_seq, entry.seq)
             if entry.kind in _BOOKKEEPING and entry.kind != "patch":
@@ -82,6 +83,15 @@ class History:
                     record.path, recorded=f"{record.kind} {record.name}", found="the end of the workflow"
                 )
 
+    def generation(self, path: str) -> int:
+        """How often what was at a place has been set aside: what starts there next is another task."""
+        return len(self._asides.get(path, ()))
+
+    def key_generation(self, path: str) -> int:
+        """How often a finished result was set aside there. Failed and unknown outcomes keep their idempotency key."""
+        asides = self._asides.get(path, ())
+        return sum(record.outcome is not None and record.outcome.event == "completed" for record in asides)
+
     def mark(self, path: str, kind: str, name: str) -> Record:
         """Note a place that the code has reached for the first time."""
         record = self.records[path] = Record(path, kind, name)
@@ -90,5 +100,7 @@ class History:
 
     def _set_aside(self, path: str) -> None:
         record = self.records.pop(path, None)
+        if record is not None:
+            self._asides.setdefault(path, []).append(record)
         if record is not None and record.outcome is not None and record.outcome in self.deliveries:
             self.deliveries.remove(record.outcome)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,9 @@ class InlineStep:
             self._kill()
         if self._task is not None and not self._task.done():
             self._task.cancel()
-        return self._in_thread.is_set()
+        return self._in_thread.is_set() or (
+            self._thread is not None and self._thread.overran and not self._thread.wait(0)
+        )
 
     async def _drive(self) -> None:
         run, definition = self._run, self._definition
@@ -83,13 +86,17 @@ class InlineStep:
                         case Write(entry):
                             await self._write(entry)
                             if self._thread is not None and self._thread.overran:
-                                await asyncio.to_thread(self._thread.wait)
+                                await self._wait_for_thread(self._thread)
                             answer = None
                         case Try(number):
                             answer = await self._try(call, number, flags)
             except StopIteration as stop:
                 outcome: Entry = stop.value
             self.is_trying = False
+            if self._thread is not None and self._thread.overran:
+                run.strays.add(self._path)
+                if self._thread.wait(0):
+                    run.strays.discard(self._path)
             run.step_ended(outcome, is_committed=answer is not None and answer.committed is not None)
         except asyncio.CancelledError:
             self.is_trying = False
@@ -99,6 +106,17 @@ class InlineStep:
         except Exception as error:  # noqa: BLE001 - carried to where it is the outcome
             self.is_trying = False
             run.step_failed(error)
+
+    async def _wait_for_thread(self, thread: ThreadTry) -> None:
+        """Another try must not run beside the one that overran; nor on another agent, so the run stays here meanwhile."""
+        run = self._run
+        run.strays.add(self._path)
+        began = time.monotonic()
+        while not thread.wait(0):
+            await asyncio.sleep(0.05)
+            if time.monotonic() - began > run.host.settings.grace_seconds:
+                run.host.overran(run.fence.task_id)
+        run.strays.discard(self._path)
 
     async def _wait(self, due_at: int) -> None:
         """The pause before the next try: the run may park meanwhile, and then this task is dropped."""
@@ -165,7 +183,12 @@ class InlineStep:
 
         def settle(tried: Any, error: BaseException | None) -> None:
             if self._stopped and may_go_on and tried is not None:
-                self._late_end(tried)
+                if self._thread is None or not self._thread.overran:
+                    self._late_end(tried)
+                if tried.committed is not None:
+                    # What comes after it waits for its number.
+                    self._run.note(tried.committed)
+                    self._run.advance()
             if future.done():
                 return
             if error is not None:

@@ -159,7 +159,8 @@ def _outcome(call: dict[str, Any], channel: _Channel) -> tuple[int, bytes]:
         definition = _definition(_load(call["module"], call["file"]), call)
         # An engine that the module creates is not for this process: it would open the file.
         caller.start_outside = None
-        args, kwargs = definition.signature.call(codec.decode(call["input"]))
+        arguments = definition.signature.call if call["part"] == "fn" else definition.spelled_out
+        args, kwargs = arguments(codec.decode(call["input"]))
         leading = codec.decode(call["leading"])
         caller.active.set(_IsolatedCaller(_facts(call["facts"], channel), channel.publish, channel.emit))
     except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything

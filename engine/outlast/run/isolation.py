@@ -30,9 +30,10 @@ class IsolatedStep:
 
     def run(self) -> Tried:
         call = self._call
+        part, leading = call.part
         try:
             isolated = IsolatedTry(
-                IsolatedCall.of(call.definition, call.data, call.facts_of(self._number)),
+                IsolatedCall.of(call.definition, call.data, call.facts_of(self._number), part=part, leading=leading),
                 on_output=self._output,
                 on_message=self._message,
                 max_payload=call.max_payload,

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from .. import clock, codec
 from ..caller import active
 from ..errors import (
+    Cancelled,
+    CodeMismatch,
     InvalidInput,
     LeaseLost,
     NotStorable,
@@ -25,6 +27,7 @@ from ..errors import (
     Parked,
     ResultTimeout,
     SignalTimeout,
+    StoreError,
     Unwinding,
 )
 from ..handles import Handle, Run
@@ -33,7 +36,6 @@ from ..operations import (
     Append,
     CancelParts,
     Emit,
-    End,
     Entry,
     GiveBack,
     Halt,
@@ -41,6 +43,7 @@ from ..operations import (
     Park,
     Publish,
     R,
+    RetryRun,
     Signal,
     StartPart,
 )
@@ -48,11 +51,11 @@ from ..options import Options
 from ..signature import convert_value
 from ..states import Status
 from ..store import signals
-from . import execute, transactional
+from . import execute, strays, transactional
 from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch
 from .execute import StepCall, ThreadTry
-from .execution import Execution, log
+from .execution import Ended, Execution, log
 from .history import Record
 from .parts import ChildRun, Part
 from .tries import Tried, Try, WaitUntil, Write, tries
@@ -80,10 +83,11 @@ class SyncRun(Execution):
         self._all_committed = threading.Condition()
         self._seen_signals: dict[str, int] = {}
         self._thread = threading.get_ident()
+        self._last: tuple[str, Tried] | None = None
 
     # -- from start to end ------------------------------------------------------------------------
 
-    def execute(self) -> End | GiveBack | Halt | None:
+    def execute(self) -> Ended | None:
         """Run the workflow's code in this thread; gives what is to be written, or None where nothing is."""
         self._thread = threading.get_ident()
         token = active.set(self)
@@ -101,12 +105,26 @@ class SyncRun(Execution):
         finally:
             active.reset(token)
             self.ended = True
+        strays.code_ended(self, self._last)
         if self.unwinding is None and not self.lost:
             try:
                 self._flush()
             except LeaseLost:
                 self.lost = True
-        return self.ending_of(returned, value)
+        operation = self.ending_of(returned, value)
+        return self._after_threads(operation) if isinstance(operation, RetryRun) else operation
+
+    def _after_threads(self, operation: RetryRun) -> Ended:
+        """No try of the run begins beside a thread of the one before."""
+        began = time.monotonic()
+        while self.strays:
+            if self.cancel_requested or self.late:
+                return self.abort()
+            if time.monotonic() - began > self.host.settings.grace_seconds:
+                self.host.overran(self.fence.task_id)
+            self.news.wait(0.05)
+            self.news.clear()
+        return operation
 
     def notify(self) -> None:
         """Tell the thread to look again: an intent was set, or something has arrived."""
@@ -171,14 +189,18 @@ class SyncRun(Execution):
                         answer = None
                     case Try(number):
                         answer, overran = self._try(call, number, flags)
+                        self._last = (path, answer)
+                        if overran is not None and overran.overran:
+                            self.overrunning.add(path)
                         if self.ending_decided:
                             # The run's ending was decided beside us: the outcome counts for the undo alone.
-                            self.host.stray_ended(self, path, answer)
                             self._lose()
         except StopIteration as stop:
             entry = stop.value
-        if overran is not None and overran.overran and not overran.wait(0):
+        if overran is not None and overran.overran:
             self.strays.add(path)
+            if overran.wait(0):
+                self.strays.discard(path)
         if answer is None or answer.committed is None:
             self._append(entry)
         return entry  # type: ignore[no-any-return]
@@ -235,7 +257,9 @@ class SyncRun(Execution):
         self.strays.add(path)
         began = time.monotonic()
         while not thread.wait(0.05):
-            self.check_intents()
+            # Not for a pause or a drain: on another agent, the next try would run beside this thread.
+            if self.cancel_requested or self.late:
+                self.unwind(Cancelled)
             if time.monotonic() - began > self.host.settings.grace_seconds:
                 self.host.overran(self.fence.task_id)
         self.strays.discard(path)
@@ -546,9 +570,19 @@ class SyncRun(Execution):
         record = self.history.records.get(part.path)
         return record is not None and record.outcome is not None
 
+    def _not_started(self, part: Part[Any], error: BaseException) -> None:
+        """A refused start is the call's outcome: journalled, so that a replay does not ask again."""
+        if not isinstance(error, OutlastError) or isinstance(error, LeaseLost | StoreError):
+            raise error
+        if not self._has_outcome(part):
+            self._remember(
+                self._append(self.entry(part.path, "failed", part.kind, part.name, data=codec.encode_error(error)))
+            )
+
     def _is_there(self, part: Part[Any]) -> bool:
         if part.error is not None:
-            raise part.error
+            self._not_started(part, part.error)
+            return True
         if part.kind == "signal":
             return self._has_signal(part.name, part.signal_type)
         return part.path in self._arrivals
@@ -635,8 +669,11 @@ class SyncRun(Execution):
                 until_due = (due_at - now) / clock.SECOND if due_at is not None else park_after
                 self.news.wait(max(0.0, min(until_due, parks_at - time.monotonic())))
         finally:
+            # Whoever unwinds is counted too: its thread gives the slot back when it ends.
             if self.unwinding is None:
                 self.host.take_slot()
+            else:
+                self.host.take_slot_now()
 
     def _park(
         self,
@@ -699,10 +736,17 @@ class SyncRun(Execution):
             self._append(entry)
         return decided
 
-    def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+        self._enter()
+        operation = self.successor(args, kwargs)
+        self._flush()
+        try:
+            self.history.check_end()
+        except CodeMismatch as error:
+            self.leave_by(self.mismatch(error))
+        self.leave_by(operation)
 
-    def unwind(self, kind: type[Unwinding]) -> None:
+    def unwind(self, kind: type[Unwinding]) -> NoReturn:
         self.unwinding_since = self.unwinding_since or time.monotonic()
         super().unwind(kind)
 
@@ -719,7 +763,7 @@ class SyncRun(Execution):
             self._lose()
             raise
 
-    def _lose(self) -> None:
+    def _lose(self) -> NoReturn:
         """The task is somebody else's by now: leave silently."""
         self.lost = True
         log.debug("run %s: lease lost", self.claimed.uid)

@@ -20,7 +20,7 @@ from ..retry import Retry
 from ..states import Ending
 from ..store import ending
 from ..stored_retry import retry_from
-from . import execute, transactional
+from . import execute, strays, transactional
 from .execute import StepCall, ThreadTry
 from .tries import Tried, pause
 
@@ -40,7 +40,9 @@ class TaskRun:
         self.ending_decided = False
         self.cancel_requested = claimed.cancel_requested
         self.number = claimed.tries + 1
+        self.agent_id = host.agent_id
         self.strays: set[str] = set()
+        self.overrunning: set[str] = set()
         self._kill: Callable[[], None] | None = None
         self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
@@ -63,13 +65,15 @@ class TaskRun:
 
     def execute(self) -> Outcome:
         """One try in this thread; gives what is to be written."""
+        tried: Tried | None = None
         try:
             tried = self._try()
         except LeaseLost:
-            return None
+            self.lost = True
         finally:
             self.ended = True
-        return self.after(tried)
+            strays.code_ended(self, ("", tried) if tried is not None else None)
+        return self.after(tried) if tried is not None else None
 
     async def execute_on_loop(self) -> Outcome:
         tried = await execute.run_on_loop(self.call, self.number)
@@ -95,8 +99,11 @@ class TaskRun:
         if self.call.timeout_seconds is not None:
             thread = ThreadTry(self.call, self.number, on_late_end=self._late_end)
             tried = thread.run()
-            if thread.overran and not thread.wait(0):
+            if thread.overran:
+                self.overrunning.add("")
                 self.strays.add("")
+                if thread.wait(0):
+                    self.strays.discard("")
             return tried
         return execute.run_here(self.call, self.number)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .. import clock, codec
 from ..codec_errors import encode_error
@@ -22,8 +23,8 @@ from ..model import compensation_code, idempotency_key
 from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, undoing
-from . import transactional
-from .execute import StepCall, ThreadTry, run_here, run_on_loop
+from . import strays, transactional
+from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
 from .execution import log
 from .tries import Tried, pause
 
@@ -41,7 +42,10 @@ class UndoRun:
         self.ending_decided = False
         self.drain_requested = False
         self.pause_requested = False
+        self.agent_id = host.agent_id
         self.strays: set[str] = set()
+        self.overrunning: set[str] = set()
+        self.kill_isolated: Callable[[], None] | None = None
 
     def execute(self) -> Operation[Any] | None:
         """Undo step by step; gives the last write, or None where the lease is lost."""
@@ -52,6 +56,7 @@ class UndoRun:
             return None
         finally:
             self.ended = True
+            strays.code_ended(self, None)
 
     def _execute(self) -> Operation[Any] | None:
         while True:
@@ -93,7 +98,7 @@ class UndoRun:
             return None
         error = tried.error
         log.warning("compensation of %s in run %s failed: %r", undo.name, self.claimed.uid, error)
-        goes_on = compensation.retry.wants(error, number) and not self.strays
+        goes_on = compensation.retry.wants(error, number)
         delay = pause(compensation.retry, error, number) if goes_on else 0
         self._commit(
             RecordUndo(
@@ -111,7 +116,6 @@ class UndoRun:
             self.fence,
             f"the compensation of {undo.name} gave up after {number} {'try' if number == 1 else 'tries'}: {error!r}"[:500],
             error=encode_error(error),
-            strays=tuple(self.strays),
         )
 
     def _try(self, undo: Undo, definition: Any, compensation: Any, number: int) -> Tried:
@@ -121,7 +125,7 @@ class UndoRun:
             definition, undo.input, UNDO_PREFIX + undo.path, self._facts(undo),
             idempotency_key(self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
             self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
-            compensation.fn, ((result, *args), kwargs),
+            compensation.fn, ((result, *args), kwargs), undo.result,
         )  # fmt: skip
         if definition.kind == "transaction":
             return transactional.run_transaction(
@@ -131,15 +135,29 @@ class UndoRun:
                 committed=self._record,
                 fence_sql="compensating",
             )
+        if getattr(definition, "isolate", False):
+            isolated = isolated_try(call, number)
+            self.kill_isolated = isolated.kill
+            try:
+                return isolated.run()
+            finally:
+                self.kill_isolated = None
         if inspect.iscoroutinefunction(compensation.fn):
             return self._on_loop(call, number)
         if compensation.timeout_seconds is not None:
-            thread = ThreadTry(call, number, on_late_end=lambda tried: self._late_end(undo.path, tried))
+            thread = ThreadTry(call, number, on_late_end=_nobody)
             tried = thread.run()
-            if thread.overran and not thread.wait(0):
-                self.strays.add(undo.path)
+            if thread.overran:
+                self._wait_for_thread(thread)
             return tried
         return run_here(call, number)
+
+    def _wait_for_thread(self, thread: ThreadTry) -> None:
+        """Neither the next try nor the next compensation runs beside a thread that overran: it ends, or its agent is replaced."""
+        began = time.monotonic()
+        while not thread.wait(0.05):
+            if time.monotonic() - began > self.host.settings.grace_seconds:
+                self.host.overran(self.fence.task_id)
 
     def _on_loop(self, call: Any, number: int) -> Tried:
         return asyncio.run_coroutine_threadsafe(run_on_loop(call, number), self.host.loop).result()
@@ -152,10 +170,6 @@ class UndoRun:
 
     def _record(self, context: Any, entry: Entry) -> None:
         undoing.record(context, RecordUndo(self.fence, entry))
-
-    def _late_end(self, path: str, tried: Tried) -> None:
-        self.strays.discard(path)
-        self.host.stray_ended(self, path, tried)
 
     def _facts(self, undo: Undo) -> Current:
         return Current(
@@ -179,10 +193,19 @@ class _UndoCall(StepCall):
 
     compensation: Callable[..., Any]
     given: tuple[tuple[Any, ...], dict[str, Any]]
+    result: bytes | None
 
     @property
     def function(self) -> Callable[..., Any]:
         return self.compensation
 
+    @property
+    def part(self) -> tuple[Literal["fn", "compensation"], bytes]:
+        return "compensation", b"[" + (self.result or b"null") + b"]"
+
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self.given
+
+
+def _nobody(_: Tried) -> None:
+    """The loop of the undo waits for the thread itself."""

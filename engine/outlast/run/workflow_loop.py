@@ -60,6 +60,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         task = asyncio.current_task(self)
         return self._branches[task] if task is not None else self._callbacks
 
+    def branches(self) -> list[Branch]:
+        """Every branch so far, in the order of their making."""
+        return list(self._branches.values())
+
     def unwind(self) -> None:
         """Close every coroutine, the latest first; they leave by `GeneratorExit` and their durable calls raise."""
         outer = events._get_running_loop()
@@ -126,7 +130,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[Any]:
-        branch = self.branch().fork() if self._branches else self._main
+        branch = self.branch().fork(self._run.delivered_seq) if self._branches else self._main
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or f"branch {branch.prefix}", context=context)
         self._branches[task] = branch
         return task

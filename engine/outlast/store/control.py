@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import Conflict, RunFinished, RunNotFound
 from ..operations import Cancel, Pause, Resume
 from ..states import FINAL, Status
-from . import ending, undoing
+from . import ending, succession, undoing
 from .transaction import Transaction
 
 _FIND = """
@@ -34,7 +34,7 @@ values (:id, (select coalesce(min(seq), 1) - 1 from outlast_journal where task_i
 
 def cancel(transaction: Transaction, operation: Cancel) -> str:
     """Cancel a run and all that belongs to it. During an undo it changes nothing; a final run refuses."""
-    row = transaction.one(_FIND, {"uid": operation.uid})
+    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status = row[0], Status(row[1])
@@ -73,7 +73,7 @@ _CHILDREN = "select id from outlast_task where parent_id = :id and kind = 'run' 
 
 def pause(transaction: Transaction, operation: Pause) -> str:
     """Hold a run at its next durable call, and its unclaimed steps; its children only when asked."""
-    row = transaction.one(_FIND, {"uid": operation.uid})
+    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
     if row is None:
         raise RunNotFound(operation.uid)
     if Status(row[1]) in FINAL:
@@ -109,7 +109,7 @@ _HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 's
 
 def resume(transaction: Transaction, operation: Resume) -> str:
     """End a pause, or send a halted run (and its halted steps) on; an undo that gave up is tried again."""
-    row = transaction.one(_FIND, {"uid": operation.uid})
+    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status, parent_id, ending_decided, _, paused_at = row[:6]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, Entry, Fence, Halt, StrayEnded
 from ..states import FINAL, Ending, Status
-from . import journal, undoing
+from . import journal, succession, undoing
 from .transaction import Transaction
 
 _FINISH = """
@@ -49,6 +49,7 @@ def end(transaction: Transaction, operation: End) -> Status:
     transaction.execute(
         _INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error}
     )
+    _tell_followers(transaction, fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     if row[0] is not None:
         tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
     else:
@@ -197,7 +198,7 @@ def _override_completion(transaction: Transaction, task_id: int, *, undo: bool) 
 def cancel_parts(transaction: Transaction, operation: CancelParts) -> None:
     """Cancel parts that a claimed run no longer waits for."""
     fence = operation.fence
-    for part_id in operation.parts:
+    for part_id in succession.own_parts(transaction, fence.task_id, operation.parts):
         if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
             raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
         cancel(transaction, part_id)
@@ -253,8 +254,19 @@ def close(
         {"id": task_id, "status": status, "undo": undo, "wall": transaction.wall, "now": transaction.now},
     )
     transaction.ring = True
+    if succession.pass_on(transaction, task_id, status):
+        return
+    _tell_followers(transaction, task_id, failed=status is not Status.COMPLETED)
     if parent_id is not None:
         tell_parent(transaction, parent_id, failed=status is not Status.COMPLETED)
+
+
+_FOLLOWERS = "select parent_id from outlast_follower where task_id = :id"
+
+
+def _tell_followers(transaction: Transaction, task_id: int, *, failed: bool) -> None:
+    for (follower_id,) in transaction.execute(_FOLLOWERS, {"id": task_id}).fetchall():
+        tell_parent(transaction, follower_id, failed=failed)
 
 
 _WAKE_GATHER = """
@@ -336,6 +348,8 @@ on conflict (task_id) do update set error = coalesce(excluded.error, error)
 def halt(transaction: Transaction, operation: Halt) -> None:
     """Stop a claimed task until a person decides; the deadline stands still. A halted submitted step halts its run."""
     fence = operation.fence
+    for part_id in journal.set_aside(transaction, fence, operation.failed, operation.branches):
+        cancel(transaction, part_id)
     agent = transaction.one(_HOLDER, {"id": fence.task_id})
     row = transaction.one(
         _HALT,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..aside import to_set_aside
 from ..errors import LeaseLost
 from ..operations import Append, Emit, Entry, Fence, Publish
 from .transaction import Transaction
@@ -160,6 +161,44 @@ from outlast_journal where task_id = :task_id order by seq
 def load(connection: Any, task_id: int) -> list[Entry]:
     """The whole journal of a run, in order of delivery."""
     return [Entry(*row) for row in connection.execute(_LOAD, {"task_id": task_id})]
+
+
+_UNREAD_AGAIN = "update outlast_signal set taken_path = null where task_id = :id and taken_path = :path"
+
+_PART_AT = """
+select id from outlast_task where parent_id = :id and parent_path = :path and finished_at is null
+"""
+
+# What starts at this place next is another task: this one's end is not to be taken for that one's.
+_LEAVE_PLACE = """
+update outlast_task set parent_path = parent_path || '^' || id where parent_id = :id and parent_path = :path
+"""
+
+
+def set_aside(
+    transaction: Transaction, fence: Fence, failed: tuple[str, ...], branches: tuple[str, ...]
+) -> list[int]:
+    """Set aside the outcomes at `failed` and what followed from them; gives the open parts that go with it.
+
+    Signals that were taken there are unread again.
+    """
+    if not failed:
+        return []
+    entries = load(transaction.connection, fence.task_id)
+    seq = max((entry.seq for entry in entries), default=0)
+    parts: list[int] = []
+    for first in to_set_aside(entries, failed, branches):
+        seq += 1
+        write_entry(
+            transaction, fence, Entry(seq, first.path, "set_aside", first.kind, first.name, transaction.wall)
+        )
+        place = {"id": fence.task_id, "path": first.path}
+        if first.kind == "signal":
+            transaction.execute(_UNREAD_AGAIN, place)
+        elif first.kind in ("task", "child"):
+            parts += [part_id for (part_id,) in transaction.execute(_PART_AT, place).fetchall()]
+            transaction.execute(_LEAVE_PLACE, place)
+    return parts
 
 
 def _row(fence: Fence, entry: Entry) -> dict[str, Any]:

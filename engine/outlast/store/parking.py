@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 
 from ..errors import LeaseLost
-from ..operations import Acknowledge, Again, GiveBack, Park
+from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
 from ..states import Ending
-from .ending import decide
-from .journal import write_entry
+from .ending import cancel, decide
+from .journal import set_aside, write_entry
 from .transaction import Transaction
 
 _HELD = """
@@ -26,10 +26,14 @@ select 1 from outlast_signal
 where task_id = :id and taken_path is null and id > :seen and name in (select value from json_each(:names)) limit 1
 """
 
+# Each part counts by the last of its line. A halted step counts, since it halts its run; a halted child is waited for.
 _ENDED_PARTS = """
+with recursive line(id) as (
+  select value from json_each(:parts)
+  union select o.successor_id from line join outlast_outcome o on o.task_id = line.id where o.successor_id is not null)
 select count(*), coalesce(sum(status <> 'completed'), 0) from outlast_task
-where id in (select value from json_each(:parts))
-  and (finished_at is not null or (status = 'halted' and kind = 'step'))
+where id in (select id from line) and (finished_at is not null or (status = 'halted' and kind = 'step'))
+  and not exists (select 1 from outlast_outcome o where o.task_id = outlast_task.id and o.successor_id is not null)
 """
 
 _LIE_DOWN = """
@@ -122,6 +126,38 @@ def acknowledge(transaction: Transaction, operation: Acknowledge) -> None:
         _ACKNOWLEDGE,
         {"id": operation.fence.task_id, "claim": operation.fence.claim, "notice": operation.notice},
     )
+
+
+_RETRY_RUN = """
+update outlast_task
+set status = 'pending', agent_id = null, notice = 0, due_at = :due_at, tries = :tries,
+    suspect = case when alone then 0 else suspect end
+where id = :id and claim = :claim and status = 'running' and agent_id is not null and ending is null
+returning cancel_requested_at
+"""
+
+
+def retry_run(transaction: Transaction, operation: RetryRun) -> None:
+    """Set outcomes aside and put the run back until its next try; what it had submitted or taken after them is undone."""
+    fence = operation.fence
+    aside = set_aside(transaction, fence, operation.failed, operation.branches)
+    row = transaction.one(
+        _RETRY_RUN,
+        {
+            "id": fence.task_id,
+            "claim": fence.claim,
+            "due_at": transaction.now + operation.delay,
+            "tries": operation.tries,
+        },
+    )
+    if row is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if row[0] is not None:
+        decide(transaction, fence.task_id, Ending.CANCELLED)
+    else:
+        for part_id in aside:
+            cancel(transaction, part_id)
+    transaction.ring = True
 
 
 _AGAIN = """

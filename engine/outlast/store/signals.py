@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import RunFinished, RunNotFound
 from ..operations import Signal
+from . import succession
 from .transaction import Transaction
 
 _TARGET = "select id, status, finished_at from outlast_task where uid = :uid and kind = 'run'"
@@ -32,7 +33,7 @@ _NOTIFY = "update outlast_task set notice = notice + 1 where id = :id and agent_
 
 def signal(transaction: Transaction, operation: Signal) -> bool:
     """Keep a signal; false where a signal of this name and key is there or was taken already."""
-    row = transaction.one(_TARGET, {"uid": operation.uid})
+    row = transaction.one(_TARGET, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status, finished_at = row

@@ -105,6 +105,8 @@ def insert(transaction: Transaction, operation: Start) -> Started:
     return Started(task_id, operation.uid, True)
 
 
+_FOLLOW = "insert or ignore into outlast_follower (task_id, parent_id, path) values (:task_id, :parent_id, :path)"
+
 _CLAIM_HELD = """
 select coalesce(root_id, id), deadline_at from outlast_task
 where id = :task_id and claim = :claim and status = 'running'
@@ -120,6 +122,10 @@ def start_part(transaction: Transaction, operation: StartPart) -> Started:
     root_id, deadline_at = held
     part = operation.start
     started = start(transaction, _within(part, root_id=root_id, deadline_at=deadline_at))
+    if not started.created:
+        transaction.execute(
+            _FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path}
+        )
     write_entry(transaction, fence, _naming(operation, started))
     return started
 

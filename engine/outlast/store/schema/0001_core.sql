@@ -125,8 +125,19 @@ create table outlast_outcome (
   task_id integer primary key,
   output blob,
   error blob,
-  undo_error blob
+  undo_error blob,
+  -- Of a run that went on by continue_as_new: the run that did.
+  successor_id integer
 ) strict;
+
+-- A run that another one waits for although it did not start it: a key led there.
+create table outlast_follower (
+  task_id integer not null,
+  parent_id integer not null,
+  path text not null,
+  primary key (task_id, parent_id, path)
+) strict, without rowid;
+create index outlast_follower_parent on outlast_follower (parent_id);
 
 -- The record of what a run has done, append only. `seq` is the order in which outcomes reach the code.
 create table outlast_journal (

@@ -1,0 +1,53 @@
+"""Threads that go on after their task's ending was decided, and the word that they have ended.
+
+Owns when a stray is reported: by the agent's loop, after the write that named it, so that a report cannot overtake what it is about. A
+stray that nobody reports holds up the end of its run until its process has gone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ..operations import Operation, StrayEnded
+from .tries import Tried
+
+UNWINDING = "unwinding"
+"""The path of a stray that is the workflow's own code."""
+
+
+def code_ended(work: Any, last: tuple[str, Tried] | None) -> None:
+    """Called in a task's thread once its code has ended; `last` is the try that it executed last, and its place.
+
+    From here on nothing of the task is under way in this thread. Threads of steps that overran report their own end.
+    """
+    host = work.host
+    if host.loop.is_closed():
+        # The agent left while this thread was busy, and said so.
+        host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, ""))
+    elif work.ending_decided or work.lost or getattr(work, "cancel_requested", False) or _is_late(work) or host.is_draining:
+        host.on_loop(partial(_report, work, last))
+
+
+def _is_late(work: Any) -> bool:
+    return bool(getattr(work, "late", False))
+
+
+def _report(work: Any, last: tuple[str, Tried] | None) -> None:
+    host = work.host
+    if work.ending_decided:
+        for path in (work.strays | {UNWINDING}) - work.overrunning:
+            if last is not None and last[0] == path:
+                host.stray_ended(work, path, last[1])
+            else:
+                host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, path))
+    if work.lost or host.is_draining:
+        # Its lease was ended, or its agent leaves, while the thread was busy: then the file names it by the task alone.
+        host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, ""))
+
+
+def after_write(work: Any, operation: Operation[Any]) -> None:
+    """Report strays that ended between the look at them and the write that names them."""
+    for path in getattr(operation, "strays", ()):
+        if path not in work.strays and path != UNWINDING:
+            work.host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, path))
