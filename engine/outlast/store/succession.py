@@ -99,7 +99,8 @@ _LINE = """
 with recursive line(id) as (
   select id from outlast_task where uid = :uid
   union select o.successor_id from line join outlast_outcome o on o.task_id = line.id where o.successor_id is not null)
-select t.uid from line join outlast_task t on t.id = line.id order by t.id desc limit 1
+select t.uid from line join outlast_task t on t.id = line.id
+where not exists (select 1 from outlast_outcome o where o.task_id = line.id and o.successor_id is not null)
 """
 
 
