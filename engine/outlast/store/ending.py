@@ -13,11 +13,13 @@ from ..states import FINAL, Ending, Status
 from . import journal, succession, undoing
 from .transaction import Transaction
 
+# A step that has ended before the cancel came to it has ended so: what it did is there, and its run's undo must know.
 _FINISH = """
 update outlast_task
 set status = :status, ending = :status, agent_id = null, due_at = null, suspect = 0, notice = 0, tries = :tries,
     finished_at = :wall, ended_at = :now
-where id = :id and claim = :claim and status = 'running' and ending is null and cancel_requested_at is null
+where id = :id and claim = :claim and status = 'running' and ending is null
+  and (cancel_requested_at is null or kind = 'step')
 returning parent_id
 """
 

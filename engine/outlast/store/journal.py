@@ -79,16 +79,25 @@ values (:task_id, (select coalesce(max(seq), 0) + 1 from outlast_journal where t
         :path, :event, :kind, :name, :claim, :try_number, :flags, :started_at, :at, :due_at, :input, :data)
 """
 
-_HAS_OUTCOME = """
+_IS_SETTLED = """
 select 1 from outlast_journal
-where task_id = :task_id and path = :path and event in ('completed', 'failed') limit 1
+where task_id = :task_id and path = :path and (event = 'completed' or (event = 'failed' and :event <> 'completed')) limit 1
 """
 
 
 def write_late(transaction: Transaction, fence: Fence, entry: Entry) -> None:
-    """Write what arrives after the run's ending was decided, for the undo's sake; a settled outcome stands."""
-    if transaction.one(_HAS_OUTCOME, {"task_id": fence.task_id, "path": entry.path}) is None:
-        transaction.execute(_INSERT_LATE, _row(fence, entry))
+    """Write what arrives after the run's ending was decided, for the undo's sake.
+
+    A success stands. A failure (a try that overran, a compensation that gave up) may turn out to be a success later.
+    """
+    place = {"task_id": fence.task_id, "path": entry.path, "event": entry.event}
+    if transaction.one(_IS_SETTLED, place) is None:
+        write_next(transaction, fence, entry)
+
+
+def write_next(transaction: Transaction, fence: Fence, entry: Entry) -> None:
+    """Write an entry after the last one, whatever its own number is: of a journal that no code is reading."""
+    transaction.execute(_INSERT_LATE, _row(fence, entry))
 
 
 _SET_PUBLISHED = """

@@ -107,9 +107,14 @@ def record(transaction: Transaction, operation: RecordUndo) -> None:
     held = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
     if held is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
-    journal.write_late(transaction, fence, entry)
+    if transaction.one(_IS_UNDONE, {"id": fence.task_id, "path": entry.path}) is None:
+        journal.write_next(transaction, fence, entry)
     transaction.execute(_CLEAR_SUSPICION, {"id": fence.task_id})
 
+
+_IS_UNDONE = """
+select 1 from outlast_journal where task_id = :id and path = :path and event = 'completed' limit 1
+"""
 
 _CLEAR_SUSPICION = "update outlast_task set suspect = 0 where id = :id and suspect = 1"
 
