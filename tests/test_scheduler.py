@@ -31,6 +31,7 @@ from outlast import At, Cron, Every, Schedule, clock, registry, scheduling, work
 from outlast import operations as op
 from outlast import schedule_operations as sop
 from outlast.clock import SECOND
+from outlast.doctor import examine
 from outlast.errors import Conflict, ScheduleNotFound
 from outlast.registry import Registry
 from outlast.scheduler import Scheduler
@@ -39,6 +40,7 @@ from outlast.store import schedules
 from outlast.store.sqlite import SqliteStore
 from outlast.timetable import schedules_of
 from outlast.views.schedules import schedule_json, ticks_json
+from outlast.why import why
 
 
 @pytest.fixture
@@ -200,6 +202,8 @@ def test_queue_one_lets_one_tick_wait_and_no_more(store: SqliteStore, app: Regis
         settle(ours)
     assert ledger(store) == [("fired", 1, 1), ("fired", 2, 1), ("skipped", 4, 2)]
     first, second = [uid for uid, _, _ in runs(store)]
+    assert f"stands in line: runs of the schedule nightly go one after another, and run {first} is pending" in why(store, 2).summary
+    assert all(found.ok for found in examine(store) if found.name == "wakeups")
     assert finish(store, limit=10) == [first]
     assert finish(store, limit=10) == []
     settle(ours)

@@ -148,6 +148,21 @@ def test_the_readme_names_every_command_that_there_is_and_no_other() -> None:
     assert set(COMMANDS) - listed <= {"completion", "queue"}
 
 
+def test_the_architecture_speaks_of_modules_and_tables_that_are_there() -> None:
+    text = (ROOT / "engine" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    package = ROOT / "engine" / "outlast"
+    schema = "".join(file.read_text() for file in (package / "store" / "schema").glob("*.sql"))
+
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert (package / name).exists(), name
+    for name in re.findall(r"`(outlast_\w+)`", text):
+        assert f"create table {name} (" in schema, name
+    layers = text[text.index("| layer |") : text.index("`caller.py`")]
+    for name in re.findall(r"`([\w/*]+)`(?=[,;|: ])", layers):
+        there = list(package.glob(name if name.endswith("/") else f"{name}.py")) or name in ("now", "schema/*")
+        assert there, name
+
+
 class Session:
     """A folder, and the commands that were run in it. `outlast up` runs until its end."""
 

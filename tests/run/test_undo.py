@@ -366,7 +366,7 @@ def test_a_compensation_that_was_resumed_gives_up_again_after_its_tries(bench):
 
 
 def test_a_transaction_is_undone_in_a_transaction(bench):
-    run, _ = undone(bench, takes, "x")
+    undone(bench, takes, "x")
     assert effects == [("give back", 2, "x"), ("give back", 1, "x")]
     assert bench.one("select count(*) from stock") == 0
 

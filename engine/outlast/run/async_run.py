@@ -269,9 +269,8 @@ class AsyncRun(Execution):
         if is_live:
             self._next_seq = entry.seq + 1
         self.delivered_seq = entry.seq
-        if is_live:
-            if entry.kind not in DELIVERED or entry.event not in OUTCOMES:
-                return
+        if is_live and (entry.kind not in DELIVERED or entry.event not in OUTCOMES):
+            return
         record = self.history.records.get(entry.path)
         if not is_live and (record is None or not record.visited):
             raise CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="nothing there")

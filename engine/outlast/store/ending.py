@@ -200,9 +200,9 @@ def _override_completion(transaction: Transaction, task_id: int, *, undo: bool) 
 def cancel_parts(transaction: Transaction, operation: CancelParts) -> None:
     """Cancel parts that a claimed run no longer waits for."""
     fence = operation.fence
+    if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
     for part_id in succession.own_parts(transaction, fence.task_id, operation.parts):
-        if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
-            raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
         cancel(transaction, part_id)
 
 
@@ -256,8 +256,13 @@ def close(
         {"id": task_id, "status": status, "undo": undo, "wall": transaction.wall, "now": transaction.now},
     )
     transaction.ring = True
-    if succession.pass_on(transaction, task_id, status):
-        return
+    successor_id = succession.successor_of(transaction, task_id)
+    if successor_id is not None:
+        if status is Status.COMPLETED:
+            succession.pass_on(transaction, task_id, successor_id)
+            return
+        succession.cut(transaction, task_id)
+        decide(transaction, successor_id, Ending.CANCELLED)
     _tell_followers(transaction, task_id, failed=status is not Status.COMPLETED)
     if parent_id is not None:
         tell_parent(transaction, parent_id, failed=status is not Status.COMPLETED)

@@ -1,7 +1,7 @@
-"""`continue_as_new`: a run completes and its successor starts, in one transaction; and the way from a run to the last of its line.
+"""The line of runs that go on one after another by `continue_as_new`.
 
-Owns the link `outlast_outcome.successor_id` and what passes along it: key, parent, tags, unread signals. Refuses a run whose claim is lost.
-Where submitted steps of the run are still open, its successor is there but claimable by nobody until they have ended.
+Owns the link `outlast_outcome.successor_id`: what passes along it, and the way from a run to the last of its line. Refuses to start or to
+end a run: `continuing` and `ending` do.
 """
 
 from __future__ import annotations
@@ -9,63 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from msgspec.structs import replace
-
-from ..errors import LeaseLost
-from ..operations import ContinueAsNew
-from ..states import Ending, Status
-from . import ending, starting
 from .transaction import Transaction
-
-_HELD = """
-select t.cancel_requested_at, t.parent_id, t.parent_path, t.root_id, t.unique_key,
-       (select p.deadline_at from outlast_task p where p.id = t.parent_id), i.key, i.options, i.timeout, i.max_crashes
-from outlast_task t join outlast_input i on i.task_id = t.id
-where t.id = :id and t.claim = :claim and t.status = 'running' and t.ending is null
-"""
-
-_LET_GO = "update outlast_task set unique_key = null where id = :id"
-
-_NAME_SUCCESSOR = """
-insert into outlast_outcome (task_id, output, successor_id) values (:id, :output, :successor_id)
-on conflict (task_id) do update set output = excluded.output, error = null, successor_id = excluded.successor_id
-"""
-
-_HOLD_BACK = "update outlast_task set due_at = null where id = :id"
-
-
-def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Status:
-    """Complete a claimed run and start its successor. If the process dies before the commit, neither has happened."""
-    fence = operation.fence
-    row = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
-    if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
-    cancel_requested_at, parent_id, parent_path, root_id, unique_key, deadline_at, key, options, timeout, max_crashes = row
-    if cancel_requested_at is not None:
-        return ending.decide(transaction, fence.task_id, Ending.CANCELLED)
-    transaction.execute(_LET_GO, {"id": fence.task_id})
-    started = starting.insert(
-        transaction,
-        replace(
-            operation.start,
-            parent_id=parent_id,
-            parent_path=parent_path,
-            root_id=root_id,
-            unique_key=unique_key,
-            # A workflow's own timeout begins anew with its first start; what a parent has left stays what it is.
-            deadline_at=deadline_at,
-            key=key,
-            options=options,
-            timeout=timeout,
-            max_crashes=max_crashes,
-        ),
-    )
-    transaction.execute(_HOLD_BACK, {"id": started.task_id})
-    transaction.execute(
-        _NAME_SUCCESSOR, {"id": fence.task_id, "output": b"null", "successor_id": started.task_id}
-    )
-    return ending.decide(transaction, fence.task_id, Ending.COMPLETED)
-
 
 _SUCCESSOR = "select successor_id from outlast_outcome where task_id = :id and successor_id is not null"
 
@@ -76,24 +20,26 @@ _PASS_FOLLOWERS = "update or ignore outlast_follower set task_id = :successor_id
 _RELEASE = "update outlast_task set due_at = :now where id = :id and status = 'pending' and due_at is null and claim = 0"
 
 
-def pass_on(transaction: Transaction, task_id: int, status: Status) -> bool:
-    """A run has become final: let its successor begin, or end it too where the run did not complete. False without one."""
+def successor_of(transaction: Transaction, task_id: int) -> int | None:
+    """The run that goes on when this one has completed."""
     row = transaction.one(_SUCCESSOR, {"id": task_id})
-    if row is None:
-        return False
-    successor_id = row[0]
-    if status is Status.COMPLETED:
-        transaction.execute(_PASS_SIGNALS, {"id": task_id, "successor_id": successor_id})
-        transaction.execute(_PASS_FOLLOWERS, {"id": task_id, "successor_id": successor_id})
-        transaction.execute(_RELEASE, {"id": successor_id, "now": transaction.now})
-        transaction.ring = True
-        return True
-    transaction.execute(_CUT, {"id": task_id})
-    ending.decide(transaction, successor_id, Ending.CANCELLED)
-    return False
+    return None if row is None else int(row[0])
+
+
+def pass_on(transaction: Transaction, task_id: int, successor_id: int) -> None:
+    """A run has completed: its unread signals and whoever waits for it pass to its successor, which begins."""
+    transaction.execute(_PASS_SIGNALS, {"id": task_id, "successor_id": successor_id})
+    transaction.execute(_PASS_FOLLOWERS, {"id": task_id, "successor_id": successor_id})
+    transaction.execute(_RELEASE, {"id": successor_id, "now": transaction.now})
+    transaction.ring = True
 
 
 _CUT = "update outlast_outcome set successor_id = null where task_id = :id"
+
+
+def cut(transaction: Transaction, task_id: int) -> None:
+    """A run did not complete after all: nobody goes on with what it began."""
+    transaction.execute(_CUT, {"id": task_id})
 
 _LINE = """
 with recursive line(id) as (

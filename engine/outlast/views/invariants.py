@@ -68,7 +68,8 @@ INVARIANTS = (
         select uid from outlast_task where finished_at is null and agent_id is null and due_at is null and
         (status = 'compensating' or ending is null and ( status = 'pending' or status = 'waiting' and
         wait_count is null and coalesce(awaits, '[]') = '[]'))
-        and id not in (select task_id from outlast_successor) limit :limit
+        and id not in (select task_id from outlast_successor)
+        and uid not in (select run_id from outlast_tick where place = 'waiting') limit :limit
         """,
     ),
     Invariant(

@@ -13,6 +13,7 @@ from .. import clock
 from ..duration import describe
 from . import waiting
 from .held_back import why_held_back, why_not_yet
+from .in_line import why_in_line
 from .values import wall_json
 from .waiting import Candidate
 
@@ -33,7 +34,7 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
     now = store.now()
     due_at = facts["due_at"]
     if due_at is None:
-        if why_not_yet(store, facts, text, what=what):
+        if why_not_yet(store, facts, text, what=what) or why_in_line(store, facts, text, what=what):
             return
         text.summary = f"{what} cannot be claimed; `outlast doctor` looks for the cause."
         text.actions.append("outlast doctor")
@@ -59,9 +60,7 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         _nobody_serves(facts, able, text, what=what)
     elif facts["suspect"]:
         text.summary = f"{what} waits to run alone: an agent crashed while it was on it."
-        text.details.append(
-            f"It took down an agent {facts['crashes']} times while alone; its neighbours must not suffer."
-        )
+        text.details.append(f"It took down an agent {facts['crashes']} times while alone; its neighbours must not suffer.")
     elif not fitting:
         text.summary = f"{what} waits for other code: that of every live agent disagreed with its journal."
         text.details.append(f"Refused {_code(facts['needs'])}: {', '.join(facts['refused'])}.")
@@ -84,9 +83,7 @@ def _nobody(found: list[Candidate], text: Text, *, what: str) -> None:
     text.actions.append("outlast up")
 
 
-def _nobody_has_the_code(
-    store: SqliteStore, facts: dict[str, Any], active: list[Candidate], text: Text, *, what: str
-) -> None:
+def _nobody_has_the_code(store: SqliteStore, facts: dict[str, Any], active: list[Candidate], text: Text, *, what: str) -> None:
     text.summary = f"{what} is due, but no live agent has {_code(facts['needs'])}."
     text.details.append(f"Agents without it: {_named(active)}.")
     if facts["needs"].startswith("workflow:"):
@@ -104,9 +101,7 @@ def _nobody_serves(facts: dict[str, Any], able: list[Candidate], text: Text, *, 
     text.actions.append(f"outlast agent --queue {queue}")
 
 
-def _others_go_first(
-    store: SqliteStore, facts: dict[str, Any], fitting: list[Candidate], text: Text, *, what: str
-) -> None:
+def _others_go_first(store: SqliteStore, facts: dict[str, Any], fitting: list[Candidate], text: Text, *, what: str) -> None:
     ahead = waiting.count_ahead(store, facts)
     slots, running = sum(agent.slots for agent in fitting), sum(agent.running for agent in fitting)
     waited = describe((store.now() - facts["due_at"]) / clock.SECOND)
@@ -117,9 +112,7 @@ def _others_go_first(
         text.summary = f"{what} is due for {waited} and the next in line; every slot is taken."
     else:
         text.summary = f"{what} is due for {waited} and about to be claimed."
-    text.details.append(
-        f"Agents that can take it: {_named(fitting)}; {running} of their {slots} slots are taken."
-    )
+    text.details.append(f"Agents that can take it: {_named(fitting)}; {running} of their {slots} slots are taken.")
     if running >= slots:
         text.actions.append("outlast up --agents N (more of them)")
 
