@@ -37,9 +37,7 @@ class Side:
             partition = f"tenant-{chance.randrange(partitions)}" if partitions else None
             self.store.submit(Start(f"r{number}", "run", "w", "workflow:w", "q", b"{}", partition=partition))
         who = this_process()
-        self.agent_id = self.store.commit(
-            RegisterAgent("agent", who.host, who.boot_id, who.pid, who.started, 64, None, 10**12, CODE)
-        )
+        self.agent_id = self.store.commit(RegisterAgent("agent", who.host, who.boot_id, who.pid, who.started, 64, None, 10**12, CODE))
         self.times: list[float] = []
         self.taken = 0
 
@@ -72,9 +70,7 @@ def main() -> int:
             plain = Side(Path(folder) / "plain.db", given.tasks, 0)
             turns = Side(Path(folder) / "turns.db", given.tasks, given.partitions)
             if given.per_partition or given.concurrency:
-                turns.store.commit(
-                    SetQueue("q", concurrency=given.concurrency, per_partition=given.per_partition)
-                )
+                turns.store.commit(SetQueue("q", concurrency=given.concurrency, per_partition=given.per_partition))
             for _ in range(given.rounds):
                 plain.claim(batch)
                 turns.claim(batch)

@@ -106,11 +106,7 @@ class Maker:
         assert self.store.commit(op.Park(fence, facts.pop("due_at", None), **facts))
 
     def complete(self, fence: Fence, value: Any = None, **facts: Any) -> Status:
-        return self.store.commit(
-            op.End(
-                fence, Ending.COMPLETED, output=codec.encode(value), simple=facts.pop("simple", True), **facts
-            )
-        )
+        return self.store.commit(op.End(fence, Ending.COMPLETED, output=codec.encode(value), simple=facts.pop("simple", True), **facts))
 
     def fail(self, fence: Fence, error: BaseException, **facts: Any) -> Status:
         return self.store.commit(op.End(fence, Ending.FAILED, error=codec.encode_error(error), **facts))
@@ -121,10 +117,6 @@ class Maker:
         started = self.entry(seq, path, "started", "step", "charge", input=given, flags=op.COMPENSABLE)
         entries = [started]
         if outcome:
-            entries.append(
-                self.entry(
-                    seq + 1, path, "completed", "step", "charge", try_number=1, data=codec.encode("p-1")
-                )
-            )
+            entries.append(self.entry(seq + 1, path, "completed", "step", "charge", try_number=1, data=codec.encode("p-1")))
         self.append(fence, *entries)
         return seq + len(entries)

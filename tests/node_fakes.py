@@ -27,15 +27,9 @@ def agent(database: str, mode: str, number: int) -> None:
     settings = resolve()
     lease = round(settings.lease_seconds * 1_000_000)
     code = {"workflow:w": "f"}
-    agent_id = store.commit(
-        op.RegisterAgent(
-            f"{who.pid}-{time.time()}", who.host, who.boot_id, who.pid, who.started, 8, None, lease, code
-        )
-    )
+    agent_id = store.commit(op.RegisterAgent(f"{who.pid}-{time.time()}", who.host, who.boot_id, who.pid, who.started, 8, None, lease, code))
     ended: list[int] = []
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else lambda number, _: ended.append(number)
-    )
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else lambda number, _: ended.append(number))
     if mode == "claims" and number:
         store.commit(op.Claim(agent_id, 10, code))
     if mode == "parent":

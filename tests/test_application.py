@@ -124,11 +124,7 @@ def test_a_file_is_imported_once_whatever_it_is_called_by(root: Path) -> None:
         str(root / "src" / "shop" / "orders.py"),
         "shop",
     )
-    modules = [
-        name
-        for name, module in sys.modules.items()
-        if (getattr(module, "__file__", "") or "").endswith("shop/orders.py")
-    ]
+    modules = [name for name, module in sys.modules.items() if (getattr(module, "__file__", "") or "").endswith("shop/orders.py")]
     assert modules == ["shop.orders"]
 
 
@@ -138,9 +134,7 @@ def test_the_script_that_runs_is_not_imported_again(root: Path, monkeypatch: pyt
     assert load(root, "script.py") == []
 
 
-def test_a_file_outside_the_root_is_named_from_its_own_folder(
-    root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_file_outside_the_root_is_named_from_its_own_folder(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write(elsewhere / "beside_it.py", "VALUE = 1")
     write(elsewhere / "outside_it.py", "import beside_it\n" + WORKFLOW.format(name="outside"))
@@ -174,9 +168,7 @@ def test_a_dotted_path_above_the_current_folder_is_understood(root: Path) -> Non
 
 def test_a_file_that_shadows_a_loaded_module_is_refused(root: Path) -> None:
     write(root / "json.py", WORKFLOW.format(name="fulfil"))
-    with pytest.raises(
-        BrokenApp, match=r"json.py would be the module 'json', which is .* already. Rename the file."
-    ):
+    with pytest.raises(BrokenApp, match=r"json.py would be the module 'json', which is .* already. Rename the file."):
         load(root, "json.py")
 
 
@@ -197,9 +189,7 @@ def test_a_missing_module_is_named(root: Path) -> None:
 def test_a_module_that_lacks_what_it_imports_is_broken_and_not_missing(root: Path) -> None:
     write(root / "orders.py", "x = 1\nimport nowhere_to_be_found\n")
     write(root / "shop/__init__.py", "import nowhere_to_be_found\n")
-    with pytest.raises(
-        BrokenApp, match=r"orders.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'\.$"
-    ):
+    with pytest.raises(BrokenApp, match=r"orders.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'\.$"):
         load(root, "orders")
     with pytest.raises(BrokenApp, match=r"shop/__init__.py, line 1: ModuleNotFoundError"):
         load(root, "shop.orders")
@@ -230,9 +220,7 @@ def test_an_app_in_the_project_that_is_no_text_is_refused(root: Path) -> None:
         ("# coding: nonsense\n", r"orders.py, line 1: .*nonsense"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_one_sentence_with_its_line(
-    root: Path, text: str, said: str
-) -> None:
+def test_a_file_that_cannot_be_imported_is_one_sentence_with_its_line(root: Path, text: str, said: str) -> None:
     write(root / "workflows/orders.py", text)
     with pytest.raises(BrokenApp, match=said) as refused:
         load(root)

@@ -133,13 +133,9 @@ def test_the_wrong_colour_is_refused_and_the_right_one_named() -> None:
         with pytest.raises(WrongColour, match=r"Write `await outlast.aio.map\(charge, ...\)`"):
             charge.map(["o-1"])
     with called_by() as caller:
-        with pytest.raises(
-            WrongColour, match=r"Write `fetch.submit\(...\).result\(\)`, or make the workflow"
-        ):
+        with pytest.raises(WrongColour, match=r"Write `fetch.submit\(...\).result\(\)`, or make the workflow"):
             fetch("u")
-        with pytest.raises(
-            WrongColour, match=r"Write `nightly.start\(...\).result\(\)`, or make the workflow"
-        ):
+        with pytest.raises(WrongColour, match=r"Write `nightly.start\(...\).result\(\)`, or make the workflow"):
             nightly()
         with pytest.raises(WrongColour, match=r"Write `charge\(...\)`"):
             charge.aio("o-1")
@@ -158,9 +154,7 @@ def test_a_step_called_in_a_step_is_the_plain_function() -> None:
 
 def test_what_waits_for_others_is_refused_in_a_step() -> None:
     with called_by(in_step=True) as caller:
-        with pytest.raises(
-            OutsideRun, match=r"fulfil is a workflow, called in a step. Write `fulfil.start\(...\)`."
-        ):
+        with pytest.raises(OutsideRun, match=r"fulfil is a workflow, called in a step. Write `fulfil.start\(...\)`."):
             fulfil("o-1")
         with pytest.raises(OutsideRun, match="book is a transaction, called in a step"):
             book("o-1")

@@ -312,9 +312,7 @@ def test_a_local_class_is_refused_when_stored_not_at_recovery() -> None:
         codec.encode(Local(1))
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda v: [v], lambda v: {"k": v}, lambda v: (v,), lambda v: {1: v}, lambda v: Pair(1, v)]
-)
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"k": v}, lambda v: (v,), lambda v: {1: v}, lambda v: Pair(1, v)])
 def test_nesting_is_stored_up_to_the_limit_and_refused_beyond(wrap: Any) -> None:
     value: Any = 1
     for _ in range(140):
@@ -426,9 +424,7 @@ def test_readable_shows_what_a_person_expects() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "value", [{"a": "é" * 5000}, ["\0\"'\\" * 900], [Decimal(1)] * 900, {"k": list(range(9000))}]
-)
+@pytest.mark.parametrize("value", [{"a": "é" * 5000}, ["\0\"'\\" * 900], [Decimal(1)] * 900, {"k": list(range(9000))}])
 @pytest.mark.parametrize("limit", [40, 333, 2048])
 def test_a_preview_is_short_decodable_and_ends_with_an_ellipsis(value: Any, limit: int) -> None:
     cut = codec.preview(codec.encode(value), limit)
@@ -444,9 +440,7 @@ def test_a_preview_of_what_fits_is_the_value() -> None:
 def test_a_user_type_is_stored_once_it_is_registered() -> None:
     with pytest.raises(NotStorable, match="register_type"):
         codec.encode(Money(5))
-    codec.register_type(
-        Money, lambda money: {"cents": (money.cents,)}, lambda stored: Money(*stored["cents"])
-    )
+    codec.register_type(Money, lambda money: {"cents": (money.cents,)}, lambda stored: Money(*stored["cents"]))
     assert codec.decode(codec.encode([{Money(5)}])) == [{Money(5)}]
     assert codec.readable(codec.encode(Money(5))) == {"cents": [5]}
 

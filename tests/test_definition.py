@@ -283,13 +283,8 @@ def test_a_probe_is_kept_and_given_back_unchanged(tmp_path: Path) -> None:
         ("@ship.compensation\ndef unship(result): ...", "Write `def unship(result, *parcels)`."),
     ],
 )
-def test_a_compensation_that_does_not_fit_is_refused_with_one_that_does(
-    tmp_path: Path, text: str, said: str
-) -> None:
-    definitions = (
-        "@step\ndef charge(order_id, amount): ...\n@transaction\ndef book(db, x): ...\n"
-        "@workflow\ndef ship(*parcels): ...\n"
-    )
+def test_a_compensation_that_does_not_fit_is_refused_with_one_that_does(tmp_path: Path, text: str, said: str) -> None:
+    definitions = "@step\ndef charge(order_id, amount): ...\n@transaction\ndef book(db, x): ...\n@workflow\ndef ship(*parcels): ...\n"
     with (
         registry.isolated(),
         pytest.raises((InvalidDefinition, InvalidInput), match=r"^[^\n]+$") as refused,

@@ -254,9 +254,7 @@ def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
 
 
 @pytest.mark.parametrize("name", list(BREAKS))
-def test_what_is_broken_is_found(
-    name: str, store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_what_is_broken_is_found(name: str, store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     assert name not in bad(store)
     BREAKS[name](store, make, manual)
     found = bad(store)
@@ -273,9 +271,7 @@ def test_little_room_on_the_disk_is_a_finding(store: SqliteStore, monkeypatch: p
     assert "Make room" in bad(store)["free disk"].action
 
 
-def test_a_clock_that_was_set_is_told_and_harms_nothing(
-    store: SqliteStore, manual: clock.ManualClock
-) -> None:
+def test_a_clock_that_was_set_is_told_and_harms_nothing(store: SqliteStore, manual: clock.ManualClock) -> None:
     manual.jump(-3600)
     [found] = [finding for finding in examine(store) if finding.name == "clock"]
     assert found.ok
@@ -288,9 +284,7 @@ def test_a_check_that_cannot_be_made_is_a_finding(store: SqliteStore) -> None:
     assert "no such table" in found.detail
 
 
-def test_unread_signals_of_other_names_are_no_finding(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_unread_signals_of_other_names_are_no_finding(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     claimed = make.running()
     make.park(claimed.fence, signals=("approval",))
     store.commit(op.Signal(claimed.uid, "other", b"1"))
@@ -299,9 +293,7 @@ def test_unread_signals_of_other_names_are_no_finding(
     assert bad(store) == {}
 
 
-def test_a_deep_backlog_before_full_agents_is_not_stuck(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_deep_backlog_before_full_agents_is_not_stuck(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     agent = make.agent(slots=1, lease=600 * clock.SECOND)
     make.start()
     make.claim(agent)

@@ -111,9 +111,7 @@ def test_a_started_run_is_on_disk_with_its_arguments_by_name(engine: Engine, tmp
 
 def test_options_reach_the_row(engine: Engine) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
-    bound = engine_fulfil.options(
-        key="o-1", priority=5, partition="tenant", tags={"team": "x"}, at=at, timeout="1h", unique_key="u"
-    )
+    bound = engine_fulfil.options(key="o-1", priority=5, partition="tenant", tags={"team": "x"}, at=at, timeout="1h", unique_key="u")
     run = engine.start(bound, "o-1")
     task_id, _ = views.find_run(engine.store, run.id)
     found = given(engine, run)
@@ -180,11 +178,7 @@ def test_bad_input_is_a_typed_error_and_nothing_is_written(
 def test_outside_input_is_converted_at_the_door(engine: Engine) -> None:
     run = engine.start_named(NAME, {"order_id": "o-1", "amount": "2.50"})
     task_id, _ = views.find_run(engine.store, run.id)
-    row = (
-        engine.store.connection()
-        .execute("select data from outlast_input where task_id = ?", (task_id,))
-        .fetchone()
-    )
+    row = engine.store.connection().execute("select data from outlast_input where task_id = ?", (task_id,)).fetchone()
     assert codec.decode(row[0]) == {"order_id": "o-1", "amount": Decimal("2.50")}
 
 
@@ -222,9 +216,7 @@ def test_a_waiter_wakes_when_the_run_ends(engine: Engine, make: Maker) -> None:
     ender.join()
 
 
-def test_a_commit_that_rings_no_bell_is_found_by_the_data_version(
-    engine: Engine, make: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_rings_no_bell_is_found_by_the_data_version(engine: Engine, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     run = engine.start(engine_fulfil, "o-1")
     fence = make.claim(make.agent()).fence
     monkeypatch.setattr(engine.store, "ring", lambda: None)
@@ -334,9 +326,7 @@ def test_a_signal_is_kept_and_its_key_counts_once(engine: Engine, make: Maker) -
     run.signal("approval", {"by": "eve"}, key="s-1")
     engine.signal(run.id, "approval", {"by": "mallory"}, key="s-1")
     engine.signal(run, "other")
-    rows = (
-        engine.store.connection().execute("select name, payload from outlast_signal order by id").fetchall()
-    )
+    rows = engine.store.connection().execute("select name, payload from outlast_signal order by id").fetchall()
     assert [(name, codec.decode(payload)) for name, payload in rows] == [
         ("approval", {"by": "eve"}),
         ("other", None),
@@ -421,9 +411,7 @@ def failed(engine: Engine, make: Maker, **options: Any) -> StoredRun[str]:
     return run
 
 
-def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(
-    engine: Engine, make: Maker
-) -> None:
+def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(engine: Engine, make: Maker) -> None:
     run = failed(engine, make, key="o-1", tags={"team": "x"})
     again = run.retry()
     found = given(engine, again)
@@ -433,11 +421,7 @@ def test_a_retry_is_a_new_run_with_the_same_input_and_tags_and_takes_the_key(
     )  # fmt: skip
     assert engine.get(engine_fulfil, key="o-1") == again
     assert run.retry() == again
-    row = (
-        engine.store.connection()
-        .execute("select chain from outlast_input where retry_of = ?", (run.id,))
-        .fetchone()
-    )
+    row = engine.store.connection().execute("select chain from outlast_input where retry_of = ?", (run.id,)).fetchone()
     assert row == (run.id,)
 
 
@@ -541,9 +525,7 @@ def connection(engine: Engine) -> Iterator[Any]:
     opened.close()
 
 
-def test_a_run_started_in_the_callers_transaction_is_there_when_it_commits(
-    engine: Engine, connection: Any
-) -> None:
+def test_a_run_started_in_the_callers_transaction_is_there_when_it_commits(engine: Engine, connection: Any) -> None:
     connection.execute("insert into orders values ('o-1')")
     run = engine.start(engine_fulfil.options(connection=connection), "o-1")
     with pytest.raises(RunNotFound):

@@ -106,9 +106,7 @@ def test_a_watched_descriptor_brings_a_tick(store: SqliteStore) -> None:
     os.close(write)
 
 
-def test_an_error_is_logged_once_and_the_next_tick_comes_later_and_later(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_is_logged_once_and_the_next_tick_comes_later_and_later(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     ticks = Ticks(0.0)
     ticks.error = StoreFull("app.db")
     loop = RoleLoop("test", ticks, store, listens=True)
@@ -131,9 +129,7 @@ def test_an_error_is_logged_once_and_the_next_tick_comes_later_and_later(
     assert caplog.text.count("is full") == 1
 
 
-def test_an_unexpected_error_does_not_end_the_loop(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unexpected_error_does_not_end_the_loop(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
     ticks = Ticks()
     ticks.error = ZeroDivisionError("a bug")
     loop = RoleLoop("test", ticks, store)

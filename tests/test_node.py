@@ -101,9 +101,7 @@ def start(store: SqliteStore, uid: str = "run1") -> None:
     store.commit(op.Start(uid, "run", "w", "workflow:w", "default", b"[]", chain=uid))
 
 
-def test_a_killed_agent_is_replaced_at_once_and_its_tasks_go_back(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_a_killed_agent_is_replaced_at_once_and_its_tasks_go_back(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     start(store)
     running = run_node("claims", agents=1)
     eventually(lambda: rows(store, "select 1 from outlast_task where status = 'running'"))
@@ -141,9 +139,7 @@ def test_a_command_that_does_not_exist_is_said_and_tried_again(run_node: Callabl
     eventually(lambda: len(running.said("agent 1 could not be started: No such file")) >= 3)
 
 
-def test_a_child_that_stops_beating_is_killed_and_counts_as_a_crash(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_a_child_that_stops_beating_is_killed_and_counts_as_a_crash(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node("hangs", Settings(hang_limit_seconds=1.0), agents=1)
     eventually(lambda: running.said("it hung for"))
     pid = int(running.said("it hung for")[0].split("pid ")[1].split(")")[0])
@@ -160,9 +156,7 @@ def test_a_child_that_hangs_with_the_write_lock_is_killed_without_the_database(
     eventually(lambda: rows(store, "select 1 from outlast_agent where status = 'crashed'"))
 
 
-def test_the_lease_of_a_silent_child_is_renewed_until_the_hang_limit(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_the_lease_of_a_silent_child_is_renewed_until_the_hang_limit(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node("hangs", Settings(lease_seconds=2.0, hang_limit_seconds=60.0), agents=1, grace=0.1)
     eventually(running.live)
     first = rows(store, "select lease_until from outlast_agent")[0][0]
@@ -172,22 +166,16 @@ def test_the_lease_of_a_silent_child_is_renewed_until_the_hang_limit(
     assert rows(store, "select status from outlast_agent") == [("active",)]
 
 
-def test_a_silent_child_keeps_its_lease_while_it_drains(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_a_silent_child_keeps_its_lease_while_it_drains(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node("hangs", Settings(lease_seconds=1.8, hang_limit_seconds=60.0), agents=1, grace=3.0)
     eventually(running.live)
     running.stop()
-    assert (
-        running.said("has drained") or running.said("was killed by SIGTERM") or running.said("did not drain")
-    )
+    assert running.said("has drained") or running.said("was killed by SIGTERM") or running.said("did not drain")
     assert not running.said("lost")
     assert rows(store, "select status from outlast_agent") == [("stopped",)]
 
 
-def test_a_dead_child_is_replaced_while_the_file_is_locked(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_a_dead_child_is_replaced_while_the_file_is_locked(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node(agents=1)
     (pid,) = eventually(running.live)
     with store.transaction():
@@ -196,9 +184,7 @@ def test_a_dead_child_is_replaced_while_the_file_is_locked(
     eventually(lambda: rows(store, f"select 1 from outlast_agent where pid = {pid} and status = 'crashed'"))
 
 
-def test_stopping_lets_the_agents_leave_in_good_order(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_stopping_lets_the_agents_leave_in_good_order(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node(agents=3)
     eventually(lambda: len(running.live()) == 3)
     running.stop()
@@ -221,9 +207,7 @@ def test_an_agent_that_does_not_drain_in_time_is_killed_and_nobody_is_suspected(
     assert rows(store, "select status, suspect from outlast_task") == [("pending", 0)]
 
 
-def test_what_a_dead_child_left_behind_in_its_group_dies_with_it(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_what_a_dead_child_left_behind_in_its_group_dies_with_it(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node("parent", agents=1)
     (pid,) = eventually(running.live)
     (left,) = eventually(lambda: psutil.Process(pid).children())
@@ -242,9 +226,7 @@ def make_suspect(store: SqliteStore) -> None:
     store.commit(op.AgentEnded(agent_id, "crashed", "", 5, True))
 
 
-def test_suspects_get_an_agent_with_one_slot_beside_the_others(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_suspects_get_an_agent_with_one_slot_beside_the_others(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     running = run_node("plain", agents=1)
     eventually(running.live)
     make_suspect(store)
@@ -252,9 +234,7 @@ def test_suspects_get_an_agent_with_one_slot_beside_the_others(
     eventually(lambda: len(running.live()) == 2)
 
 
-def test_a_solo_agent_that_finds_nothing_is_not_started_over_and_over(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_a_solo_agent_that_finds_nothing_is_not_started_over_and_over(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     make_suspect(store)
     running = run_node("solo", agents=1)
     eventually(lambda: running.said("solo agent started"))
@@ -263,9 +243,7 @@ def test_a_solo_agent_that_finds_nothing_is_not_started_over_and_over(
     assert second - first >= 2.0
 
 
-def test_agents_with_one_slot_need_no_solo_agent(
-    store: SqliteStore, run_node: Callable[..., Running]
-) -> None:
+def test_agents_with_one_slot_need_no_solo_agent(store: SqliteStore, run_node: Callable[..., Running]) -> None:
     make_suspect(store)
     running = run_node("plain", agents=1, concurrency=1)
     eventually(running.live)
@@ -273,15 +251,11 @@ def test_agents_with_one_slot_need_no_solo_agent(
     assert running.said("solo") == []
 
 
-def test_a_reload_replaces_agents_one_for_one(
-    store: SqliteStore, run_node: Callable[..., Running], tmp_path: Path
-) -> None:
+def test_a_reload_replaces_agents_one_for_one(store: SqliteStore, run_node: Callable[..., Running], tmp_path: Path) -> None:
     app = tmp_path / "flows"
     app.mkdir()
     (app / "one.py").write_text("x = 1\n")
-    node = Node(
-        store.path, [str(app)], Settings(), agents=1, reload=True, command=commands(store.path, "plain")
-    )
+    node = Node(store.path, [str(app)], Settings(), agents=1, reload=True, command=commands(store.path, "plain"))
     events: list[str] = []
     node._on_event = events.append
     thread = threading.Thread(target=node.run)
@@ -290,9 +264,7 @@ def test_a_reload_replaces_agents_one_for_one(
         query = "select pid from outlast_agent where status = 'active'"
         ((old,),) = eventually(lambda: rows(store, query))
         (app / "one.py").write_text("x = 22\n")
-        eventually(
-            lambda: [pid for (pid,) in rows(store, query)] not in ([], [old]) and len(rows(store, query)) == 1
-        )
+        eventually(lambda: [pid for (pid,) in rows(store, query)] not in ([], [old]) and len(rows(store, query)) == 1)
         assert any("one.py changed; agents start anew" in text for text in events)
         assert rows(store, f"select status from outlast_agent where pid = {old}") == [("stopped",)]
     finally:
@@ -301,9 +273,7 @@ def test_a_reload_replaces_agents_one_for_one(
     assert not thread.is_alive()
 
 
-def test_new_code_that_does_not_come_up_leaves_the_old_agents(
-    store: SqliteStore, run_node: Callable[..., Running], tmp_path: Path
-) -> None:
+def test_new_code_that_does_not_come_up_leaves_the_old_agents(store: SqliteStore, run_node: Callable[..., Running], tmp_path: Path) -> None:
     app = tmp_path / "flows"
     app.mkdir()
     good = commands(store.path, "plain")
@@ -443,9 +413,7 @@ def test_the_children_of_a_killed_node_end(store: SqliteStore, own_node: Callabl
     assert rows(store, "select distinct status from outlast_agent") == [("stopped",)]
 
 
-def test_an_idle_node_uses_hardly_any_processor_time(
-    store: SqliteStore, own_node: Callable[..., Own]
-) -> None:
+def test_an_idle_node_uses_hardly_any_processor_time(store: SqliteStore, own_node: Callable[..., Own]) -> None:
     own = own_node(agents=2)
     eventually(lambda: active(store, 2))
     process = psutil.Process(own.process.pid)

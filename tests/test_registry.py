@@ -36,9 +36,7 @@ def module_of(path: Path, text: str, *, name: str | None = None) -> ModuleType:
 def test_two_definitions_of_one_name_are_refused_with_both_places(tmp_path: Path) -> None:
     with registry.isolated():
         module_of(tmp_path / "a.py", "@step\ndef pay(): ...\n")
-        with pytest.raises(
-            InvalidDefinition, match=r"Two steps are named 'pay': in .*a\.py:3 and in .*b\.py:3\."
-        ):
+        with pytest.raises(InvalidDefinition, match=r"Two steps are named 'pay': in .*a\.py:3 and in .*b\.py:3\."):
             module_of(tmp_path / "b.py", "@transaction\ndef pay(db): ...\n")
         module_of(tmp_path / "c.py", "@workflow\ndef pay(): ...\n")
         with pytest.raises(InvalidDefinition, match="Two steps are named 'pay'"):

@@ -89,9 +89,7 @@ def test_a_policy_is_frozen_and_compared_by_value() -> None:
         ({"tries": 2, "unless": [OSError]}, "unless of a Retry"),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused_in_one_sentence(
-    arguments: dict[str, Any], said: str
-) -> None:
+def test_a_policy_that_makes_no_sense_is_refused_in_one_sentence(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=r"^[^\n]+$") as refused:
         Retry(**arguments)
     assert said in str(refused.value)

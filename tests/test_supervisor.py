@@ -62,11 +62,7 @@ def identity_of(pid: int) -> ProcessIdentity:
 
 
 def register(store: SqliteStore, who: ProcessIdentity, *, uid: str = "a", lease: int = LEASE) -> int:
-    return store.commit(
-        op.RegisterAgent(
-            uid, who.host, who.boot_id, who.pid, who.started, 8, None, lease, {"workflow:w": "f"}
-        )
-    )
+    return store.commit(op.RegisterAgent(uid, who.host, who.boot_id, who.pid, who.started, 8, None, lease, {"workflow:w": "f"}))
 
 
 def claimed(store: SqliteStore, agent_id: int, *, alone: bool = False, uid: str = "run1") -> int:
@@ -77,9 +73,7 @@ def claimed(store: SqliteStore, agent_id: int, *, alone: bool = False, uid: str 
 
 
 def task(store: SqliteStore, task_id: int, columns: str) -> tuple[object, ...]:
-    row: tuple[object, ...] = (
-        store.connection().execute(f"select {columns} from outlast_task where id = ?", (task_id,)).fetchone()
-    )
+    row: tuple[object, ...] = store.connection().execute(f"select {columns} from outlast_task where id = ?", (task_id,)).fetchone()
     return row
 
 
@@ -92,9 +86,7 @@ def strays(store: SqliteStore) -> int:
     return int(store.connection().execute("select count(*) from outlast_stray").fetchone()[0])
 
 
-def test_a_killed_agent_is_seen_at_the_next_look_and_its_task_given_back(
-    store: SqliteStore, sleeper: subprocess.Popen[bytes]
-) -> None:
+def test_a_killed_agent_is_seen_at_the_next_look_and_its_task_given_back(store: SqliteStore, sleeper: subprocess.Popen[bytes]) -> None:
     agent_id = register(store, identity_of(sleeper.pid))
     task_id = claimed(store, agent_id)
     lines: list[str] = []
@@ -110,9 +102,7 @@ def test_a_killed_agent_is_seen_at_the_next_look_and_its_task_given_back(
     assert "gave back w run1" in lines
 
 
-def test_a_death_is_acted_on_within_milliseconds(
-    store: SqliteStore, sleeper: subprocess.Popen[bytes]
-) -> None:
+def test_a_death_is_acted_on_within_milliseconds(store: SqliteStore, sleeper: subprocess.Popen[bytes]) -> None:
     agent_id = register(store, identity_of(sleeper.pid))
     task_id = claimed(store, agent_id)
     supervisor = Supervisor(store, SETTINGS)
@@ -146,9 +136,7 @@ def test_a_reboot_is_no_crash(store: SqliteStore) -> None:
     assert task(store, task_id, "status, suspect, crashes") == ("pending", 0, 0)
 
 
-def test_a_lease_that_ran_out_gives_its_tasks_back_and_leaves_strays(
-    manual: clock.ManualClock, store: SqliteStore
-) -> None:
+def test_a_lease_that_ran_out_gives_its_tasks_back_and_leaves_strays(manual: clock.ManualClock, store: SqliteStore) -> None:
     agent_id = register(store, replace(this_process(), host=NOT_FROM_HERE))
     task_id = claimed(store, agent_id)
     supervisor = Supervisor(store, SETTINGS)
@@ -160,9 +148,7 @@ def test_a_lease_that_ran_out_gives_its_tasks_back_and_leaves_strays(
     assert strays(store) == 1
 
 
-def tick_through(
-    manual: clock.ManualClock, store: SqliteStore, supervisor: Supervisor, seconds: float
-) -> None:
+def tick_through(manual: clock.ManualClock, store: SqliteStore, supervisor: Supervisor, seconds: float) -> None:
     left = seconds
     while left > 0:
         delay = min(supervisor.tick(store.now()), left)
@@ -181,9 +167,7 @@ def test_a_renewed_lease_does_not_run_out(manual: clock.ManualClock, store: Sqli
     assert status_of(store, agent_id) == "active"
 
 
-def test_after_a_stall_of_its_own_every_lease_holds_for_one_more(
-    manual: clock.ManualClock, store: SqliteStore
-) -> None:
+def test_after_a_stall_of_its_own_every_lease_holds_for_one_more(manual: clock.ManualClock, store: SqliteStore) -> None:
     agent_id = register(store, replace(this_process(), host=NOT_FROM_HERE))
     supervisor = Supervisor(store, SETTINGS)
     supervisor.tick(store.now())
@@ -196,9 +180,7 @@ def test_after_a_stall_of_its_own_every_lease_holds_for_one_more(
     assert status_of(store, agent_id) == "lost"
 
 
-def test_a_process_seen_dead_is_not_spared_by_a_stall(
-    store: SqliteStore, sleeper: subprocess.Popen[bytes]
-) -> None:
+def test_a_process_seen_dead_is_not_spared_by_a_stall(store: SqliteStore, sleeper: subprocess.Popen[bytes]) -> None:
     agent_id = register(store, identity_of(sleeper.pid))
     supervisor = Supervisor(store, SETTINGS)
     supervisor.tick(store.now())
@@ -313,9 +295,7 @@ def test_a_deadline_brings_a_look_in_time(manual: clock.ManualClock, store: Sqli
     assert task(store, started.task_id, "status") == ("failed",)
 
 
-def test_an_overdue_run_that_its_agent_holds_makes_no_busy_loop(
-    manual: clock.ManualClock, store: SqliteStore
-) -> None:
+def test_an_overdue_run_that_its_agent_holds_makes_no_busy_loop(manual: clock.ManualClock, store: SqliteStore) -> None:
     agent_id = register(store, replace(this_process(), host=NOT_FROM_HERE), lease=10 * LEASE)
     task_id = claimed(store, agent_id)
     with store.transaction() as connection:
@@ -336,9 +316,7 @@ def test_two_supervisors_do_no_harm(store: SqliteStore, sleeper: subprocess.Pope
     assert task(store, task_id, "status, crashes, suspect") == ("pending", 1, 1)
 
 
-def test_an_idle_supervisor_writes_no_more_than_a_lease_needs(
-    manual: clock.ManualClock, store: SqliteStore
-) -> None:
+def test_an_idle_supervisor_writes_no_more_than_a_lease_needs(manual: clock.ManualClock, store: SqliteStore) -> None:
     supervisor = Supervisor(store, SETTINGS)
     supervisor.tick(store.now())
     reader = SqliteStore(store.path)
@@ -379,9 +357,7 @@ def test_without_pidfds_the_supervisor_looks_twice_a_second(
     assert Supervisor(store, SETTINGS).tick(store.now()) <= 0.5
 
 
-def test_the_loop_of_a_supervisor_survives_a_store_that_refuses(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loop_of_a_supervisor_survives_a_store_that_refuses(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[int] = []
 
     def refuse() -> object:

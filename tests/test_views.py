@@ -83,9 +83,7 @@ def test_a_whole_id_is_exact_even_where_it_is_a_prefix(store: SqliteStore, make:
     assert views.find_run(store, "abcd") == (short.task_id, "abcd")
 
 
-@pytest.mark.parametrize(
-    "reference", ["", "zzzz", "no/such", "%", "a\0b", "\udc80", "fulfil:\udc80", "fulfil:none", "{"]
-)
+@pytest.mark.parametrize("reference", ["", "zzzz", "no/such", "%", "a\0b", "\udc80", "fulfil:\udc80", "fulfil:none", "{"])
 def test_what_names_no_run_is_not_found(store: SqliteStore, make: Maker, reference: str) -> None:
     make.start(uid="abcd0000000000000x")
     with pytest.raises(RunNotFound):
@@ -102,9 +100,7 @@ def test_a_submitted_step_is_not_found_as_a_run(store: SqliteStore, make: Maker)
 
 
 def test_a_fresh_run_has_the_documented_keys_in_order(store: SqliteStore, make: Maker) -> None:
-    started = make.start(
-        given={"order": "o-1", "price": Decimal("1.50")}, key="k", tags=json.dumps({"team": "x"})
-    )
+    started = make.start(given={"order": "o-1", "price": Decimal("1.50")}, key="k", tags=json.dumps({"team": "x"}))
     found = views.run_json(store, started.task_id)
     assert list(found) == RUN_KEYS
     assert found["input"] == {"order": "o-1", "price": "1.50"}
@@ -124,18 +120,14 @@ def test_raw_values_keep_their_tags(store: SqliteStore, make: Maker) -> None:
     assert views.run_json(store, started.task_id, raw=True)["input"]["price"] != "1.50"
 
 
-def test_due_at_and_deadline_are_shown_in_wall_time_after_a_jump(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_due_at_and_deadline_are_shown_in_wall_time_after_a_jump(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     started = make.start(delay=60 * clock.SECOND)
     manual.jump(3600)
     found = views.run_json(store, started.task_id)
     assert found["due_at"] == clock.iso(clock.wall() + 60 * clock.SECOND)
 
 
-def test_a_start_at_a_wall_instant_shows_that_instant(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_start_at_a_wall_instant_shows_that_instant(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     at = clock.wall() + 500 * clock.SECOND
     started = make.start(at_wall=at)
     manual.jump(100)
@@ -171,9 +163,7 @@ def test_a_halted_run_that_was_paused_says_halted(store: SqliteStore, make: Make
     assert views.run_json(store, claimed.fence.task_id)["status"] == "halted"
 
 
-def test_runs_are_listed_newest_first_by_every_filter(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_runs_are_listed_newest_first_by_every_filter(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     first = make.start("a", tags='{"x": "1", "y": "2"}')
     manual.advance(10)
     between = clock.wall()
@@ -265,9 +255,7 @@ def test_an_inline_step_is_one_line_from_one_entry(store: SqliteStore, make: Mak
     }
 
 
-def test_a_step_in_its_backoff_shows_its_last_error_and_its_tries(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_step_in_its_backoff_shows_its_last_error_and_its_tries(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     fence = make.running().fence
     error = codec.encode_error(ValueError("busy"))
     due_at = store.now() + 5 * clock.SECOND
@@ -281,9 +269,7 @@ def test_a_step_in_its_backoff_shows_its_last_error_and_its_tries(
     assert (step["status"], step["tries"], step["error"], step["output"]) == ("completed", 3, None, 1)
 
 
-def test_steps_are_in_order_of_start_although_the_first_ended_last(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_steps_are_in_order_of_start_although_the_first_ended_last(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     fence = make.running().fence
     early = clock.wall()
     manual.advance(1)
@@ -293,9 +279,7 @@ def test_steps_are_in_order_of_start_although_the_first_ended_last(
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
 
 
-def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outcome(
-    store: SqliteStore, make: Maker
-) -> None:
+def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outcome(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     task = make.submit(fence, 1, "1")
     [step] = views.steps_json(store, fence.task_id)
@@ -303,9 +287,7 @@ def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outco
     held = make.claim(make.agent()).fence
     assert held.task_id == task.task_id
     assert views.steps_json(store, fence.task_id)[0]["tries"] == 1
-    failed_try = make.entry(
-        1, "1", "tried", "step", "pack", try_number=1, data=codec.encode_error(OSError("x"))
-    )
+    failed_try = make.entry(1, "1", "tried", "step", "pack", try_number=1, data=codec.encode_error(OSError("x")))
     store.commit(op.Again(held, failed_try, 0))
     [step] = views.steps_json(store, fence.task_id)
     assert (step["status"], step["tries"], step["error"]["type"]) == ("running", 1, "OSError")
@@ -348,15 +330,13 @@ def test_what_was_set_aside_stays_as_a_line_of_its_own(store: SqliteStore, make:
 def test_compensations_come_last_with_the_arguments_of_their_step(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.charge(fence)
-    assert [
-        (undo["path"], undo["outcome"], undo["result"]) for undo in views.undo_json(store, fence.task_id)
-    ] == [("1", "completed", "p-1")]
+    assert [(undo["path"], undo["outcome"], undo["result"]) for undo in views.undo_json(store, fence.task_id)] == [
+        ("1", "completed", "p-1")
+    ]
     make.fail(fence, RuntimeError("late"))
     assert views.run_json(store, fence.task_id)["undo"] == {"status": "pending", "error": None}
     held = make.claim(make.agent()).fence
-    store.commit(
-        op.RecordUndo(held, make.entry(0, "undo/1", "completed", "compensation", "charge", try_number=1))
-    )
+    store.commit(op.RecordUndo(held, make.entry(0, "undo/1", "completed", "compensation", "charge", try_number=1)))
     store.commit(op.EndUndo(held))
     found = views.run_json(store, fence.task_id)
     assert (found["status"], found["undo"]["status"], found["error"]["message"]) == (
@@ -389,13 +369,9 @@ def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Ma
     claimed = make.running()
     fence = claimed.fence
     store.commit(op.Publish(fence, None, "progress", codec.encode(Decimal("80"))))
-    store.commit(
-        op.Emit(fence, None, "tokens", [codec.encode("a"), codec.encode("b")], step="1", try_number=1)
-    )
+    store.commit(op.Emit(fence, None, "tokens", [codec.encode("a"), codec.encode("b")], step="1", try_number=1))
     assert published_json(store, fence.task_id) == {"progress": "80"}
-    assert codec.decode(published_value(store, fence.task_id, "progress", run_id=claimed.uid)) == Decimal(
-        "80"
-    )
+    assert codec.decode(published_value(store, fence.task_id, "progress", run_id=claimed.uid)) == Decimal("80")
     with pytest.raises(KeyNotFound, match="published progress"):
         published_value(store, fence.task_id, "\udc80", run_id=claimed.uid)
     assert stream_names(store, fence.task_id) == ["tokens"]
@@ -409,9 +385,7 @@ def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Ma
 # -- agents, counts, definitions ------------------------------------------------------------------------
 
 
-def test_an_agent_whose_lease_is_over_is_silent(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_an_agent_whose_lease_is_over_is_silent(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     claimed = make.running()
     [agent] = views.agents_json(store)
     assert (agent["host"], agent["pid"], agent["queues"], agent["status"]) == (
@@ -431,9 +405,7 @@ def test_an_agent_whose_lease_is_over_is_silent(
     assert views.status_of(store, claimed.fence.task_id) == "pending"
 
 
-def test_stats_count_runs_and_say_how_long_the_oldest_has_been_due(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_stats_count_runs_and_say_how_long_the_oldest_has_been_due(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     make.start()
     manual.advance(5)
     make.start(delay=60 * clock.SECOND)

@@ -60,9 +60,7 @@ def test_a_delayed_run_warns_when_nobody_has_its_code(store: SqliteStore, make: 
     assert found.details == ["No live agent has the workflow fulfil now; start one by then."]
 
 
-def test_a_start_at_a_wall_instant_says_that_instant(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_start_at_a_wall_instant_says_that_instant(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     at = clock.wall() + 3600 * SECOND
     started = make.start(at_wall=at)
     manual.jump(60)
@@ -76,9 +74,7 @@ def test_without_an_agent_it_says_to_start_one(store: SqliteStore, make: Maker) 
     assert found.to_json() == {"summary": found.summary, "details": [], "actions": ["outlast up"]}
 
 
-def test_an_agent_whose_lease_is_over_or_that_drains_does_not_count(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_an_agent_whose_lease_is_over_or_that_drains_does_not_count(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     started = make.start()
     make.agent()
     manual.advance(31)
@@ -90,9 +86,7 @@ def test_an_agent_whose_lease_is_over_or_that_drains_does_not_count(
     assert "drain" in found.details[0]
 
 
-def test_code_that_nobody_has_is_named_with_the_versions_that_are_there(
-    store: SqliteStore, make: Maker
-) -> None:
+def test_code_that_nobody_has_is_named_with_the_versions_that_are_there(store: SqliteStore, make: Maker) -> None:
     make.agent(code={"workflow:fulfil": "a", "workflow:fulfil@2": "b", "workflow:fulfilment": "c"})
     found = why(store, make.start(version="3").task_id)
     assert found.summary == "It is due, but no live agent has the workflow fulfil, version 3."
@@ -160,9 +154,7 @@ def test_a_submitted_step_in_its_backoff_says_its_error(store: SqliteStore, make
 # -- running --------------------------------------------------------------------------------------------
 
 
-def test_a_running_run_names_its_agent_and_its_last_entry(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_running_run_names_its_agent_and_its_last_entry(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     fence = make.running().fence
     make.append(fence, make.entry(1, "1", "started", "step", "charge", input=b"{}"))
     manual.advance(7)
@@ -204,15 +196,11 @@ def test_a_sleeping_run_says_until_when(store: SqliteStore, make: Maker) -> None
     assert found.summary == f"It sleeps until {clock.iso(clock.wall() + 86_400 * SECOND)} (in 1d) (at 1)."
 
 
-def test_a_timer_that_is_due_is_explained_as_a_claim(
-    store: SqliteStore, make: Maker, manual: clock.ManualClock
-) -> None:
+def test_a_timer_that_is_due_is_explained_as_a_claim(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     fence = make.running().fence
     make.park(fence, due_at=store.now() + SECOND)
     manual.advance(40)
-    assert why(store, fence.task_id).summary == (
-        "What it waited for is there; it is due, but no live agent is there to take it."
-    )
+    assert why(store, fence.task_id).summary == ("What it waited for is there; it is due, but no live agent is there to take it.")
 
 
 def test_a_waiting_run_names_the_signal_and_those_that_do_not_fit(store: SqliteStore, make: Maker) -> None:
@@ -236,9 +224,7 @@ def test_a_backoff_inside_a_run_says_the_error_and_the_next_try(store: SqliteSto
     error = codec.encode_error(ValueError("busy\nvery"))
     make.append(fence, make.entry(1, "1", "tried", "step", "pack", try_number=2, data=error, due_at=due_at))
     make.park(fence, due_at=due_at)
-    assert why(store, fence.task_id).summary.startswith(
-        "The step pack at 1 failed in try 2 by ValueError: busy; its next try is "
-    )
+    assert why(store, fence.task_id).summary.startswith("The step pack at 1 failed in try 2 by ValueError: busy; its next try is ")
 
 
 def test_parts_are_listed_each_with_its_own_reason(store: SqliteStore, make: Maker) -> None:
@@ -248,9 +234,7 @@ def test_parts_are_listed_each_with_its_own_reason(store: SqliteStore, make: Mak
     make.park(fence, parts=tuple(step.task_id for step in steps), wait_for_all=True, notice=0)
     found = why(store, fence.task_id)
     assert "It goes on after 7 more ends of its parts." in found.details
-    assert any(
-        detail.startswith("step pack at 1 (") and "about to be claimed" in detail for detail in found.details
-    )
+    assert any(detail.startswith("step pack at 1 (") and "about to be claimed" in detail for detail in found.details)
     assert found.details[-1] == "3 more parts not ended."
     assert why(store, child.task_id).summary == "It is due, but no live agent has the workflow invoice."
 
@@ -287,9 +271,7 @@ def test_an_ending_that_waits_for_parts_counts_them(store: SqliteStore, make: Ma
     assert "Its error: ValueError: x" in found.details
 
 
-def test_a_workflow_that_has_returned_waits_for_its_steps_not_for_its_children(
-    store: SqliteStore, make: Maker
-) -> None:
+def test_a_workflow_that_has_returned_waits_for_its_steps_not_for_its_children(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.submit(fence, 1, "1")
     make.child(fence, 2, "2")
@@ -359,9 +341,7 @@ def test_an_undo_in_its_backoff_says_the_error_and_when(store: SqliteStore, make
     held = make.claim(make.agent()).fence
     due_at = store.now() + 9 * SECOND
     error = codec.encode_error(OSError("bank is closed"))
-    tried = make.entry(
-        0, "undo/1", "tried", "compensation", "charge", try_number=1, data=error, due_at=due_at
-    )
+    tried = make.entry(0, "undo/1", "tried", "compensation", "charge", try_number=1, data=error, due_at=due_at)
     store.commit(op.RecordUndo(held, tried))
     running = why(store, fence.task_id)
     assert "is being undone" in running.summary
@@ -427,8 +407,5 @@ def test_no_state_goes_without_a_sentence(store: SqliteStore, make: Maker) -> No
                 {"status": status},
             )
             if status == Status.RUNNING:
-                connection.execute(
-                    "insert into outlast_agent"
-                    " values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)"
-                )
+                connection.execute("insert into outlast_agent values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)")
         assert why(store, 1).summary.strip().endswith((".", "r", "recorded", "cause."))

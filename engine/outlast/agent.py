@@ -291,9 +291,7 @@ class Agent:
         return (None, False) if now - self._suspects_since > _SUSPECTS_SECONDS else (False, False)
 
     def _has_suspects(self) -> bool:
-        return claiming.has_suspects(
-            self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now()
-        )
+        return claiming.has_suspects(self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now())
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
         self._is_claiming = False
@@ -316,17 +314,13 @@ class Agent:
     def _rest(self) -> None:
         """Nothing is due: sleep until the next task is, or the bell rings."""
         is_idle = not self._holding.runs
-        if is_idle and (
-            self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)
-        ):
+        if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
         timer = self._timers.pop("due", None)
         if timer is not None:
             timer.cancel()
-        due_at = claiming.next_due_at(
-            self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now()
-        )
+        due_at = claiming.next_due_at(self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now())
         if due_at is not None:
             left = (due_at - self.store.now()) / clock.SECOND
             # Due already, yet not claimed: refused, a suspect, or of another root; look again now and then.

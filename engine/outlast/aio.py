@@ -119,6 +119,4 @@ async def map(  # noqa: A001
     """
     if not isinstance(step, Definition) or step.kind == "workflow":
         raise InvalidInput(f"map() takes a step, not {step!r}.")
-    return await dispatch.map_items(
-        step, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=True
-    )
+    return await dispatch.map_items(step, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=True)

@@ -32,9 +32,7 @@ _LIBRARY = str(Path(os.__file__).parent)
 T = TypeVar("T")
 
 
-def load(
-    apps: Sequence[str] = (), *, cwd: str | Path | None = None, environ: Mapping[str, str] | None = None
-) -> registry.Registry:
+def load(apps: Sequence[str] = (), *, cwd: str | Path | None = None, environ: Mapping[str, str] | None = None) -> registry.Registry:
     """Import the app and give what it defines.
 
     `apps` are modules (`pkg.mod`), files or folders; a package or a folder stands for all its modules. What
@@ -58,9 +56,7 @@ def _search(root: Path) -> list[Path]:
     return places
 
 
-def _wanted(
-    apps: list[str], folder: Path, root: Path, environ: Mapping[str, str]
-) -> Iterator[tuple[str, Path]]:
+def _wanted(apps: list[str], folder: Path, root: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     """What to import, and the folder that it is relative to."""
     variable = environ.get(APP_VARIABLE, "")
     project = read_project(root)
@@ -72,9 +68,7 @@ def _wanted(
         named = project.table["app"]
         names = [named] if isinstance(named, str) else named
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InvalidInput(
-                f"app in [tool.outlast] of {project.file} must be a text or a list of them, not {named!r}."
-            )
+            raise InvalidInput(f"app in [tool.outlast] of {project.file} must be a text or a list of them, not {named!r}.")
         yield from ((name, root) for name in names)
     elif (root / DEFAULT_APP).is_dir():
         yield DEFAULT_APP, root
@@ -231,9 +225,7 @@ def _guarded(name: str, action: Callable[[], T], file: Path | None = None) -> T:
             hint='Put what runs the program under `if __name__ == "__main__":`.',
         ) from error
     except OutlastError as error:
-        raise BrokenApp(
-            f"{_where(error, name, file)}: {_one_line(error.message)}", hint=error.hint
-        ) from error
+        raise BrokenApp(f"{_where(error, name, file)}: {_one_line(error.message)}", hint=error.hint) from error
     except Exception as error:
         text = _one_line(str(error)).rstrip(".")
         kind = type(error).__name__

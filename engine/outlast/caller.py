@@ -30,17 +30,11 @@ class Caller(Protocol):
     in_step: bool
     """Whether this is a step's try: then a step called is a plain call, and waiting durably is refused by the methods."""
 
-    def call(
-        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Any: ...
+    def call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any: ...
 
-    def submit(
-        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Handle[Any]: ...
+    def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]: ...
 
-    def start(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Run[Any]: ...
+    def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]: ...
 
     def map(
         self,

@@ -86,9 +86,7 @@ def _find_zone(key: str) -> ZoneInfo:
     try:
         return ZoneInfo(key)
     except Exception as error:
-        raise NotDecodable(
-            f"This machine does not know the time zone {key!r}.", hint="Install tzdata."
-        ) from error
+        raise NotDecodable(f"This machine does not know the time zone {key!r}.", hint="Install tzdata.") from error
 
 
 def _build_enum(node: Any) -> Any:
@@ -157,9 +155,7 @@ def _build_pydantic(node: Any) -> Any:
     has_extra = cls.model_config.get("extra") == "allow"
     has_private = bool(cls.__private_attributes__)
     object.__setattr__(value, "__dict__", {name: stored[name] for name in cls.model_fields})
-    object.__setattr__(
-        value, "__pydantic_fields_set__", set(node["s"]) & set(cls.model_fields) | set(node.get("x", ()))
-    )
+    object.__setattr__(value, "__pydantic_fields_set__", set(node["s"]) & set(cls.model_fields) | set(node.get("x", ())))
     object.__setattr__(value, "__pydantic_extra__", untag(node.get("x", {})) if has_extra else None)
     object.__setattr__(value, "__pydantic_private__", untag(node.get("p", {})) if has_private else None)
     return value

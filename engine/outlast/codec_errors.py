@@ -101,9 +101,7 @@ class _Describer:
             node["d"] = attributes
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, (list, tuple)) and notes:
-            node["n"] = [
-                self._spend(clean(note if type(note) is str else short(note))) for note in notes[:100]
-            ]
+            node["n"] = [self._spend(clean(note if type(note) is str else short(note))) for note in notes[:100]]
         self._describe_origin(error, node, room)
         return node
 
@@ -172,11 +170,7 @@ class _Describer:
 
 def type_name(kind: type) -> str:
     """The name of an error's type as a traceback shows it."""
-    return clean(
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    return clean(kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _message(error: BaseException) -> str:
@@ -219,8 +213,7 @@ def _slots(cls: type) -> dict[str, Any]:
         name: descriptor
         for base in reversed(cls.__mro__)
         for name, descriptor in vars(base).items()
-        if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType))
-        and name not in _NOT_ATTRIBUTES
+        if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_ATTRIBUTES
     }
 
 

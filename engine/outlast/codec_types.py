@@ -239,18 +239,12 @@ def _tag_text(tag: str, text: Callable[[Any], str], tagger: Tagger, value: objec
 
 def _tag_dict(tagger: Tagger, value: dict[Any, object]) -> object:
     if set(map(type, value)) <= {str} and TAG not in value:
-        return {
-            tagger.inner(f" key {short(key)}", key): tagger.inner(f"[{_quoted(key)}]", part)
-            for key, part in value.items()
-        }
+        return {tagger.inner(f" key {short(key)}", key): tagger.inner(f"[{_quoted(key)}]", part) for key, part in value.items()}
     return {TAG: "dict", "v": _pairs(tagger, value)}
 
 
 def _pairs(tagger: Tagger, value: dict[Any, object]) -> list[object]:
-    return [
-        [tagger.inner(f" key {short(key)}", key), tagger.inner(f"[{_quoted(key)}]", part)]
-        for key, part in value.items()
-    ]
+    return [[tagger.inner(f" key {short(key)}", key), tagger.inner(f"[{_quoted(key)}]", part)] for key, part in value.items()]
 
 
 def _quoted(key: object) -> str:
@@ -291,9 +285,7 @@ def _zone(tagger: Tagger, zone: tzinfo | None) -> dict[str, object]:
         name = zone.__reduce__()[1][1:]
         return {"name": tagger.inner(" zone", name[0])} if name else {}
     if zone is not None and not kind.__module__.startswith("pydantic_core"):
-        tagger.refuse(
-            f"its time zone is a {kind.__module__}.{kind.__qualname__}", hint="Use zoneinfo.ZoneInfo."
-        )
+        tagger.refuse(f"its time zone is a {kind.__module__}.{kind.__qualname__}", hint="Use zoneinfo.ZoneInfo.")
     return {}
 
 
@@ -332,11 +324,7 @@ def _tag_dataclass(tagger: Tagger, value: Any) -> object:
     node: dict[str, object] = {TAG: "dataclass", "c": tagger.class_name(cls)}
     node["v"] = tagger.inner_fields((name, getattr(value, name)) for name in names if hasattr(value, name))
     extra = [(name, part) for name, part in getattr(value, "__dict__", {}).items() if name not in names]
-    kept = [
-        (name, part)
-        for name, part in extra
-        if not isinstance(getattr(cls, name, None), functools.cached_property)
-    ]
+    kept = [(name, part) for name, part in extra if not isinstance(getattr(cls, name, None), functools.cached_property)]
     if kept:
         node["x"] = tagger.inner_fields(kept)
     return node
@@ -354,11 +342,7 @@ def _tag_pydantic(tagger: Tagger, value: Any) -> object:
     node["s"] = sorted(value.__pydantic_fields_set__)
     if value.__pydantic_extra__:
         node["x"] = tagger.inner_fields(value.__pydantic_extra__.items())
-    private = {
-        k: v
-        for k, v in (value.__pydantic_private__ or {}).items()
-        if type(v).__name__ != "PydanticUndefinedType"
-    }
+    private = {k: v for k, v in (value.__pydantic_private__ or {}).items() if type(v).__name__ != "PydanticUndefinedType"}
     if private:
         node["p"] = tagger.inner_fields(private.items())
     return node

@@ -134,9 +134,7 @@ def _integrity(store: SqliteStore) -> Finding:
 def _rights(store: SqliteStore) -> Finding:
     mode = os.stat(store.path).st_mode & 0o777  # noqa: PTH116
     if mode & 0o077:
-        return Finding(
-            "rights", False, f"{mode:04o}: others can read your runs' inputs", f"chmod 600 {store.path}"
-        )
+        return Finding("rights", False, f"{mode:04o}: others can read your runs' inputs", f"chmod 600 {store.path}")
     return Finding("rights", True, f"{mode:04o}, yours alone")
 
 

@@ -187,9 +187,7 @@ def run_caller(name: str) -> Caller:
     """The caller, a run; or `OutsideRun` outside and in a step."""
     caller = any_caller(name)
     if caller.in_step:
-        raise OutsideRun(
-            f"{name}() was called in a step; it belongs in a workflow.", hint=_INSTEAD_IN_STEP[name]
-        )
+        raise OutsideRun(f"{name}() was called in a step; it belongs in a workflow.", hint=_INSTEAD_IN_STEP[name])
     return caller
 
 

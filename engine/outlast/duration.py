@@ -18,9 +18,7 @@ _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms"
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PART = re.compile(rf"({_NUMBER})\s*(ms|[wdhms])\s*")
 _BARE_NUMBER = re.compile(_NUMBER)
-_ALLOWED = (
-    'a duration such as "1500ms", "30s", "5m", "1h30m", "7d" or "2w", a number of seconds, or a timedelta'
-)
+_ALLOWED = 'a duration such as "1500ms", "30s", "5m", "1h30m", "7d" or "2w", a number of seconds, or a timedelta'
 
 
 def seconds(value: str | int | float | timedelta, *, place: str = "duration") -> float:
@@ -38,9 +36,7 @@ def seconds(value: str | int | float | timedelta, *, place: str = "duration") ->
     if found < 0:
         raise InvalidInput(f"{place} must not be negative: {_shown(value)}; give {_ALLOWED}.")
     if found > LONGEST:
-        raise InvalidInput(
-            f"{place} must not be longer than a thousand years: {_shown(value)}; give {_ALLOWED}."
-        )
+        raise InvalidInput(f"{place} must not be longer than a thousand years: {_shown(value)}; give {_ALLOWED}.")
     return found
 
 

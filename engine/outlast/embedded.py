@@ -29,9 +29,7 @@ _count = 0
 class EmbeddedAgent:
     """The roles of one `engine.agent()` block. It can be entered again once it has been left."""
 
-    def __init__(
-        self, store: SqliteStore, settings: Settings, *, concurrency: int, queues: list[str] | None
-    ) -> None:
+    def __init__(self, store: SqliteStore, settings: Settings, *, concurrency: int, queues: list[str] | None) -> None:
         self._store = store
         self._settings = settings
         self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
@@ -42,18 +40,14 @@ class EmbeddedAgent:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # Shielded: a second cancel of the task must not leave the draining to itself.
         await asyncio.shield(asyncio.to_thread(self.stop))
 
@@ -89,9 +83,7 @@ class EmbeddedAgent:
         return import_module(".supervisor", __package__).Supervisor(self._store, self._settings)
 
     def _scheduler(self) -> Any:
-        return import_module(".scheduler", __package__).Scheduler(
-            self._store, registry.current(), self._settings
-        )
+        return import_module(".scheduler", __package__).Scheduler(self._store, registry.current(), self._settings)
 
 
 def _started(role: Any) -> Any:

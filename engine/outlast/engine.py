@@ -135,9 +135,7 @@ class Engine:
         """Start with arguments that are bound and converted already."""
         from .run_handle import StoredRun
 
-        operation = start_operation(
-            definition, named, options, self.settings, key=key, has_queue=self._has_queue
-        )
+        operation = start_operation(definition, named, options, self.settings, key=key, has_queue=self._has_queue)
         if options.connection is None:
             started = self.store.commit(operation)
         else:
@@ -171,9 +169,7 @@ class Engine:
         try:
             return StoredRun(self.store, self.settings, find_run(self.store, f"{name}:{key}")[1])
         except RunNotFound:
-            raise KeyNotFound(
-                f"No run of {name} has the key {key!r}.", hint="`outlast runs` lists the runs."
-            ) from None
+            raise KeyNotFound(f"No run of {name} has the key {key!r}.", hint="`outlast runs` lists the runs.") from None
 
     def runs(
         self,
@@ -205,16 +201,12 @@ class Engine:
         )
         return [StoredRun(self.store, self.settings, uid) for _, uid in found]
 
-    def signal(
-        self, run: str | Run[Any], name: str, payload: object = None, *, key: str | None = None
-    ) -> None:
+    def signal(self, run: str | Run[Any], name: str, payload: object = None, *, key: str | None = None) -> None:
         """Send a message to a run, given itself or as `get` takes it."""
         found = self.get(run) if isinstance(run, str) else run
         found.signal(name, payload, key=key)
 
-    def schedule(
-        self, name: str, workflow: Workflow[..., Any] | str, trigger: object, *, input: object = None
-    ) -> None:
+    def schedule(self, name: str, workflow: Workflow[..., Any] | str, trigger: object, *, input: object = None) -> None:
         """Start runs of a workflow by a rule from now on: make the schedule of this name, or change it.
 
         `trigger` is what `@workflow(schedule=...)` takes; `input` the runs' arguments, a dict by name or a
@@ -223,9 +215,7 @@ class Engine:
         """
         from . import scheduling
 
-        scheduling.schedule(
-            self.store, registry.current(), name, workflow, trigger, input=input, settings=self.settings
-        )
+        scheduling.schedule(self.store, registry.current(), name, workflow, trigger, input=input, settings=self.settings)
 
     def unschedule(self, name: str) -> None:
         """Forget a schedule and its ledger; its runs stay. Raises `ScheduleNotFound`."""
@@ -250,9 +240,7 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -267,9 +255,7 @@ def _workflow(given: Any) -> Workflow[..., Any]:
 
     if not isinstance(given, Workflow):
         shown = getattr(given, "__name__", None) or repr(given)
-        raise InvalidInput(
-            f"{shown} is no workflow.", hint="Decorate it with @workflow, or give a workflow's name."
-        )
+        raise InvalidInput(f"{shown} is no workflow.", hint="Decorate it with @workflow, or give a workflow's name.")
     return given
 
 
@@ -292,9 +278,7 @@ def _open_store(path: str, settings: Settings) -> SqliteStore:
             hint="Run it inside WSL, the Windows Subsystem for Linux.",
         )
     if "://" in path:
-        raise InvalidInput(
-            f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
-        )
+        raise InvalidInput(f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
     from .store.sqlite import SqliteStore
 
     return SqliteStore(Path(path), create=True, allow_network=settings.allow_network)
@@ -320,9 +304,7 @@ def _leave(engine: Engine) -> bool:
     return was_open
 
 
-def _start_outside(
-    workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-) -> Run[Any]:
+def _start_outside(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
     with _changing:
         engines = list(_engines)
     written = workflow.fn.__name__

@@ -119,11 +119,7 @@ class Holding:
         else:
             workflow = self._code.workflow(claimed.name, claimed.version)
             if workflow is not None:
-                entries = (
-                    journal.load(self.store.connection(), claimed.fence.task_id)
-                    if claimed.fence.claim > 1
-                    else []
-                )
+                entries = journal.load(self.store.connection(), claimed.fence.task_id) if claimed.fence.claim > 1 else []
                 if workflow.asynchronous:
                     return AsyncRun(self, claimed, workflow, entries, finished=self._async_finished)
                 return SyncRun(self, claimed, workflow, entries)

@@ -93,9 +93,7 @@ class Pulse:
         """
         if self._hang_seconds and now - self._armed_at >= min(_ARM_SECONDS, self._hang_seconds / 2):
             self._armed_at = now
-            with suppress(
-                ValueError, RuntimeError, AttributeError, OSError
-            ):  # There may be no stderr to write to.
+            with suppress(ValueError, RuntimeError, AttributeError, OSError):  # There may be no stderr to write to.
                 faulthandler.dump_traceback_later(2 * self._hang_seconds + _ARM_SECONDS, exit=True)
 
     def _close(self) -> None:

@@ -34,9 +34,7 @@ def checked_text(value: object, *, place: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"{place} has a lone surrogate at {error.start}, which cannot be stored."
-        ) from None
+        raise InvalidInput(f"{place} has a lone surrogate at {error.start}, which cannot be stored.") from None
     return value
 
 

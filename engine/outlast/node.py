@@ -96,9 +96,7 @@ class Node:
             ends.callback(self._store.close)
             loop = self._loop = RoleLoop("node", self._tick, self._store, watched=self._fds)
             self._record = NodeRecord(self._store, self._settings, say=self._say, wake=self._wake)
-            supervisor = self._supervisor = Supervisor(
-                self._store, self._settings, on_change=self._say, leaves=self._record.leaves
-            )
+            supervisor = self._supervisor = Supervisor(self._store, self._settings, on_change=self._say, leaves=self._record.leaves)
             ends.callback(supervisor.stop)
             ends.enter_context(handled(self.stop))
             ends.callback(self._end_children)
@@ -259,9 +257,7 @@ class Node:
         changed = self._source.changed()
         if not changed:
             return
-        self._say(
-            f"{Path(changed[0]).name}{' and others' if len(changed) > 1 else ''} changed; agents start anew"
-        )
+        self._say(f"{Path(changed[0]).name}{' and others' if len(changed) > 1 else ''} changed; agents start anew")
         for place in self._places:
             if place.successor is not None:
                 self._let_go(place.successor)

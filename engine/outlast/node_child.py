@@ -24,9 +24,7 @@ _LONGEST_DELAY_SECONDS = 5.0
 class Child:
     """A started child. Belongs to the node's thread."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], environ: Mapping[str, str], *, hang_seconds: float
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], *, hang_seconds: float) -> None:
         """Start it. Raises `OSError` where the system cannot."""
         self.name = name
         self._read, write = os.pipe()

@@ -15,9 +15,7 @@ from pathlib import Path
 from .settings import Settings
 
 
-def agent_command(
-    database: str, apps: Sequence[str], concurrency: int, queues: Sequence[str]
-) -> Callable[[int], list[str]]:
+def agent_command(database: str, apps: Sequence[str], concurrency: int, queues: Sequence[str]) -> Callable[[int], list[str]]:
     """The command line of agent `number`; 0 is the one with one slot that runs suspects."""
     named = [part for app in apps for part in ("--app", app)]
     only = [part for queue in queues for part in ("--queue", queue)]
@@ -35,9 +33,7 @@ def child_environ(settings: Settings, *, grace_seconds: float) -> dict[str, str]
     from.
     """
     paths = [path or str(Path.cwd()) for path in sys.path]
-    values = {
-        field.name.removesuffix("_seconds"): getattr(settings, field.name) for field in fields(settings)
-    }
+    values = {field.name.removesuffix("_seconds"): getattr(settings, field.name) for field in fields(settings)}
     values["grace"] = grace_seconds
     return {
         **os.environ,

@@ -39,9 +39,7 @@ class _EveryCode(frozenset[str]):
 class NodeRecord:
     """Used by the node's thread; `leaves` by its supervisor's, and `say` is called on the writer's."""
 
-    def __init__(
-        self, store: SqliteStore, settings: Settings, *, say: Callable[[str], None], wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: SqliteStore, settings: Settings, *, say: Callable[[str], None], wake: Callable[[], None]) -> None:
         self._store = store
         self._lease = round(settings.lease_seconds * SECOND)
         self._max_crashes = settings.max_crashes

@@ -90,10 +90,7 @@ class Options:
                     )
         if "debounce_max" in given and merged.debounce_seconds is None:
             raise InvalidInput("debounce_max needs a debounce.")
-        if (
-            merged.debounce_seconds is not None
-            and (merged.debounce_max_seconds or merged.debounce_seconds) < merged.debounce_seconds
-        ):
+        if merged.debounce_seconds is not None and (merged.debounce_max_seconds or merged.debounce_seconds) < merged.debounce_seconds:
             raise InvalidInput("debounce_max is shorter than debounce.")
         return merged
 
@@ -154,9 +151,7 @@ def checked_tags(value: object) -> dict[str, str]:
 def _duration(value: Any, name: str) -> float:
     length = seconds(value, place=name)
     if length < 0 or (length == 0 and name != "delay"):
-        raise InvalidInput(
-            f"{name} must be {'no less' if name == 'delay' else 'more'} than 0 s, not {value!r}."
-        )
+        raise InvalidInput(f"{name} must be {'no less' if name == 'delay' else 'more'} than 0 s, not {value!r}.")
     return length
 
 

@@ -89,6 +89,4 @@ def undo_plan(entries: Iterable[Entry]) -> list[Undo]:
 
 
 def _goes_on_with(before: Entry | None, outcome: Entry | None, entry: Entry) -> bool:
-    return (
-        before is not None and before.name == entry.name and (outcome is None or outcome.event != "completed")
-    )
+    return before is not None and before.name == entry.name and (outcome is None or outcome.event != "completed")

@@ -41,8 +41,7 @@ class Registry:
         if known is not None and not _same_place(known, definition):
             hint = "Rename one, or give one another name=..."
             raise InvalidDefinition(
-                f"Two {_plural(definition)} are named {definition.name!r}: "
-                f"in {known.place} and in {definition.place}.",
+                f"Two {_plural(definition)} are named {definition.name!r}: in {known.place} and in {definition.place}.",
                 hint=f"{hint} or version=..." if definition.kind == "workflow" else f"{hint}.",
             )
         places[key] = definition
@@ -68,9 +67,7 @@ class Registry:
         if version is None:
             return versions[max(versions, key=_natural)]
         if version not in versions:
-            raise WorkflowNotFound(
-                f"{name}@{version}" if version else name, close=[f"{name}@{max(versions, key=_natural)}"]
-            )
+            raise WorkflowNotFound(f"{name}@{version}" if version else name, close=[f"{name}@{max(versions, key=_natural)}"])
         return versions[version]
 
     def step(self, name: str) -> Step[..., Any] | Transaction[..., Any]:
@@ -91,11 +88,7 @@ class Registry:
 
     def workflows(self) -> list[Workflow[..., Any]]:
         """All workflows, every version, by name."""
-        return [
-            versions[v]
-            for _, versions in sorted(self._workflows.items())
-            for v in sorted(versions, key=_natural)
-        ]
+        return [versions[v] for _, versions in sorted(self._workflows.items()) for v in sorted(versions, key=_natural)]
 
     def steps(self) -> list[Step[..., Any] | Transaction[..., Any]]:
         """All steps and transactions, by name."""
@@ -188,6 +181,4 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
 
 def _natural(version: str) -> list[tuple[bool, int, str]]:
     """Sorts "10" after "9", and the version without a name first."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", version)
-    ]
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", version)]

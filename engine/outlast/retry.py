@@ -46,8 +46,7 @@ class Retry:
         object.__setattr__(self, "maximum_seconds", seconds(self.maximum, place="maximum of a Retry"))
         if self.initial_seconds > self.maximum_seconds:
             raise InvalidInput(
-                f"initial of a Retry ({self.initial_seconds:g} s) is longer than "
-                f"its maximum ({self.maximum_seconds:g} s).",
+                f"initial of a Retry ({self.initial_seconds:g} s) is longer than its maximum ({self.maximum_seconds:g} s).",
                 hint="Give a larger maximum.",
             )
         if not _is_number(self.factor) or not 1 <= self.factor < float("inf"):

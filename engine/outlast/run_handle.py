@@ -223,10 +223,7 @@ class StoredRun(Run[T]):
 
     def children(self) -> list[Run[Any]]:
         """The runs that it started, in order."""
-        return [
-            StoredRun(self._store, self._settings, run_id)
-            for _, run_id in children_ids(self._store, self._task_id())
-        ]
+        return [StoredRun(self._store, self._settings, run_id) for _, run_id in children_ids(self._store, self._task_id())]
 
     def _last_task_id(self) -> int:
         self._last = last_of_line(self._store.connection(), self._last)

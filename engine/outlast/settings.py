@@ -139,9 +139,7 @@ def read_project(root: Path) -> Project:
     known = ["app", "db", *_READERS]
     for key in table:
         if key not in known:
-            raise InvalidInput(
-                f"[tool.outlast] of {file} has an unknown key {key!r}.", hint=_suggestion(key, known)
-            )
+            raise InvalidInput(f"[tool.outlast] of {file} has an unknown key {key!r}.", hint=_suggestion(key, known))
     return Project(file, table)
 
 
@@ -207,9 +205,7 @@ def _bytes(value: object, place: str) -> int:
             value = int(found[1].replace("_", "")) * _SIZES[found[2]]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 1_000_000_000:
         # SQLite refuses a longer value.
-        raise InvalidInput(
-            f'{place} must be a number of bytes up to 1,000,000,000, or as "4 MiB", not {value!r}.'
-        )
+        raise InvalidInput(f'{place} must be a number of bytes up to 1,000,000,000, or as "4 MiB", not {value!r}.')
     return value
 
 

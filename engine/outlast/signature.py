@@ -32,14 +32,11 @@ class Signature:
         self._fn = inspect.unwrap(fn)
         self._hints: dict[str, Any] | None = None
         parameters = list(inspect.signature(fn).parameters.values())[skip:]
-        self.parameters: dict[str, inspect.Parameter] = {
-            parameter.name: parameter for parameter in parameters
-        }
+        self.parameters: dict[str, inspect.Parameter] = {parameter.name: parameter for parameter in parameters}
         self.required = [
             parameter.name
             for parameter in parameters
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
         self._positional = tuple(parameter.name for parameter in parameters if parameter.kind in _POSITIONAL)
         self._only_positional = {p.name for p in parameters if p.kind is p.POSITIONAL_ONLY}
@@ -128,9 +125,7 @@ class Signature:
             return self.convert(value)
         if isinstance(value, (list, tuple)):
             return self.convert(self.named(tuple(value), {}))
-        raise InvalidInput(
-            f"{self.place} takes a JSON object by name or an array by position, not {show(value)}."
-        )
+        raise InvalidInput(f"{self.place} takes a JSON object by name or an array by position, not {show(value)}.")
 
     def _hint(self, name: str) -> Any:
         if self._hints is None:
@@ -184,11 +179,7 @@ class Signature:
             self._refuse(f"{next(name for name in self.required if name not in named)} is missing")
 
     def _refuse_unknown(self, name: object) -> NoReturn:
-        close = (
-            difflib.get_close_matches(name, self._named, 1)
-            if isinstance(name, str) and len(name) < 100
-            else []
-        )
+        close = difflib.get_close_matches(name, self._named, 1) if isinstance(name, str) and len(name) < 100 else []
         self._refuse(f"{show(name)} is unknown" + (f"; did you mean {close[0]!r}?" if close else "."))
 
     def _refuse(self, problem: str) -> NoReturn:

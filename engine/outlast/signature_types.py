@@ -235,9 +235,7 @@ def _convert_literal(value: Any, hint: Any, choices: tuple[Any, ...], place: str
     _misfit(place, hint, value)
 
 
-def _convert_list(
-    value: Any, hint: Any, kind: type, arguments: tuple[Any, ...], place: str, strict: bool
-) -> Any:
+def _convert_list(value: Any, hint: Any, kind: type, arguments: tuple[Any, ...], place: str, strict: bool) -> Any:
     if not isinstance(value, (list, tuple, set, frozenset, deque)):
         _misfit(place, hint, value)
     parts = list(value)
@@ -245,14 +243,9 @@ def _convert_list(
         wanted = () if arguments == ((),) else arguments
         if len(parts) != len(wanted):
             _misfit(place, hint, value)
-        return tuple(
-            _convert(p, h, f"{place}[{i}]", strict)
-            for i, (p, h) in enumerate(zip(parts, wanted, strict=True))
-        )
+        return tuple(_convert(p, h, f"{place}[{i}]", strict) for i, (p, h) in enumerate(zip(parts, wanted, strict=True)))
     if arguments:
-        parts = [
-            _convert(part, arguments[0], f"{place}[{index}]", strict) for index, part in enumerate(parts)
-        ]
+        parts = [_convert(part, arguments[0], f"{place}[{index}]", strict) for index, part in enumerate(parts)]
     try:
         return kind(parts)
     except TypeError:
@@ -268,11 +261,7 @@ def _convert_dict(value: Any, hint: Any, arguments: tuple[Any, ...], place: str,
     for key, part in value.items():
         inner = f"{place}[{show(key)}]"
         # JSON has text keys alone, so that the key of a dict[int, ...] is a text there.
-        name = (
-            _convert_text(key, arguments[0], f"{inner} (the key)")
-            if type(key) is str
-            else _convert(key, arguments[0], inner)
-        )
+        name = _convert_text(key, arguments[0], f"{inner} (the key)") if type(key) is str else _convert(key, arguments[0], inner)
         found[name] = _convert(part, arguments[1], inner, strict)
     return found
 
@@ -282,9 +271,7 @@ def _convert_typeddict(value: Any, cls: Any, place: str, strict: bool) -> Any:
         _misfit(place, cls, value)
     hints = _hints(cls)
     _check_fields(value, hints, cls.__required_keys__, cls, place)
-    return {
-        name: _convert(part, hints[name], f"{place}[{show(name)}]", strict) for name, part in value.items()
-    }
+    return {name: _convert(part, hints[name], f"{place}[{show(name)}]", strict) for name, part in value.items()}
 
 
 def _convert_to_dataclass(value: Any, cls: Any, place: str, strict: bool) -> Any:
@@ -293,14 +280,9 @@ def _convert_to_dataclass(value: Any, cls: Any, place: str, strict: bool) -> Any
     hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     missing = dataclasses.MISSING
-    required = [
-        n for n, field in fields.items() if field.default is missing and field.default_factory is missing
-    ]
+    required = [n for n, field in fields.items() if field.default is missing and field.default_factory is missing]
     _check_fields(value, fields, required, cls, place)
-    values = {
-        name: _convert(part, hints.get(name, object), f"{place}.{name}", strict)
-        for name, part in value.items()
-    }
+    values = {name: _convert(part, hints.get(name, object), f"{place}.{name}", strict) for name, part in value.items()}
     return _call(cls, value, cls, place, **values) if values else _call(lambda _: cls(), value, cls, place)
 
 
@@ -312,12 +294,7 @@ def _convert_to_namedtuple(value: Any, cls: Any, place: str, strict: bool) -> An
     required = [name for name in cls._fields if name not in cls._field_defaults]
     _check_fields(value, cls._fields, required, cls, place)
     hints = _hints(cls)
-    return cls(
-        **{
-            name: _convert(part, hints.get(name, object), f"{place}.{name}", strict)
-            for name, part in value.items()
-        }
-    )
+    return cls(**{name: _convert(part, hints.get(name, object), f"{place}.{name}", strict) for name, part in value.items()})
 
 
 def _convert_to_struct(value: Any, cls: Any, place: str, strict: bool) -> Any:
@@ -400,16 +377,11 @@ def _convert_text(text: str, annotation: Any, place: str) -> Any:
     if origin is str:
         return _convert(text, annotation, place)
     if origin is bool:
-        return (
-            _BOOLS[text.lower()] if text.lower() in _BOOLS else _misfit(place, "bool (true or false)", text)
-        )
+        return _BOOLS[text.lower()] if text.lower() in _BOOLS else _misfit(place, "bool (true or false)", text)
     if origin in (typing.Union, types.UnionType):
         return _text_to_union(text, hint, arguments, place)
     if origin is typing.Literal:
-        choices = {
-            "null" if choice is None else str(getattr(choice, "value", choice)): choice
-            for choice in arguments
-        }
+        choices = {"null" if choice is None else str(getattr(choice, "value", choice)): choice for choice in arguments}
         return choices[text] if text in choices else _misfit(place, hint, text)
     if origin is type(None):
         return None if text in ("null", "None") else _misfit(place, hint, text)
@@ -430,9 +402,7 @@ def _text_to_union(text: str, hint: Any, members: tuple[Any, ...], place: str) -
     plain = [_plain(member) for member in members]
     has_text = str in plain
     # With a text among the members, "null" is that text; key:=null gives None.
-    ordered = [
-        m for m, p in zip(members, plain, strict=True) if p is not str and not (has_text and p is type(None))
-    ]
+    ordered = [m for m, p in zip(members, plain, strict=True) if p is not str and not (has_text and p is type(None))]
     refusals: list[Exception] = []
     for member in [*ordered, *([str] if has_text else [])]:
         try:
@@ -465,15 +435,9 @@ def _structure(text: str, hint: Any, origin: Any, place: str) -> Any:
         found = None
     if isinstance(found, (list, dict)):
         return found
-    parts = (
-        [part.strip() for part in text.split(",")] if text.isprintable() and len(text) < 60 else ["a", "b"]
-    )
+    parts = [part.strip() for part in text.split(",")] if text.isprintable() and len(text) < 60 else ["a", "b"]
     is_list = origin in _LISTS
-    example = (
-        msgspec.json.encode([_json_or_text(part) for part in parts]).decode()
-        if is_list
-        else '{"key": "value"}'
-    )
+    example = msgspec.json.encode([_json_or_text(part) for part in parts]).decode() if is_list else '{"key": "value"}'
     name = place.rpartition(" ")[2]
     raise InvalidInput(
         f"{place} must be {describe_type(hint)}, not {show(text)}.",

@@ -104,9 +104,7 @@ def start_within(store: SqliteStore, connection: Any, operation: Start) -> Start
                 # The first statement that writes takes the lock, if the caller has not;
                 # `now` may precede it by the wait.
                 now = engine_time.now()
-                started = starting.start(
-                    Transaction(connection, now=now, wall=engine_time.to_wall(now)), operation
-                )
+                started = starting.start(Transaction(connection, now=now, wall=engine_time.to_wall(now)), operation)
             except BaseException:
                 connection.execute("rollback to outlast_start")
                 connection.execute("release outlast_start")

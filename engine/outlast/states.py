@@ -33,9 +33,7 @@ FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.COMPENSATED, Status.C
 
 LEGAL: dict[Status, frozenset[Status]] = {
     # Claimable from `due_at` on.
-    Status.PENDING: frozenset(
-        {Status.RUNNING, Status.COMPENSATING, Status.FAILED, Status.CANCELLED, Status.HALTED}
-    ),
+    Status.PENDING: frozenset({Status.RUNNING, Status.COMPENSATING, Status.FAILED, Status.CANCELLED, Status.HALTED}),
     # Leased by an agent.
     Status.RUNNING: frozenset(
         {

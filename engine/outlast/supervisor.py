@@ -148,9 +148,7 @@ class Supervisor:
             # here.
             status = "crashed" if agent.hung else "lost"
             late = (after - agent.lease_until) / SECOND
-            evidence = (
-                f"its lease (pid {agent.pid} on {agent.host.partition('/')[0]}) ran out {late:.1f} s ago"
-            )
+            evidence = f"its lease (pid {agent.pid} on {agent.host.partition('/')[0]}) ran out {late:.1f} s ago"
             self._end(agent, status, evidence, seen_dead=False)
         return after
 

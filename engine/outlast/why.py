@@ -136,9 +136,7 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     beat = describe(max(0.0, (clock.wall() - facts["agent_heartbeat_at"]) / clock.SECOND))
     if left < 0:
         explanation.summary = f"It is held by {place}, which is silent."
-        explanation.details.append(
-            f"Its lease was over {_length(-left)} ago; a supervisor gives the run to another agent."
-        )
+        explanation.details.append(f"Its lease was over {_length(-left)} ago; a supervisor gives the run to another agent.")
         explanation.actions.append("outlast up")
     else:
         explanation.details.append(f"The agent was heard {beat} ago; its lease has {_length(left)} left.")
@@ -178,9 +176,7 @@ def _ending(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanatio
         lives = {True: "it lives", False: "it is gone", None: "it cannot be seen from here"}[stray.lives]
         where = f" at {stray.path}" if stray.path else ""
         since = wall_json(stray.since_at)
-        explanation.details.append(
-            f"A try{where} may still run in pid {stray.pid} on {stray.host} ({lives}; since {since})."
-        )
+        explanation.details.append(f"A try{where} may still run in pid {stray.pid} on {stray.host} ({lives}; since {since}).")
     if found and not count:
         explanation.summary = f"It {ending}, and waits until a try that may still run has ended."
     if found:
@@ -235,9 +231,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         explanation.summary = f"It waits until {_when(store, facts['due_at'])}."
     if facts["wait_count"]:
         what = " or the first that fails" if facts["wait_fails_fast"] else ""
-        explanation.details.append(
-            f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}."
-        )
+        explanation.details.append(f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}.")
     _add_unread(store, facts, explanation)
     explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
     _add_parts(store, facts, explanation, depth)
@@ -276,9 +270,7 @@ def _add_intents(store: SqliteStore, facts: dict[str, Any], explanation: Explana
         at = wall_json(facts["cancel_requested_at"])
         explanation.details.append(f"It was asked to be cancelled at {at}.")
     if facts["paused_at"] is not None and facts["agent_id"] is not None:
-        explanation.details.append(
-            f"It was asked to pause at {wall_json(facts['paused_at'])}, and will at its next durable call."
-        )
+        explanation.details.append(f"It was asked to pause at {wall_json(facts['paused_at'])}, and will at its next durable call.")
     if facts["deadline_at"] is not None and facts["status"] != Status.HALTED and facts["ending"] is None:
         explanation.details.append(f"Its deadline is {_when(store, facts['deadline_at'])}.")
 
@@ -301,10 +293,7 @@ def _wait_texts(store: SqliteStore, entries: list[Entry]) -> list[str]:
 
 def _backoff_text(store: SqliteStore, entry: Entry) -> str:
     when = _when(store, entry.due_at) if entry.due_at is not None else "soon"
-    return (
-        f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)};"
-        f" its next try is {when}."
-    )
+    return f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)}; its next try is {when}."
 
 
 def _last_error(store: SqliteStore, task_id: int, path: str | None = None) -> bytes | None:

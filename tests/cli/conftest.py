@@ -162,9 +162,7 @@ def outlast(project: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]
 def process(project: Path) -> Call:
     """Call the command line as a process of its own."""
 
-    def run(
-        *arguments: str, program: tuple[str, ...] = ("-m", "outlast"), stdin: str = "", **environ: str
-    ) -> Result:
+    def run(*arguments: str, program: tuple[str, ...] = ("-m", "outlast"), stdin: str = "", **environ: str) -> Result:
         done = subprocess.run(
             [sys.executable, *program, *arguments],
             input=stdin,

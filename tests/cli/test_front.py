@@ -54,9 +54,7 @@ from outlast.cli.main import call
 call(["--help"])
 print(sorted({"click", "rich", "msgspec", "asyncio", "apscheduler", "sqlite_utils"} & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -116,9 +114,7 @@ def test_global_options_may_stand_before_or_after_the_command(outlast: Call, pro
         (["signal", "x"], 2),
     ],
 )
-def test_a_global_option_or_a_command_that_makes_no_sense_is_one_sentence(
-    outlast: Call, arguments: list[str], code: int
-) -> None:
+def test_a_global_option_or_a_command_that_makes_no_sense_is_one_sentence(outlast: Call, arguments: list[str], code: int) -> None:
     done = outlast(*arguments)
     assert done.code == code, done.err
     assert done.err.count("\n") == 1
@@ -147,15 +143,11 @@ def test_completion_prints_a_script_for_the_shell(outlast: Call, shell: str) -> 
 
 
 def test_a_shell_completes_commands(process: Call) -> None:
-    done = process(
-        program=("-m", "outlast"), COMP_WORDS="outlast wor", COMP_CWORD="1", _OUTLAST_COMPLETE="bash_complete"
-    )
+    done = process(program=("-m", "outlast"), COMP_WORDS="outlast wor", COMP_CWORD="1", _OUTLAST_COMPLETE="bash_complete")
     assert "plain,workflows" in done.out
 
 
-def test_a_bug_is_one_sentence_and_says_how_to_see_more(
-    outlast: Call, monkeypatch: pytest.MonkeyPatch, project: Path
-) -> None:
+def test_a_bug_is_one_sentence_and_says_how_to_see_more(outlast: Call, monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     from outlast.cli.context import Context
 
     def broken(self: object) -> None:

@@ -39,9 +39,7 @@ def test_runs_filters(outlast: Call) -> None:
     assert len(outlast("runs", "--since", "1h", "--limit", "1", "--json").json) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--status", "done"], ["--since", "soon"], ["--tag", "x"], ["--limit", "0"]]
-)
+@pytest.mark.parametrize("arguments", [["--status", "done"], ["--since", "soon"], ["--tag", "x"], ["--limit", "0"]])
 def test_a_wrong_filter_is_refused(outlast: Call, arguments: list[str]) -> None:
     outlast("migrate")
     assert outlast("runs", *arguments).code == 2
@@ -56,9 +54,7 @@ def test_a_table_in_a_pipe_is_plain_and_keeps_ids_whole(outlast: Call) -> None:
     assert "\x1b" not in out
 
 
-def test_colour_can_be_forced_and_refused(
-    outlast: Call, started: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colour_can_be_forced_and_refused(outlast: Call, started: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     coloured = outlast("runs").out
     assert "\x1b[" in coloured

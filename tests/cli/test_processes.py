@@ -38,9 +38,7 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(process: Call, project: P
     for _ in range(3):
         assert process("start", "waits").code == 0
     command = f"for i in 1; do {sys.executable} -m outlast runs --jsonl; done | head -c 1"
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False
-    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
     assert done.stderr == ""
     read, write = os.pipe()
     os.close(read)
@@ -78,9 +76,7 @@ def test_the_launcher_works_from_any_folder(process: Call, project: Path) -> Non
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("role", ["agent", "supervisor", "scheduler"])
-def test_a_role_drains_on_a_signal_and_says_which(
-    process: Call, role: str, number: signal.Signals, code: int
-) -> None:
+def test_a_role_drains_on_a_signal_and_says_which(process: Call, role: str, number: signal.Signals, code: int) -> None:
     pytest.importorskip(f"outlast.{role}")
     process("migrate")
     role_process = begin(role)

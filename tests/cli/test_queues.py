@@ -14,7 +14,7 @@ from outlast.store.sqlite import SqliteStore
 
 from .conftest import Call
 
-QUEUES = '''
+QUEUES = """
 from outlast import Queue, workflow
 
 Queue("emails", concurrency=10, rate="100/1m", per_partition=2)
@@ -23,7 +23,7 @@ Queue("emails", concurrency=10, rate="100/1m", per_partition=2)
 @workflow(queue="emails")
 def mail(to: str = "a") -> str:
     return to
-'''
+"""
 
 
 @pytest.fixture
@@ -43,9 +43,7 @@ def take(path: Path, limit: int = 100) -> list[str]:
     try:
         who = this_process()
         code = {"workflow:mail": "f"}
-        agent_id = store.commit(
-            RegisterAgent("agent", who.host, who.boot_id, who.pid, who.started, 8, None, 10**9, code)
-        )
+        agent_id = store.commit(RegisterAgent("agent", who.host, who.boot_id, who.pid, who.started, 8, None, 10**9, code))
         return [one.uid for one in store.commit(Claim(agent_id, limit, code))]
     finally:
         store.close()
@@ -106,9 +104,7 @@ def test_pausing_twice_is_pausing_once(app: Path, outlast: Call) -> None:
         ((), 2, "Nothing to set"),
     ],
 )
-def test_limits_that_make_no_sense_change_nothing(
-    app: Path, outlast: Call, arguments: tuple[str, ...], code: int, said: str
-) -> None:
+def test_limits_that_make_no_sense_change_nothing(app: Path, outlast: Call, arguments: tuple[str, ...], code: int, said: str) -> None:
     outlast("start", "mail")
     found = outlast("queue", "set", "emails", *arguments)
     assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)

@@ -33,9 +33,7 @@ def test_values_take_the_type_of_their_parameter(outlast: Call) -> None:
     assert run["input"] == {"a": 7, "b": 2, "note": "7"}
 
 
-def test_the_arguments_may_come_as_json(
-    outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_arguments_may_come_as_json(outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "input.json").write_text('{"a": 3}')
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[4, 5]")))
     assert outlast("start", "add", "--input", '{"a": 2}', "--json").json["input"] == {"a": 2}
@@ -70,9 +68,7 @@ def test_the_arguments_may_come_as_json(
         (["add", "a=1", "note=\udc80"], 2, ""),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_sentence(
-    outlast: Call, project: Path, arguments: list[str], code: int, words: str
-) -> None:
+def test_what_does_not_fit_is_refused_with_a_sentence(outlast: Call, project: Path, arguments: list[str], code: int, words: str) -> None:
     done = outlast("start", *arguments)
     assert done.code == code, done.err
     assert words in done.err

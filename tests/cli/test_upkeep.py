@@ -62,9 +62,7 @@ def test_a_file_of_newer_code_is_exit_7(outlast: Call, project: Path, started: s
     assert done.error["type"] == "StoreTooNew"
 
 
-def test_an_old_file_is_refused_by_readers_and_names_migrate(
-    outlast: Call, project: Path, started: str
-) -> None:
+def test_an_old_file_is_refused_by_readers_and_names_migrate(outlast: Call, project: Path, started: str) -> None:
     connection = sqlite3.connect(project / "outlast.db")
     connection.execute("update outlast_meta set value = '0000' where key = 'schema'")
     connection.commit()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CODE = '''
+CODE = """
 import os, signal, time
 from outlast import current, gather, sleep, sqlite3, step, transaction, workflow
 
@@ -69,7 +69,7 @@ def fan(n: int) -> int:
 @workflow
 def fans(count: int) -> int:
     return sum(gather(*[fan.submit(n) for n in range(count)]))
-'''
+"""
 
 
 class Folder:

@@ -56,9 +56,9 @@ def test_acknowledged_starts_survive_the_death_of_everything_and_journalled_step
 
     eventually(lambda: all(here.status(run) == "completed" for run in runs))
     effects = here.effects()
-    assert sorted(line for line in effects if line.startswith("first")) == sorted(
-        {line for line in effects if line.startswith("first")}
-    ), "a step whose outcome was journalled ran again"
+    assert sorted(line for line in effects if line.startswith("first")) == sorted({line for line in effects if line.startswith("first")}), (
+        "a step whose outcome was journalled ran again"
+    )
     assert bookings(here) == ["t0", "t1", "t2", "t3"], "a transaction ran twice, or never"
     keys = {line.split()[1]: {other.split()[2] for other in effects if other.startswith(f"slow {line.split()[1]} ")}
             for line in effects if line.startswith("slow ")}  # fmt: skip
@@ -79,9 +79,7 @@ def zombie_is_fenced(here: Folder) -> None:
     eventually(lambda: here.effects().count("slow-end z") == 2)
     connection = sqlite3.connect(here.path / "outlast.db")
     try:
-        claims = connection.execute(
-            "select seq, claim from outlast_journal order by task_id, seq"
-        ).fetchall()
+        claims = connection.execute("select seq, claim from outlast_journal order by task_id, seq").fetchall()
     finally:
         connection.close()
     assert here.status(run) == "completed"

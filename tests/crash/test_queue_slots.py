@@ -96,9 +96,7 @@ def start(here: Folder, workflow: str, count: int, *, queue: str, **given: Any) 
             values = {name: value(number) if callable(value) else value for name, value in given.items()}
             partition = values.pop("partition", None)
             uid = new_id(clock.wall())
-            store.commit(
-                Start(uid, "run", workflow, workflow_code(workflow), queue, codec.encode(values), partition=partition)
-            )
+            store.commit(Start(uid, "run", workflow, workflow_code(workflow), queue, codec.encode(values), partition=partition))
         store.ring()
     finally:
         store.close()
@@ -162,9 +160,7 @@ def test_a_killed_agents_places_come_back(here: Folder) -> None:
 
 
 def test_each_partition_keeps_to_its_own_limit_while_agents_are_killed(here: Folder) -> None:
-    start(
-        here, "among_two", 36, queue="two-each", tenant=lambda n: f"t{n % 3}", partition=lambda n: f"t{n % 3}"
-    )
+    start(here, "among_two", 36, queue="two-each", tenant=lambda n: f"t{n % 3}", partition=lambda n: f"t{n % 3}")
     here.popen("up", "--agents", "3", "--concurrency", "4")
     kill_until(here, all_completed(here), kills=3, marker="held t")
     assert not [line for line in here.effects() if "EXCEEDED" in line]

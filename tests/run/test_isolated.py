@@ -218,17 +218,13 @@ def call_of(definition: Any, **arguments: Any) -> IsolatedCall:
     return IsolatedCall.of(definition, codec.encode(arguments), facts)
 
 
-def prepared(
-    definition: Any, sink: Sink | None = None, *, limit: int = 1 << 20, **arguments: Any
-) -> IsolatedTry:
+def prepared(definition: Any, sink: Sink | None = None, *, limit: int = 1 << 20, **arguments: Any) -> IsolatedTry:
     sink = sink or Sink()
     call = call_of(definition, **arguments)
     return IsolatedTry(call, on_output=sink.output, on_message=sink.messages.append, max_payload=limit)
 
 
-def execute(
-    definition: Any, sink: Sink | None = None, *, limit: int = 1 << 20, **arguments: Any
-) -> IsolatedOutcome:
+def execute(definition: Any, sink: Sink | None = None, *, limit: int = 1 << 20, **arguments: Any) -> IsolatedOutcome:
     tried = prepared(definition, sink, limit=limit, **arguments)
     tried.start()
     return tried.wait(60)
@@ -531,9 +527,7 @@ tried.wait(None)
 
 
 @pytest.mark.parametrize("forks", ["fork", "none"])
-def test_the_group_dies_with_its_agent_even_where_it_holds_the_interpreters_lock(
-    steps: Any, tmp_path: Path, forks: str
-) -> None:
+def test_the_group_dies_with_its_agent_even_where_it_holds_the_interpreters_lock(steps: Any, tmp_path: Path, forks: str) -> None:
     if forks == "fork" and not hasattr(os, "pidfd_open"):
         pytest.skip("needs pidfd")
     agent = subprocess.Popen(

@@ -308,9 +308,7 @@ def test_a_step_whose_error_was_caught_is_in_the_plan_of_a_run_that_ends_badly(b
 def test_parallel_branches_have_an_order_too(bench):
     run, _ = undone(bench, books_in_parallel)
     started = [entry for entry in bench.journal(run) if entry.event == "started"]
-    assert [effect[2] for effect in effects[3:]] == [
-        {"1.1": "a", "2.1": "b", "3.1": "c"}[entry.path] for entry in reversed(started)
-    ]
+    assert [effect[2] for effect in effects[3:]] == [{"1.1": "a", "2.1": "b", "3.1": "c"}[entry.path] for entry in reversed(started)]
 
 
 @pytest.mark.parametrize("flow", [times_out, atimes_out, submits_what_times_out])

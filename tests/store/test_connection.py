@@ -217,9 +217,7 @@ def test_a_damaged_file_is_reported_as_damaged(connection, tmp_path):
 def test_errors_are_told_apart_by_message_where_the_library_gives_no_code(tmp_path):
     assert isinstance(translate(sqlite3.OperationalError("database is locked"), "a.db"), StoreLocked)
     assert isinstance(translate(sqlite3.OperationalError("database or disk is full"), "a.db"), StoreFull)
-    assert isinstance(
-        translate(sqlite3.OperationalError("unable to open database file"), "a.db"), FileMissing
-    )
+    assert isinstance(translate(sqlite3.OperationalError("unable to open database file"), "a.db"), FileMissing)
     plain = translate(sqlite3.OperationalError("no such table: t"), "a.db")
     assert type(plain) is StoreError
 

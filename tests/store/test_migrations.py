@@ -114,9 +114,7 @@ def test_a_migration_that_fails_leaves_the_old_schema_whole(connection, schema):
     migrations.migrate(connection, "app.db", schema=schema)
     before = _tables(connection)
     (schema / "0002_more.sql").write_text(SECOND)
-    (schema / "0003_wrong.sql").write_text(
-        "create table outlast_c (x integer) strict;\nselect nothing from nowhere;\n"
-    )
+    (schema / "0003_wrong.sql").write_text("create table outlast_c (x integer) strict;\nselect nothing from nowhere;\n")
     with pytest.raises(sqlite3.OperationalError):
         migrations.migrate(connection, "app.db", schema=schema)
     assert _tables(connection) == before
@@ -132,9 +130,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_schema_whole(tmp_path, sc
         opened = connect(path, create=True)
         migrations.migrate(opened, "app.db", schema=schema)
         opened.close()
-    (schema / "0002_more.sql").write_text(
-        SECOND + "select die();\ncreate table outlast_c (x integer) strict;\n"
-    )
+    (schema / "0002_more.sql").write_text(SECOND + "select die();\ncreate table outlast_c (x integer) strict;\n")
     code = """
 import os, signal, sys
 from pathlib import Path
@@ -176,9 +172,7 @@ print(len(migrations.migrate(connection, sys.argv[1], schema=Path(sys.argv[2])))
     assert answers == ["0", "0", "0", "2"]
 
 
-@pytest.mark.parametrize(
-    "names", [["0002_later.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], []]
-)
+@pytest.mark.parametrize("names", [["0002_later.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], []])
 def test_schema_files_are_numbered_without_gaps(tmp_path, names):
     folder = tmp_path / "other"
     folder.mkdir()

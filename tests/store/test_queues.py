@@ -366,9 +366,7 @@ def test_both_limits_hold_together(file: Driver) -> None:
     assert sorted(str(one.partition) for one in taken) == ["a", "a", "b"]
 
 
-def test_a_walk_past_thousands_of_sleeping_partitions_still_finds_what_is_due(
-    file: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_walk_past_thousands_of_sleeping_partitions_still_finds_what_is_due(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outlast.store.turns._MOST_VISITED", 5)
     for number in range(40):
         starts(file, 1, partition=f"p{number:02}", delay=3600 * clock.SECOND)

@@ -75,11 +75,7 @@ def ticks(text: str, zone: str, start: int, stop: int, *, lead: int = 3600) -> l
         if rule.by_elapsed_time:
             fires = rule.matches(wall)
         elif high is None or wall > high:
-            passed = (
-                [wall]
-                if high is None
-                else [high + timedelta(minutes=n) for n in range(1, _minutes(wall - high) + 1)]
-            )
+            passed = [wall] if high is None else [high + timedelta(minutes=n) for n in range(1, _minutes(wall - high) + 1)]
             fires = any(rule.matches(minute) for minute in passed)
             high = wall
         else:

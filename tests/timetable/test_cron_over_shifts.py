@@ -130,9 +130,7 @@ def test_ticks_over_shifts_of_zones_drawn_at_random_are_those_of_the_walk() -> N
     assert compared > 50
 
 
-@pytest.mark.parametrize(
-    "zone", ["Europe/Berlin", "Africa/Casablanca", "Australia/Lord_Howe", "Africa/Freetown", "UTC"]
-)
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Africa/Casablanca", "Australia/Lord_Howe", "Africa/Freetown", "UTC"])
 def test_a_zone_is_cut_into_stretches_at_its_shifts(zone: str) -> None:
     for year in (1939, 1985, 2026, 2087):
         start = int(datetime(year, 1, 1, tzinfo=UTC).timestamp())

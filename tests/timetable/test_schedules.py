@@ -125,9 +125,7 @@ def test_an_instant_ticks_once() -> None:
 
 
 def test_start_and_end_are_inclusive_and_naive_ones_are_in_the_zone() -> None:
-    schedule = Cron(
-        "0 2 * * *", timezone="Europe/Berlin", start=datetime(2026, 7, 3, 2), end=datetime(2026, 7, 4, 2)
-    )
+    schedule = Cron("0 2 * * *", timezone="Europe/Berlin", start=datetime(2026, 7, 3, 2), end=datetime(2026, 7, 4, 2))
     assert schedule.next(NOW, 9) == [datetime(2026, 7, 3, tzinfo=UTC), datetime(2026, 7, 4, tzinfo=UTC)]
     assert schedule.previous(NOW) is None
     assert schedule.previous(NOW + timedelta(days=99)) == datetime(2026, 7, 4, tzinfo=UTC)
@@ -166,9 +164,7 @@ def test_a_bad_option_is_refused_when_the_schedule_is_made(options: dict[str, ob
     assert says in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "interval", ["0s", 0, "-5m", "10ms", "often", None, float("inf"), True, timedelta(seconds=-1)]
-)
+@pytest.mark.parametrize("interval", ["0s", 0, "-5m", "10ms", "often", None, float("inf"), True, timedelta(seconds=-1)])
 def test_a_bad_interval_is_refused(interval: object) -> None:
     with pytest.raises(InvalidInput):
         Every(interval)  # type: ignore[arg-type]
@@ -204,9 +200,7 @@ def test_jitter_is_the_same_in_every_process_and_within_its_limit() -> None:
 
 def test_a_fingerprint_follows_the_ticks_and_nothing_else() -> None:
     plain = Cron("0 2 * * *", timezone="Europe/Berlin")
-    same = Cron(
-        "0  2 * * *", timezone="Europe/Berlin", overlap="allow", jitter=3, catch_up="all", name="x", input=[1]
-    )
+    same = Cron("0  2 * * *", timezone="Europe/Berlin", overlap="allow", jitter=3, catch_up="all", name="x", input=[1])
     assert plain.fingerprint == same.fingerprint
     others = [
         Cron("0 3 * * *", timezone="Europe/Berlin"),
@@ -217,11 +211,7 @@ def test_a_fingerprint_follows_the_ticks_and_nothing_else() -> None:
     ]
     assert len({plain.fingerprint, *(other.fingerprint for other in others)}) == 6
     # Stored in tables: it must not change from release to release.
-    assert (
-        plain.fingerprint
-        == Cron("0 2 * * *", timezone=ZoneInfo("Europe/Berlin")).fingerprint
-        == "0975cfea6767996a1962b277"
-    )
+    assert plain.fingerprint == Cron("0 2 * * *", timezone=ZoneInfo("Europe/Berlin")).fingerprint == "0975cfea6767996a1962b277"
 
 
 @pytest.mark.parametrize(
@@ -251,9 +241,7 @@ def test_a_schedule_goes_to_data_and_back(schedule: Schedule) -> None:
     assert back.describe() == schedule.describe()
 
 
-@pytest.mark.parametrize(
-    "data", [{}, {"trigger": {}}, {"trigger": {"kind": "moon"}}, {"trigger": {"kind": "cron"}}]
-)
+@pytest.mark.parametrize("data", [{}, {"trigger": {}}, {"trigger": {"kind": "moon"}}, {"trigger": {"kind": "cron"}}])
 def test_data_that_is_no_schedule_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         from_json(data)
@@ -273,9 +261,7 @@ def test_a_list_is_one_schedule_that_ticks_when_any_of_it_does() -> None:
 
 
 def test_named_entries_of_a_list_are_schedules_of_their_own() -> None:
-    found = schedules_of(
-        ["@daily", Cron("@weekly", name="weekly", overlap="allow", input={"a": 1})], "report"
-    )
+    found = schedules_of(["@daily", Cron("@weekly", name="weekly", overlap="allow", input={"a": 1})], "report")
     assert list(found) == ["report", "weekly"]
     assert found["weekly"].overlap == "allow"
 
@@ -312,9 +298,7 @@ def test_an_apscheduler_interval_without_a_start_is_the_same_in_every_process() 
 
 
 def test_an_apscheduler_trigger_that_only_steps_is_stepped() -> None:
-    schedule = Schedule(
-        CalendarIntervalTrigger(months=1, hour=4, start_date=date(2020, 1, 31), timezone="UTC")
-    )
+    schedule = Schedule(CalendarIntervalTrigger(months=1, hour=4, start_date=date(2020, 1, 31), timezone="UTC"))
     assert schedule.next(NOW)[0] == datetime(2026, 7, 31, 4, tzinfo=UTC)
     assert schedule.previous(NOW) == datetime(2026, 5, 31, 4, tzinfo=UTC)
 
@@ -331,9 +315,7 @@ def test_the_jitter_of_an_apscheduler_trigger_becomes_the_schedules() -> None:
     assert schedule.jitter_limit_seconds == 120
     assert schedule.next(NOW) == [datetime(2026, 7, 2, 3, tzinfo=UTC)]
     assert trigger.jitter == 120
-    nested = Schedule(
-        OrTrigger([CronTrigger(hour=3, jitter=5, timezone="UTC"), CronTrigger(hour=4, timezone="UTC")])
-    )
+    nested = Schedule(OrTrigger([CronTrigger(hour=3, jitter=5, timezone="UTC"), CronTrigger(hour=4, timezone="UTC")]))
     assert nested.jitter_limit_seconds == 5
     assert nested.next(NOW, 2) == [datetime(2026, 7, 2, 3, tzinfo=UTC), datetime(2026, 7, 2, 4, tzinfo=UTC)]
 
@@ -380,9 +362,7 @@ def test_a_foreign_trigger_has_the_same_fingerprint_in_every_process() -> None:
         "from apscheduler.triggers.cron import CronTrigger; from outlast.timetable import Schedule;"
         "print(Schedule(CronTrigger(hour=3, timezone='Europe/Berlin')).fingerprint)"
     )
-    other = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == Schedule(CronTrigger(hour=3, timezone="Europe/Berlin")).fingerprint
     assert other != Schedule(CronTrigger(hour=4, timezone="Europe/Berlin")).fingerprint
 
@@ -397,16 +377,8 @@ def test_a_schedule_is_an_apscheduler_trigger_where_one_is_wanted() -> None:
 
 
 def test_neither_apscheduler_nor_cronsim_is_imported_with_the_package() -> None:
-    code = (
-        "import sys, outlast.timetable;"
-        "print([name for name in ('apscheduler', 'cronsim', 'tzlocal') if name in sys.modules])"
-    )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    code = "import sys, outlast.timetable;print([name for name in ('apscheduler', 'cronsim', 'tzlocal') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_a_schedule_describes_itself_in_one_line() -> None:

@@ -65,11 +65,7 @@ def pyright(program: Path, folder: Path) -> dict[int, str]:
         report = json.loads(done.stdout)
     except json.JSONDecodeError:
         pytest.skip("pyright cannot run here: it fetches its own Node where there is none")
-    return {
-        said["range"]["start"]["line"] + 1: said["message"]
-        for said in report["generalDiagnostics"]
-        if said["severity"] == "error"
-    }
+    return {said["range"]["start"]["line"] + 1: said["message"] for said in report["generalDiagnostics"] if said["severity"] == "error"}
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
@@ -80,11 +76,7 @@ def test_what_users_write_is_accepted(checker: type, tmp_path: Path) -> None:
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_what_users_must_not_write_is_refused_where_it_stands(checker: type, tmp_path: Path) -> None:
     program = PROGRAMS / "refused.py"
-    marked = {
-        number
-        for number, line in enumerate(program.read_text().splitlines(), 1)
-        if line.endswith("# refused")
-    }
+    marked = {number for number, line in enumerate(program.read_text().splitlines(), 1) if line.endswith("# refused")}
     found: dict[int, str] = checker(program, tmp_path)
     assert sorted(marked - set(found)) == []
     assert {line: text for line, text in found.items() if line not in marked} == {}

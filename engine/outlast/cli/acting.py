@@ -35,9 +35,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(
         (
             click.argument("references", metavar="[RUN]...", nargs=-1),
-            click.option(
-                "--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."
-            ),
+            click.option("--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."),
             click.option("--workflow", metavar="NAME", help="With --all: only of this workflow."),
             click.option(
                 "--status",
@@ -46,9 +44,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="With --all: only of this status.",
             ),
-            click.option(
-                "--tag", "tags", metavar="KEY=VALUE", multiple=True, help="With --all: only with this tag."
-            ),
+            click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="With --all: only with this tag."),
             click.option("--yes", "-y", is_flag=True, help="Do not ask."),
         )
     ):
@@ -63,9 +59,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_choice
 @click.option("--no-undo", is_flag=True, help="Leave what was done as it is.")
-@click.option(
-    "--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen."
-)
+@click.option("--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen.")
 @click.pass_obj
 def cancel(context: Context, /, no_undo: bool, force: bool, **choice: Any) -> int:
     from ..operations import Cancel
@@ -194,9 +188,7 @@ def _act(
     return code
 
 
-def _chosen(
-    context: Context, store: SqliteStore, verb: str, choice: dict[str, Any], sensible: tuple[str, ...]
-) -> list[str]:
+def _chosen(context: Context, store: SqliteStore, verb: str, choice: dict[str, Any], sensible: tuple[str, ...]) -> list[str]:
     """The ids to act on. Nothing has been done when one of them is not found, or a person says no."""
     references, filters = choice["references"], (choice["workflow"], choice["statuses"], choice["tags"])
     if references and (choice["everyone"] or any(filters)):

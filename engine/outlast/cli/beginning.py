@@ -76,9 +76,7 @@ def init(context: Context, folder: str) -> int:
     except FileExistsError as error:
         raise AlreadyExists(f"{error.filename} is in the way.", hint="Name another folder.") from None
     except NotADirectoryError as error:
-        raise InvalidInput(
-            f"{error.filename} is in a place that is no folder.", hint="Name another folder."
-        ) from None
+        raise InvalidInput(f"{error.filename} is in a place that is no folder.", hint="Name another folder.") from None
     except PermissionError as error:
         raise StoreReadOnly(str(error.filename)) from None
     if context.machine:

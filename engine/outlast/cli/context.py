@@ -73,10 +73,7 @@ class Context:
     @cached_property
     def app_names(self) -> tuple[str, ...]:
         """What `--app` named; files and folders as absolute paths, since the root may be elsewhere."""
-        return tuple(
-            str(Path(app).absolute()) if app and "\0" not in app and Path(app).exists() else app
-            for app in self.apps
-        )
+        return tuple(str(Path(app).absolute()) if app and "\0" not in app and Path(app).exists() else app for app in self.apps)
 
     @cached_property
     def registry(self) -> Registry:
@@ -115,9 +112,7 @@ class Context:
 
         if not create:
             self.require_file()
-        store = SqliteStore(
-            self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network
-        )
+        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network)
         self.stores.append(store)
         return store
 
@@ -125,16 +120,12 @@ class Context:
         """Raise `FileMissing` where there is no file yet."""
         self.refuse_server()
         if not os.path.lexists(self.path):
-            raise FileMissing(
-                self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one."
-            )
+            raise FileMissing(self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
 
     def refuse_server(self) -> None:
         """Raise `InvalidInput` for the URL of a server."""
         if "://" in self.path:
-            raise InvalidInput(
-                f"{self.path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file."
-            )
+            raise InvalidInput(f"{self.path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
 
     def engine(self) -> Engine:
         """The facade over the file, which must be there."""

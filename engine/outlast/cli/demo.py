@@ -42,9 +42,7 @@ def perform(*, keep: bool, as_json: bool) -> int:
         return _Show(folder, silent=as_json).perform()
     finally:
         if keep:
-            output.note(
-                f"The folder stays: {folder}; try `outlast show --db {folder}/outlast.db` with the run's id."
-            )
+            output.note(f"The folder stays: {folder}; try `outlast show --db {folder}/outlast.db` with the run's id.")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -216,9 +214,7 @@ class _Show:
                 return found
             self._tell_ledger()
             if time.monotonic() > deadline:
-                raise OutlastError(
-                    f"The demo stopped: {problem} within {_LONGEST_SECONDS:g} s.", hint=self._last_words()
-                )
+                raise OutlastError(f"The demo stopped: {problem} within {_LONGEST_SECONDS:g} s.", hint=self._last_words())
             time.sleep(0.02)
 
     def _last_words(self) -> str:

@@ -171,11 +171,7 @@ class _Explained:
         )
         if state != self._state:
             self._state, self._since, self._text = state, time.monotonic(), ""
-        elif (
-            not self._text
-            and time.monotonic() - self._since > _STILL_SECONDS
-            and run["status"] not in ("running",)
-        ):
+        elif not self._text and time.monotonic() - self._since > _STILL_SECONDS and run["status"] not in ("running",):
             self._text = _summary(self._store, self._task_id)
         return "" if is_over(run) else self._text
 
@@ -197,9 +193,7 @@ def conclude(run: dict[str, Any], *, as_json: bool) -> int:
         if as_json:
             output.document(run["output"])
         else:
-            output.write(
-                output.dumped(run["output"], indent=2 if isinstance(run["output"], dict | list) else None)
-            )
+            output.write(output.dumped(run["output"], indent=2 if isinstance(run["output"], dict | list) else None))
         return code
     type_name, message, hint = _outcome(run)
     return output.tell(type_name, message, hint, code, as_json=as_json)

@@ -24,9 +24,7 @@ _GLOBALS = ("db", "apps", "as_json", "as_lines", "raw")
 
 def _global_options() -> list[click.Option]:
     return [
-        click.Option(
-            ["--db", "db"], metavar="FILE", help="The database.", expose_value=False, callback=_keep
-        ),
+        click.Option(["--db", "db"], metavar="FILE", help="The database.", expose_value=False, callback=_keep),
         click.Option(
             ["--app", "apps"],
             metavar="NAME",
@@ -35,15 +33,9 @@ def _global_options() -> list[click.Option]:
             expose_value=False,
             callback=_keep,
         ),
-        click.Option(
-            ["--json", "as_json"], is_flag=True, help="JSON on stdout.", expose_value=False, callback=_keep
-        ),
-        click.Option(
-            ["--jsonl", "as_lines"], is_flag=True, help="Lists as lines.", expose_value=False, callback=_keep
-        ),
-        click.Option(
-            ["--raw", "raw"], is_flag=True, help="Values with their tags.", expose_value=False, callback=_keep
-        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout.", expose_value=False, callback=_keep),
+        click.Option(["--jsonl", "as_lines"], is_flag=True, help="Lists as lines.", expose_value=False, callback=_keep),
+        click.Option(["--raw", "raw"], is_flag=True, help="Values with their tags.", expose_value=False, callback=_keep),
     ]
 
 
@@ -98,9 +90,7 @@ class Nouns(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(ctx, self, args)
         return super().resolve_command(ctx, args)
 
@@ -120,9 +110,7 @@ class LazyGroup(click.Group):
         found: click.Command = getattr(import_module(f"{__package__}.{entry.module}"), entry.attribute)
         return found
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         _check_known(ctx, self, args)
         return super().resolve_command(ctx, args)
 
@@ -130,11 +118,7 @@ class LazyGroup(click.Group):
         return catalogue.help_text()
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        items = [
-            CompletionItem(entry.name, help=entry.help)
-            for entry in catalogue.COMMANDS.values()
-            if entry.name.startswith(incomplete)
-        ]
+        items = [CompletionItem(entry.name, help=entry.help) for entry in catalogue.COMMANDS.values() if entry.name.startswith(incomplete)]
         return items + click.Command.shell_complete(self, ctx, incomplete)
 
 
@@ -142,26 +126,16 @@ def _check_known(ctx: click.Context, group: click.Group, args: list[str]) -> Non
     """Refuse an unknown command with the one that was meant."""
     name = args[0] if args else ""
     names = group.list_commands(ctx)
-    if (
-        not name
-        or name.startswith("-")
-        or name in names
-        or name in catalogue.ALIASES
-        or group.get_command(ctx, name)
-    ):
+    if not name or name.startswith("-") or name in names or name in catalogue.ALIASES or group.get_command(ctx, name):
         return
     close = get_close_matches(name, [*names, *catalogue.ALIASES], n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"See `{ctx.command_path} --help`."
     raise click.UsageError(f"There is no command {name!r}. {hint}", ctx=None)
 
 
-def command(
-    name: str, *, examples: Sequence[str], **attributes: Any
-) -> Callable[[Callable[..., Any]], Command]:
+def command(name: str, *, examples: Sequence[str], **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     """`click.command` with examples and the global options."""
-    made: Callable[[Callable[..., Any]], Command] = click.command(
-        name, cls=Command, examples=examples, **attributes
-    )
+    made: Callable[[Callable[..., Any]], Command] = click.command(name, cls=Command, examples=examples, **attributes)
     return made
 
 

@@ -28,13 +28,9 @@ from .tree import error_text
         "outlast runs --workflow fulfil --tag shop=berlin --jsonl",
     ],
 )
-@click.option(
-    "--status", "statuses", metavar="STATUS", multiple=True, help="pending, running, ... May be repeated."
-)
+@click.option("--status", "statuses", metavar="STATUS", multiple=True, help="pending, running, ... May be repeated.")
 @click.option("--workflow", metavar="NAME", help="Only of this workflow.")
-@click.option(
-    "--tag", "tags", metavar="KEY=VALUE", multiple=True, help="Only with this tag. May be repeated."
-)
+@click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="Only with this tag. May be repeated.")
 @click.option("--since", metavar="WHEN", help='Started since: an instant, or an age as "2h".')
 @click.option("--until", metavar="WHEN", help="Started before.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
@@ -75,9 +71,7 @@ def runs(
 
 
 def _run_row(run: dict[str, Any]) -> list[Cell]:
-    problem = (
-        run["halt_reason"] if run["status"] == "halted" else error_text(run["error"]) if run["error"] else ""
-    )
+    problem = run["halt_reason"] if run["status"] == "halted" else error_text(run["error"]) if run["error"] else ""
     name = f"{run['workflow']}@{run['version']}" if run["version"] else run["workflow"]
     return [
         (run["id"], "bold"),
@@ -104,9 +98,7 @@ def when(text: str | None, *, place: str) -> int | None:
     try:
         return clock.from_datetime(instant(text, place=place))
     except InvalidInput as error:
-        raise InvalidInput(
-            error.message, hint='Write an age as "2h", or an instant as 2026-01-31T08:00.'
-        ) from None
+        raise InvalidInput(error.message, hint='Write an age as "2h", or an instant as 2026-01-31T08:00.') from None
 
 
 @command(
@@ -167,9 +159,7 @@ def workflow() -> None:
     pass
 
 
-@workflow.command(
-    "list", cls=type(workflows), help="The same as `outlast workflows`.", examples=["outlast workflow list"]
-)
+@workflow.command("list", cls=type(workflows), help="The same as `outlast workflows`.", examples=["outlast workflow list"])
 @click.pass_context
 def workflow_list(ctx: click.Context) -> int:
     code: int = ctx.invoke(workflows)
@@ -217,9 +207,7 @@ def _example(shown: dict[str, Any]) -> str:
     return " ".join(f"{one['name']}=..." for one in shown["parameters"] if one["required"])
 
 
-@command(
-    "agents", help="List the agents that are up.", examples=["outlast agents", "outlast agents --all --json"]
-)
+@command("agents", help="List the agents that are up.", examples=["outlast agents", "outlast agents --all --json"])
 @click.option("--all", "everyone", is_flag=True, help="Also those that have ended.")
 @click.pass_obj
 def agents(context: Context, everyone: bool) -> int:
@@ -249,9 +237,7 @@ def agents(context: Context, everyone: bool) -> int:
     return 0
 
 
-@command(
-    "stats", help="Count runs by status, and what waits.", examples=["outlast stats", "outlast stats --json"]
-)
+@command("stats", help="Count runs by status, and what waits.", examples=["outlast stats", "outlast stats --json"])
 @click.pass_obj
 def stats(context: Context) -> int:
     from ..views import stats_json
@@ -263,10 +249,7 @@ def stats(context: Context) -> int:
     print_lines([[("runs", "bold")]])
     counts = found["runs"] or {}
     print_lines(
-        [
-            [("  ", ""), status_cell(status, f"{mark(status)} {status:<13}"), (f"{count:>9,}", "")]
-            for status, count in counts.items()
-        ]
+        [[("  ", ""), status_cell(status, f"{mark(status)} {status:<13}"), (f"{count:>9,}", "")] for status, count in counts.items()]
     )
     if not counts:
         print_lines([[("  none", "dim")]])

@@ -27,8 +27,7 @@ _RUN = click.argument("reference", metavar="RUN")
 
 @command(
     "show",
-    help="Draw a run: its steps and children, with times, tries and errors.\n\n"
-    "RUN is an id, a prefix of one, or WORKFLOW:KEY.",
+    help="Draw a run: its steps and children, with times, tries and errors.\n\nRUN is an id, a prefix of one, or WORKFLOW:KEY.",
     examples=["outlast show 4x2k --follow", "outlast show fulfil:o-1 --undo"],
 )
 @_RUN
@@ -172,9 +171,7 @@ def stream(context: Context, reference: str, name: str, after: int, following: b
     return 0
 
 
-def messages_of(
-    store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool
-) -> Iterator[dict[str, Any]]:
+def messages_of(store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool) -> Iterator[dict[str, Any]]:
     """The messages of a stream; with `following`, until the run has ended."""
     from ..views import status_of
     from ..views.state import messages_json

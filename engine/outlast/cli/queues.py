@@ -129,9 +129,7 @@ def queue_pause(context: Context, name: str) -> int:
     return _hold(context, PauseQueue(name), name)
 
 
-@queue.command(
-    "resume", cls=Command, help="End the pause of a queue.", examples=["outlast queue resume emails"]
-)
+@queue.command("resume", cls=Command, help="End the pause of a queue.", examples=["outlast queue resume emails"])
 @click.argument("name")
 @click.pass_obj
 def queue_resume(context: Context, name: str) -> int:

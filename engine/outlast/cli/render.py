@@ -136,9 +136,7 @@ def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
         stream.write(plain(line) + "\n")
 
 
-def print_table(
-    heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, flexible: int | None = None
-) -> None:
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, flexible: int | None = None) -> None:
     """A table; `flexible` is the column that gives way where a terminal is narrow.
 
     `empty` is said on stderr when there are no rows.
@@ -158,9 +156,7 @@ def _print_rich_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], flex
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold"
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     for index, head in enumerate(heads):
         if index == flexible:
             table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=None)

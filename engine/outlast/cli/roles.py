@@ -27,9 +27,7 @@ from .text import safe
 _ONE_SIGNAL_SECONDS = 0.3
 
 _GRACE = click.option("--grace", metavar="DURATION", help="How long a drain may take; 20s by default.")
-_CONCURRENCY = click.option(
-    "--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once."
-)
+_CONCURRENCY = click.option("--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at once.")
 
 
 def say(text: str) -> None:
@@ -84,9 +82,7 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 @_GRACE
 @click.option("--solo", is_flag=True, hidden=True, help="Take what brought an agent down, one at a time.")
 @click.pass_obj
-def agent(
-    context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool
-) -> int:
+def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool) -> int:
     from ..store import queues as stored_queues
 
     settings = context.settings_with(grace=grace)
@@ -155,11 +151,7 @@ def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
         stop()
 
     is_main = threading.current_thread() is threading.main_thread()
-    before = (
-        {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        if is_main
-        else {}
-    )
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
     try:
         run()
     finally:

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from ..options import Options
 
 _OPTIONS = (
-    click.option(
-        "--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."
-    ),
+    click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
     click.option("--input-file", metavar="FILE", help="The same from a file; - is stdin."),
     click.option("--key", help="The idempotency key: a second start with it finds the same run."),
     click.option("--unique-key", help="At most one unfinished run has it."),
@@ -42,9 +40,7 @@ _OPTIONS = (
     click.option("--partition", help="A sub-name within the queue."),
     click.option("--priority", type=int, help="Higher goes first; 0 is the default."),
     click.option("--delay", metavar="DURATION", help='Not before this time has passed, as "10m".'),
-    click.option(
-        "--at", metavar="INSTANT", help="Not before this instant, as 2026-01-31T08:00 (local) or with Z."
-    ),
+    click.option("--at", metavar="INSTANT", help="Not before this instant, as 2026-01-31T08:00 (local) or with Z."),
     click.option("--timeout", metavar="DURATION", help="The whole run must end within this."),
     click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="May be repeated."),
 )
@@ -99,13 +95,9 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
 @click.argument("workflow")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
 @start_options
-@click.option(
-    "--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once."
-)
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once.")
 @click.pass_obj
-def run(
-    context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any
-) -> int:
+def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any) -> int:
     definition, named, options = _read(context, workflow, arguments, given)
     context.prepare(migrate=True)
     engine = context.engine()
@@ -153,9 +145,7 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
             return over
         except BaseException as error:
             if not isinstance(error, Exception):
-                output.note(
-                    f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on."
-                )
+                output.note(f"Stopping; run {uid} stays, and `outlast up` or the same `run` with its key goes on.")
             raise
         finally:
             _stop(agent, thread)
@@ -209,9 +199,7 @@ def _read(
     text, file = given.pop("input_text"), given.pop("input_file")
     ways = (text is not None) + (file is not None) + bool(arguments)
     if ways > 1 or ("-" in arguments and len(arguments) > 1):
-        raise InvalidInput(
-            "The arguments were given in two ways.", hint="Use key=value pairs, --input, --input-file or -."
-        )
+        raise InvalidInput("The arguments were given in two ways.", hint="Use key=value pairs, --input, --input-file or -.")
     if arguments == ("-",):
         file = "-"
     if text is not None:

@@ -14,9 +14,7 @@ from .. import clock
 from ..duration import describe
 
 # C0, DEL, C1, the marks that turn the direction of writing around, line separators, and lone surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_LINES = re.compile("(?![\n\t])" + _UNSAFE.pattern)
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -47,9 +47,7 @@ def bring_up_to_date(context: Context, *, create: bool, migrate: bool) -> list[s
         copy = _back_up(context, found)
         applied = _migrate(connection, path)
         if applied:
-            output.note(
-                f"Migrated {path} from schema {found:04d} to {migrations.newest():04d}; the backup is {copy}."
-            )
+            output.note(f"Migrated {path} from schema {found:04d} to {migrations.newest():04d}; the backup is {copy}.")
         return applied
     finally:
         connection.close()
@@ -136,9 +134,7 @@ def export(context: Context, reference: str) -> int:
     for name in stream_names(store, task_id):
         messages: list[dict[str, Any]] = []
         streams[name] = messages
-        while batch := messages_json(
-            store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw
-        ):
+        while batch := messages_json(store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw):
             messages.extend(batch)
     output.document(
         {

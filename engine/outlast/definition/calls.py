@@ -80,9 +80,7 @@ class SyncMaps(SyncCalls[P, R]):
         Each item is the one argument. At most `concurrency` are open at a time. The first error cancels the
         rest and is raised; with `return_exceptions` errors stand among the results instead.
         """
-        return dispatch.map_items(
-            self, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=False
-        )
+        return dispatch.map_items(self, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=False)
 
 
 class AsyncMaps(AsyncCalls[P, R]):
@@ -114,23 +112,17 @@ class AsyncMaps(AsyncCalls[P, R]):
         Each item is the one argument. At most `concurrency` are open at a time. The first error cancels the
         rest and is raised; with `return_exceptions` errors stand among the results instead.
         """
-        return dispatch.map_items(
-            self, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=True
-        )
+        return dispatch.map_items(self, items, concurrency=concurrency, return_exceptions=return_exceptions, awaitable=True)
 
 
 class Undoable(Definition, Generic[P, R]):
     @overload
-    def compensation(
-        self, fn: Callable[Concatenate[R | None, P], T], /
-    ) -> Callable[Concatenate[R | None, P], T]: ...
+    def compensation(self, fn: Callable[Concatenate[R | None, P], T], /) -> Callable[Concatenate[R | None, P], T]: ...
     @overload
     def compensation(
         self, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
     ) -> Callable[[Callable[Concatenate[R | None, P], T]], Callable[Concatenate[R | None, P], T]]: ...
-    def compensation(
-        self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
-    ) -> Any:
+    def compensation(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None) -> Any:
         """Say which function undoes this one.
 
         It takes the result, `None` when there is none, then the arguments. It runs at least once when the run

@@ -93,9 +93,7 @@ class Definition:
         self.line = line_of(self.fn)
         self._code_text = code_text(self.fn)
         self.queue = None if queue is None else checked_name(queue, place=f"queue of {place}")
-        self.timeout_seconds = (
-            None if timeout is None else positive_seconds(timeout, place=f"timeout of {place}")
-        )
+        self.timeout_seconds = None if timeout is None else positive_seconds(timeout, place=f"timeout of {place}")
         self.retry = ONCE if retry is None else as_retry(retry, place=f"retry of {place}")
         self.isolate = _checked_flag(isolate, place=f"isolate of {place}")
         checked_choice(on_unknown, get_args(OnUnknown), place=f"on_unknown of {place}")
@@ -103,14 +101,8 @@ class Definition:
         self.version = checked_name(version, place=f"version of {place}") if version != "" else ""
         checked_choice(on_error, get_args(OnError), place=f"on_error of {place}")
         self.on_error = on_error
-        self.max_crashes = (
-            None
-            if max_crashes is None
-            else checked_whole(max_crashes, place=f"max_crashes of {place}", least=1)
-        )
-        self.retention_seconds = (
-            None if retention is None else positive_seconds(retention, place=f"retention of {place}")
-        )
+        self.max_crashes = None if max_crashes is None else checked_whole(max_crashes, place=f"max_crashes of {place}", least=1)
+        self.retention_seconds = None if retention is None else positive_seconds(retention, place=f"retention of {place}")
         self.schedule = schedule
         self.compensated_by = None
         self.probed_by = None
@@ -166,9 +158,7 @@ class Definition:
         copy.bound = self.bound.updated(given, kind=self.kind)
         return copy
 
-    def _compensate(
-        self, fn: object, *, leading: tuple[str, ...], retry: Retry | int | None, timeout: Duration | None
-    ) -> object:
+    def _compensate(self, fn: object, *, leading: tuple[str, ...], retry: Retry | int | None, timeout: Duration | None) -> object:
         """Keep a compensation and give its function back; without a function, the decorator that will."""
 
         def keep(fn: object) -> object:

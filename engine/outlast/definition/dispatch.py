@@ -41,9 +41,7 @@ def call_awaitable(definition: Definition, args: Args, kwargs: Kwargs) -> Corout
         return _awaited(plain(definition, caller), args, kwargs)
     if not caller.asynchronous:
         written = definition.fn.__name__
-        raise WrongColour(
-            f"{written}.aio() is for async workflows; this one is sync.", hint=f"Write `{written}(...)`."
-        )
+        raise WrongColour(f"{written}.aio() is for async workflows; this one is sync.", hint=f"Write `{written}(...)`.")
     coroutine: Coroutine[Any, Any, Any] = caller.call(definition.definition, args, kwargs, definition.bound)
     return coroutine
 
@@ -61,8 +59,7 @@ def start(workflow: Workflow[..., Any], args: Args, kwargs: Kwargs) -> Run[Any]:
         written = workflow.fn.__name__
         raise OutsideRun(
             f"{written}.start() finds no engine in this process.",
-            hint="Create one first, `engine = outlast.Engine()`; "
-            f"then write `{written}.start(...)` or `engine.start({written}, ...)`.",
+            hint=f"Create one first, `engine = outlast.Engine()`; then write `{written}.start(...)` or `engine.start({written}, ...)`.",
         )
     return caller_module.start_outside(workflow.definition, args, kwargs, workflow.bound)
 
@@ -77,11 +74,7 @@ def map_items(
 ) -> Any:
     """Submit it for each item, and wait. `awaitable` is the colour that was written."""
     written = definition.fn.__name__
-    instead = (
-        f"[await {written}(item) for item in items]"
-        if definition.asynchronous
-        else f"[{written}(item) for item in items]"
-    )
+    instead = f"[await {written}(item) for item in items]" if definition.asynchronous else f"[{written}(item) for item in items]"
     caller = _run_for(definition, "map(...)", instead)
     if caller.asynchronous is not awaitable:
         if awaitable:
@@ -95,9 +88,7 @@ def map_items(
             f"{written}.map() would block this async workflow.",
             hint=f"Write `await outlast.aio.map({written}, ...)`.",
         )
-    if concurrency is not None and (
-        isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
-    ):
+    if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1):
         raise InvalidInput(f"concurrency of a map must be a whole number of at least 1, not {concurrency!r}.")
     return caller.map(
         definition.definition,
@@ -113,9 +104,7 @@ def plain(definition: Definition, caller: Caller | None) -> Callable[..., Any]:
     written = definition.fn.__name__
     if definition.kind == "workflow":
         if caller is not None:
-            raise OutsideRun(
-                f"{written} is a workflow, called in a step.", hint=f"Write `{written}.start(...)`."
-            )
+            raise OutsideRun(f"{written} is a workflow, called in a step.", hint=f"Write `{written}.start(...)`.")
         raise OutsideRun(
             f"{written} is a workflow, called outside a run.",
             hint=f"Write `{written}.start(...)`, or `{written}.fn(...)` in a test.",
@@ -138,8 +127,7 @@ def _mind_the_thread(written: str) -> None:
     if caller_module.agent_process:
         raise OutsideRun(
             f"{written} is a step, called from a thread that has no run: it would not be in the journal.",
-            hint=f"Write `{written}.map(...)` or `{written}.submit(...)` in the workflow, "
-            f"or `{written}.fn(...)` for the plain function.",
+            hint=f"Write `{written}.map(...)` or `{written}.submit(...)` in the workflow, or `{written}.fn(...)` for the plain function.",
         )
     if caller_module.embedded_agent:
         warnings.warn(
@@ -169,9 +157,7 @@ def _refuse_colour(definition: Definition) -> NoReturn:
             f"{written} is an `async def`, called in a sync workflow.",
             hint=f"Write `{written}.{verb}(...).result()`, or make the workflow an `async def`.",
         )
-    raise WrongColour(
-        f"{written} is a `def`, called in an async workflow.", hint=f"Write `await {written}.aio(...)`."
-    )
+    raise WrongColour(f"{written} is a `def`, called in an async workflow.", hint=f"Write `await {written}.aio(...)`.")
 
 
 async def _awaited(fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:

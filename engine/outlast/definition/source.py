@@ -22,9 +22,7 @@ def checked_function(fn: object, decorator: str) -> Callable[..., Any]:
     if not isinstance(fn, FunctionType):
         raise InvalidDefinition(f"{decorator} decorates a function, not {fn!r}.", hint=_hint_for(fn))
     if fn.__name__ == "<lambda>":
-        raise InvalidDefinition(
-            f"{decorator} cannot take a lambda.", hint="Write a `def` at the top of a module."
-        )
+        raise InvalidDefinition(f"{decorator} cannot take a lambda.", hint="Write a `def` at the top of a module.")
     if "<locals>" in fn.__qualname__:
         raise InvalidDefinition(
             f"{fn.__qualname__} ({place_of(fn)}) is nested in a function: no other process can find it.",

@@ -26,9 +26,7 @@ class Step(Submits[P, R], Undoable[P, R]):
     kind = "step"
 
     @overload
-    def probe(
-        self, fn: Callable[P, Coroutine[Any, Any, R | NotDone]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | NotDone]]: ...
+    def probe(self, fn: Callable[P, Coroutine[Any, Any, R | NotDone]], /) -> Callable[P, Coroutine[Any, Any, R | NotDone]]: ...
     @overload
     def probe(self, fn: Callable[P, R | NotDone], /) -> Callable[P, R | NotDone]: ...
     def probe(self, fn: Any, /) -> Any:
@@ -95,9 +93,7 @@ def step(
     """
 
     def define(fn: Any) -> SyncStep[..., Any] | AsyncStep[..., Any]:
-        colour: type[SyncStep[..., Any] | AsyncStep[..., Any]] = (
-            AsyncStep if inspect.iscoroutinefunction(fn) else SyncStep
-        )
+        colour: type[SyncStep[..., Any] | AsyncStep[..., Any]] = AsyncStep if inspect.iscoroutinefunction(fn) else SyncStep
         return registry.add(
             colour(
                 fn,

@@ -34,9 +34,7 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
     fn: Callable[Concatenate[Connection, P], R]
     __signature__: inspect.Signature
 
-    def __init__(
-        self, fn: object, *, name: str | None, retry: Retry | int | None, timeout: Duration | None
-    ) -> None:
+    def __init__(self, fn: object, *, name: str | None, retry: Retry | int | None, timeout: Duration | None) -> None:
         super().__init__(fn, name=name, retry=retry, timeout=TIMEOUT_SECONDS if timeout is None else timeout)
         if self.asynchronous:
             raise InvalidDefinition(
@@ -62,12 +60,8 @@ class Transaction(SyncMaps[P, R], Submits[P, R]):
     @overload
     def compensation(
         self, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
-    ) -> Callable[
-        [Callable[Concatenate[Connection, R | None, P], T]], Callable[Concatenate[Connection, R | None, P], T]
-    ]: ...
-    def compensation(
-        self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None
-    ) -> Any:
+    ) -> Callable[[Callable[Concatenate[Connection, R | None, P], T]], Callable[Concatenate[Connection, R | None, P], T]]: ...
+    def compensation(self, fn: Any = None, /, *, retry: Retry | int | None = None, timeout: Duration | None = None) -> Any:
         """Say which function undoes this one.
 
         It takes `db`, the result, `None` when there is none, then the arguments. Its own SQL and the record
@@ -89,9 +83,7 @@ class _Decorator(Protocol):
 @overload
 def transaction(fn: Callable[Concatenate[Connection, P], R], /) -> Transaction[P, R]: ...
 @overload
-def transaction(
-    *, name: str | None = None, retry: Retry | int | None = None, timeout: Duration | None = None
-) -> _Decorator: ...
+def transaction(*, name: str | None = None, retry: Retry | int | None = None, timeout: Duration | None = None) -> _Decorator: ...
 def transaction(
     fn: Any = None,
     /,

@@ -110,13 +110,9 @@ def _check_arguments(
     expected = ", ".join([*leading, *(str(p).split(":")[0].split("=")[0].strip() for p in wanted)])
     try:
         mine.bind(*leading, *positional, **by_name)
-        required = [
-            p for p in wanted if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
+        required = [p for p in wanted if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         needed = sum(p.kind is not p.KEYWORD_ONLY for p in required)
-        mine.bind(
-            *leading, *positional[:needed], **{p.name: None for p in required if p.kind is p.KEYWORD_ONLY}
-        )
+        mine.bind(*leading, *positional[:needed], **{p.name: None for p in required if p.kind is p.KEYWORD_ONLY})
         variadic = {p.kind for p in wanted} & {
             inspect.Parameter.VAR_POSITIONAL,
             inspect.Parameter.VAR_KEYWORD,

@@ -57,10 +57,7 @@ class Arrival:
 
 def arrived(connection: Any, task_id: int, since: int) -> list[Arrival]:
     """The parts that ended at or after an engine instant. One instant may hold several: those seen come again."""
-    return [
-        Arrival(row[0], row[1], Status(row[2]), *row[3:])
-        for row in connection.execute(_ENDED, {"id": task_id, "since": since})
-    ]
+    return [Arrival(row[0], row[1], Status(row[2]), *row[3:]) for row in connection.execute(_ENDED, {"id": task_id, "since": since})]
 
 
 _HALTED_STEP = """

@@ -299,9 +299,7 @@ class AsyncRun(Execution):
         """Hand an entry to the disk; it is delivered when it is there and all before it are."""
         operation = self.append(entry, signal_id=signal_id)
         if unless_signal is not None:
-            operation = Append(
-                self.fence, [entry], unless_signal=unless_signal[0], seen_signal_id=unless_signal[1]
-            )
+            operation = Append(self.fence, [entry], unless_signal=unless_signal[0], seen_signal_id=unless_signal[1])
         self._submit(operation, partial(self._written, entry))
 
     def _written(self, entry: Entry, result: Any, error: BaseException | None) -> None:
@@ -354,9 +352,7 @@ class AsyncRun(Execution):
                 hint="Call steps from the workflow's own coroutines and tasks.",
             )
 
-    def _pend(
-        self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None]
-    ) -> Pending:
+    def _pend(self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None]) -> Pending:
         pending = Pending(path, kind, name)
         pending.future = self._loop.create_future()
         pending.future.add_done_callback(partial(self._settled, pending))
@@ -387,20 +383,14 @@ class AsyncRun(Execution):
             return
         if started:
             data = self.claimed.uid.encode()
-            self._write(
-                self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1)
-            )
+            self._write(self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1))
 
     def _cancel_part(self, part: Part[Any]) -> None:
         assert part.task_id is not None
         self._submit(CancelParts(self.fence, (part.task_id,)), self._checked)
-        self._write(
-            self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1)
-        )
+        self._write(self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1))
 
-    def call(
-        self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Coroutine[Any, Any, Any]:
+    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Coroutine[Any, Any, Any]:
         if definition.kind == "workflow":
             return _await(self.start(definition, args, kwargs, options))
         if definition.queue is not None or options.queue is not None:
@@ -455,9 +445,7 @@ class AsyncRun(Execution):
         """An entry that nobody waits for is on disk: it only counts in the order."""
         heapq.heappush(self._committed, (entry.seq, entry))
 
-    def submit(
-        self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Handle[Any]:
+    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
         return self._start_part(Part, "task", definition, args, kwargs, options)
 
     def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
@@ -492,9 +480,7 @@ class AsyncRun(Execution):
     def _write_part(self, part: Part[Any], definition: Any, data: bytes, start: Any) -> None:
         self.has_parts = True
         kept, flags = self.kept_part_input(definition, data)
-        entry = self.entry(
-            part.path, "started", part.kind, definition.name, input=kept, flags=flags, started_at=clock.wall()
-        )
+        entry = self.entry(part.path, "started", part.kind, definition.name, input=kept, flags=flags, started_at=clock.wall())
 
         def written(started: Any, error: BaseException | None) -> None:
             if error is not None:
@@ -514,9 +500,7 @@ class AsyncRun(Execution):
         """A refused start is the call's outcome; what the file could not write is the run's."""
         if isinstance(error, OutlastError) and not isinstance(error, LeaseLost | StoreError):
             self.void(entry)
-            self._write(
-                self.entry(part.path, "failed", part.kind, part.name, data=encode_error(error))
-            )
+            self._write(self.entry(part.path, "failed", part.kind, part.name, data=encode_error(error)))
         else:
             self._fail(error)
 
@@ -674,9 +658,7 @@ class AsyncRun(Execution):
                 if pending is None or pending.part is None or arrival.path in self._seen_parts:
                     continue
                 self._seen_parts.add(arrival.path)
-                self._write(
-                    self.entry(arrival.path, arrival.event, pending.kind, pending.name, **arrival.facts())
-                )
+                self._write(self.entry(arrival.path, arrival.event, pending.kind, pending.name, **arrival.facts()))
             halted = halted_step(connection, self.fence.task_id)
             if halted is not None:
                 self.unwinding = Parked
@@ -691,9 +673,7 @@ class AsyncRun(Execution):
         waiting = [p for p in self._pending.values() if p.kind == "signal" and p.path not in self._seen_parts]
         taken: set[int] = set()
         for pending in waiting:
-            for signal_id, payload, _ in signals.unread(
-                self.store.connection(), self.fence.task_id, pending.name
-            ):
+            for signal_id, payload, _ in signals.unread(self.store.connection(), self.fence.task_id, pending.name):
                 if signal_id in taken or signal_id in self._taken_signals:
                     continue
                 if pending.type_ is not object and not _fits(payload, pending.type_):

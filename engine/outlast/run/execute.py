@@ -81,9 +81,7 @@ class StepCall:
 
     def emit(self, stream: str, value: Any, number: int) -> None:
         data = codec.encode(value, place=f"message on {stream!r}")
-        self.store.submit(
-            Emit(self.fence, None, stream, [data], step=self.path, try_number=number, run_id=self.run_id)
-        )
+        self.store.submit(Emit(self.fence, None, stream, [data], step=self.path, try_number=number, run_id=self.run_id))
 
     def _beat(self, progress: object) -> None:
         self.publish(f"progress:{self.path}", progress)
@@ -120,9 +118,7 @@ class ThreadTry:
 
     def run(self) -> Tried:
         """Start, wait, and give the outcome: `StepTimeout` where the thread goes on."""
-        threading.Thread(
-            target=self._execute, name=f"outlast-step-{self._call.definition.name}", daemon=True
-        ).start()
+        threading.Thread(target=self._execute, name=f"outlast-step-{self._call.definition.name}", daemon=True).start()
         self._ended.wait(self._call.timeout_seconds)
         with self._lock:
             if self._tried is not None:
@@ -186,4 +182,3 @@ def isolated_try(call: StepCall, number: int) -> IsolatedStep:
     from .isolation import prepare
 
     return prepare(call, number)
-

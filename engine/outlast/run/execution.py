@@ -271,9 +271,7 @@ class Execution:
     def step_key(self, path: str) -> str:
         return idempotency_key(self.claimed.chain, path, generation=self.history.key_generation(path))
 
-    def part(
-        self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool
-    ) -> Start:
+    def part(self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool) -> Start:
         """The start of a child or a submitted step at a place; its id is the same on every replay."""
         claimed = self.claimed
         queue = options.queue or definition.queue or (DEFAULT_QUEUE if is_child else claimed.queue)
@@ -443,10 +441,10 @@ class Execution:
         return Halt(self.fence, f"the code disagrees with the journal: {error.message}", error=encode_error(error))
 
     def has_undo(self) -> bool:
-        return any(
-            record.started is not None and record.started.flags & COMPENSABLE
-            for record in self.history.records.values()
-        ) or self.has_started_compensable
+        return (
+            any(record.started is not None and record.started.flags & COMPENSABLE for record in self.history.records.values())
+            or self.has_started_compensable
+        )
 
     has_started_compensable = False
 
@@ -474,4 +472,3 @@ def _first_line(error: object) -> str:
     except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
         return ""
     return lines[0][:500] if lines else ""
-

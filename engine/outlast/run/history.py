@@ -79,9 +79,7 @@ class History:
         """Refuse code that ended while the journal goes on."""
         for record in self.records.values():
             if not record.visited and record.kind not in _BOOKKEEPING:
-                raise CodeMismatch(
-                    record.path, recorded=f"{record.kind} {record.name}", found="the end of the workflow"
-                )
+                raise CodeMismatch(record.path, recorded=f"{record.kind} {record.name}", found="the end of the workflow")
 
     def generation(self, path: str) -> int:
         """How often what was at a place has been set aside: what starts there next is another task."""

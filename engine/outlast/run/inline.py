@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 class InlineStep:
     """One step that an async workflow waits for."""
 
-    def __init__(
-        self, run: AsyncRun, path: str, definition: Any, data: bytes, options: Options, record: Record | None
-    ) -> None:
+    def __init__(self, run: AsyncRun, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> None:
         self._run = run
         run.step_names[path] = definition.name
         self._path = path
@@ -56,9 +54,7 @@ class InlineStep:
             self._kill()
         if self._task is not None and not self._task.done():
             self._task.cancel()
-        return self._in_thread.is_set() or (
-            self._thread is not None and self._thread.overran and not self._thread.wait(0)
-        )
+        return self._in_thread.is_set() or (self._thread is not None and self._thread.overran and not self._thread.wait(0))
 
     async def _drive(self) -> None:
         run, definition = self._run, self._definition
@@ -218,9 +214,7 @@ class InlineStep:
             made.append(entry)
             return entry
 
-        tried = transactional.run_transaction(
-            call, number, entry_of=entry_of, committed=transactional.journal_entry(call)
-        )
+        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call))
         if made and tried.committed is None:
             run.host.on_loop(partial(run.void, made[0]))
         return tried

@@ -206,9 +206,7 @@ class IsolatedTry:
         self._resources.callback(self._selector.close)
         self._process = process
         ours.setblocking(False)
-        self._selector.register(
-            ours, selectors.EVENT_READ | selectors.EVENT_WRITE, lambda mask: self._attend_control(ours, mask)
-        )
+        self._selector.register(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, lambda mask: self._attend_control(ours, mask))
         self._result = result
         self._register(result, self._take_result)
         self._register(process.stdout.fileno(), self._outputs["stdout"].feed)

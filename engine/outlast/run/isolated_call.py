@@ -57,9 +57,7 @@ class IsolatedCall:
                 hint=hint,
             )
         if "__main__" in self.classes():
-            raise InvalidDefinition(
-                f"A class among the arguments of the isolated step {self.qualname} is in __main__.", hint=hint
-            )
+            raise InvalidDefinition(f"A class among the arguments of the isolated step {self.qualname} is in __main__.", hint=hint)
 
     @classmethod
     def of(

@@ -39,17 +39,13 @@ class Part(Handle[T]):
         """Wait durably for the value; raises the part's own error, `RunCancelled`, or `ResultTimeout`."""
         limit = None if timeout is None else seconds(timeout, place="timeout")
         if self.run.asynchronous:
-            raise WrongColour(
-                f"{self.name}: result() would block the workflow's loop.", hint="Write `await handle` in an async workflow."
-            )
+            raise WrongColour(f"{self.name}: result() would block the workflow's loop.", hint="Write `await handle` in an async workflow.")
         value: Any = self.run.wait_part(self, limit)
         return value  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.run.asynchronous:
-            raise WrongColour(
-                f"{self.name}: only an async workflow can await.", hint="Write `handle.result()` in a sync workflow."
-            )
+            raise WrongColour(f"{self.name}: only an async workflow can await.", hint="Write `handle.result()` in a sync workflow.")
         value: T = yield from self.run.wait_part(self, None).__await__()
         return value
 

@@ -157,9 +157,7 @@ class SyncRun(Execution):
         data = self.named_input(definition, args, kwargs)
         return self.outcome_of(self._run_step(path, definition, data, options, record))
 
-    def _run_step(
-        self, path: str, definition: Any, data: bytes, options: Options, record: Record | None
-    ) -> Entry:
+    def _run_step(self, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> Entry:
         self.step_names[path] = definition.name
         kept, flags = self.kept_part_input(definition, data)
         keeps_start = self.keeps_start(definition, flags)
@@ -231,9 +229,7 @@ class SyncRun(Execution):
             )  # fmt: skip
 
         seq = self.seq
-        tried = transactional.run_transaction(
-            call, number, entry_of=entry_of, committed=transactional.journal_entry(call)
-        )
+        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call))
         if tried.committed is None:
             self.seq = seq  # The number of an entry that was rolled back is used again: a journal has no gaps.
         return tried
@@ -264,9 +260,7 @@ class SyncRun(Execution):
                 self.host.overran(self.fence.task_id)
         self.strays.discard(path)
 
-    def submit(
-        self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
-    ) -> Handle[Any]:
+    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
         return self._start_part(Part, "task", definition, args, kwargs, options)
 
     def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
@@ -517,11 +511,7 @@ class SyncRun(Execution):
             raise InvalidInput("first() needs at least one handle.")
 
         def winner() -> int | None:
-            done = [
-                (self._order_of(part), index)
-                for index, part in enumerate(parts)
-                if self._has_outcome(part) or self._is_there(part)
-            ]
+            done = [(self._order_of(part), index) for index, part in enumerate(parts) if self._has_outcome(part) or self._is_there(part)]
             return min(done)[1] if done else None
 
         self._wait(lambda: winner() is not None, parts=tuple(parts))
@@ -542,13 +532,8 @@ class SyncRun(Execution):
         open_parts = [part for part in parts if not self._has_outcome(part) and part.kind != "signal"]
         if not open_parts:
             return
-        self._commit(
-            CancelParts(self.fence, tuple(part.task_id for part in open_parts if part.task_id is not None))
-        )
-        entries = [
-            self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1)
-            for part in open_parts
-        ]
+        self._commit(CancelParts(self.fence, tuple(part.task_id for part in open_parts if part.task_id is not None)))
+        entries = [self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1) for part in open_parts]
         self._commit(self.append(*entries))
         for entry in entries:
             self._remember(entry)
@@ -575,9 +560,7 @@ class SyncRun(Execution):
         if not isinstance(error, OutlastError) or isinstance(error, LeaseLost | StoreError):
             raise error
         if not self._has_outcome(part):
-            self._remember(
-                self._append(self.entry(part.path, "failed", part.kind, part.name, data=codec.encode_error(error)))
-            )
+            self._remember(self._append(self.entry(part.path, "failed", part.kind, part.name, data=codec.encode_error(error))))
 
     def _is_there(self, part: Part[Any]) -> bool:
         if part.error is not None:
@@ -685,9 +668,7 @@ class SyncRun(Execution):
         fails_fast: bool,
     ) -> None:
         open_ids = tuple(
-            part.task_id
-            for part in parts
-            if part.task_id is not None and not self._has_outcome(part) and part.path not in self._arrivals
+            part.task_id for part in parts if part.task_id is not None and not self._has_outcome(part) and part.path not in self._arrivals
         )
         parked = self._commit(
             Park(
@@ -785,4 +766,3 @@ def _fits(payload: bytes, type_: Any) -> bool:
     except (InvalidInput, NotStorable, OutlastError):
         return False
     return True
-

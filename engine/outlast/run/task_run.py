@@ -126,9 +126,7 @@ class TaskRun:
         if self.ending_decided or tried.committed is not None:
             return None
         if tried.error is None:
-            return End(
-                self.fence, Ending.COMPLETED, output=tried.output, tries=self.number, simple=True
-            )
+            return End(self.fence, Ending.COMPLETED, output=tried.output, tries=self.number, simple=True)
         if self.cancel_requested:
             return End(self.fence, Ending.CANCELLED, tries=self.number, strays=tuple(self.strays))
         error = tried.error
@@ -153,5 +151,3 @@ class TaskRun:
         if isinstance(error, RetryAfter):
             return self.number < self.policy.tries
         return self.policy.wants(error, self.number)
-
-

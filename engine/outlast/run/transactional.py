@@ -65,9 +65,7 @@ class Guarded(sqlite3.Connection):
         self.execute(f"savepoint outlast_{self._depth}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Literal[False]:
         name = f"outlast_{self._depth}"
         self._depth -= 1
         if kind is not None:
@@ -81,9 +79,7 @@ under_way: dict[int, float] = {}
 """Thread to the monotonic instant by which its transaction should have ended: whoever hangs in one holds the only write lock."""
 
 
-def run_transaction(
-    call: StepCall, number: int, *, entry_of: Any, committed: Any, fence_sql: str = "running"
-) -> Tried:
+def run_transaction(call: StepCall, number: int, *, entry_of: Any, committed: Any, fence_sql: str = "running") -> Tried:
     """Execute one try in a transaction of its own; `entry_of(output)` makes the entry that is committed with it.
 
     `LeaseLost` where the claim does not hold: then user code has not run. A step that raises is rolled back, and its failed try is
@@ -108,9 +104,7 @@ def run_transaction(
     deadline = time.monotonic() + timeout
     under_way[threading.get_ident()] = deadline
     try:
-        held = db.execute(
-            _HELD, {"id": call.fence.task_id, "claim": call.fence.claim, "status": fence_sql}
-        ).fetchone()
+        held = db.execute(_HELD, {"id": call.fence.task_id, "claim": call.fence.claim, "status": fence_sql}).fetchone()
         if held is None:
             raise LeaseLost(f"The lease of task {call.fence.task_id} (claim {call.fence.claim}) is lost.")
         db.set_progress_handler(watch, _PROGRESS_STEPS)
@@ -204,5 +198,3 @@ def _refusal(what: str, *, detail: str = "") -> OutlastError:
         f"A @transaction step must not use {what}{suffix}: the engine commits its SQL together with the journal entry.",
         hint="Use `with db:` for a savepoint, and plain execute().",
     )
-
-

@@ -102,8 +102,15 @@ def tries(
         due_at = now() + pause(policy, error, number)
         yield Write(
             entry(
-                path, "tried", kind, name, try_number=number, started_at=started_at, due_at=due_at,
-                data=encode_error(error), **_input(keeps_start, data, flags),
+                path,
+                "tried",
+                kind,
+                name,
+                try_number=number,
+                started_at=started_at,
+                due_at=due_at,
+                data=encode_error(error),
+                **_input(keeps_start, data, flags),
             )  # fmt: skip
         )
 

@@ -42,9 +42,7 @@ def register(transaction: Transaction, operation: RegisterAgent) -> int:
     )
     agent_id: int = cursor.lastrowid
     for needs, fingerprint in operation.code.items():
-        transaction.execute(
-            _REGISTER_CODE, {"agent_id": agent_id, "needs": needs, "fingerprint": fingerprint}
-        )
+        transaction.execute(_REGISTER_CODE, {"agent_id": agent_id, "needs": needs, "fingerprint": fingerprint})
     return agent_id
 
 
@@ -79,9 +77,7 @@ def leave(transaction: Transaction, operation: LeaveAgent) -> None:
     """An agent ends in good order. What it still holds goes back, nobody suspected."""
     _stop(transaction, operation.agent_id, "stopped")
     for task_id in operation.running:
-        transaction.execute(
-            _ADD_STRAY, {"task_id": task_id, "agent_id": operation.agent_id, "wall": transaction.wall}
-        )
+        transaction.execute(_ADD_STRAY, {"task_id": task_id, "agent_id": operation.agent_id, "wall": transaction.wall})
     for held in _held_by(transaction, operation.agent_id):
         _give_back(transaction, held, crashed=False)
     if not operation.running:
@@ -138,9 +134,7 @@ def ended(transaction: Transaction, operation: AgentEnded) -> list[str]:
     for held in _held_by(transaction, agent_id):
         if not operation.seen_dead:
             # Its process may go on: a takeover need not wait for it, an ending must.
-            transaction.execute(
-                _ADD_STRAY, {"task_id": held.task_id, "agent_id": agent_id, "wall": transaction.wall}
-            )
+            transaction.execute(_ADD_STRAY, {"task_id": held.task_id, "agent_id": agent_id, "wall": transaction.wall})
         if crashed and held.alone and _crashed_too_often(transaction, held, operation):
             changed.append(f"halted {held.name} {held.uid}: it took down its agent {held.crashes + 1} times")
         else:

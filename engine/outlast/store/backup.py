@@ -54,9 +54,7 @@ def backup(
         source.close()
 
 
-def _copy(
-    source: sqlite3.Connection, part: str, target_name: str, progress: Callable[[int, int], None] | None
-) -> None:
+def _copy(source: sqlite3.Connection, part: str, target_name: str, progress: Callable[[int, int], None] | None) -> None:
     target = sqlite3.connect(part, isolation_level=None)
     try:
         # On disk before it gets its name: the API syncs as the connection does.
@@ -112,17 +110,13 @@ def _give_name(part: str, target_name: str) -> None:
 def _refusal(error: OSError, target_name: str) -> Exception:
     match error.errno:
         case errno.EEXIST:
-            return AlreadyExists(
-                f"{target_name} exists already.", hint="Name a file that does not exist yet."
-            )
+            return AlreadyExists(f"{target_name} exists already.", hint="Name a file that does not exist yet.")
         case errno.ENOSPC | errno.EDQUOT:
             return StoreFull(target_name)
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StoreReadOnly(target_name)
         case _:
-            return StoreError(
-                f"{target_name} cannot be written: {error.strerror}.", hint="Name another folder."
-            )
+            return StoreError(f"{target_name} cannot be written: {error.strerror}.", hint="Name another folder.")
 
 
 def _sync_folder(folder: str) -> None:

@@ -146,9 +146,7 @@ def _in_order(found: list[Found], taken: int) -> Iterator[Found]:
     best = iter(found)
     given: set[int] = set()
     for number in range(taken + 1, taken + 1 + len(found)):
-        one = next(
-            one for one in (oldest if number % _OLDEST_OF == 0 else best) if one[3] not in given
-        )
+        one = next(one for one in (oldest if number % _OLDEST_OF == 0 else best) if one[3] not in given)
         given.add(one[3])
         yield one
 
@@ -223,9 +221,7 @@ order by due_at limit 1
 """
 
 
-def next_due_at(
-    connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int
-) -> int | None:
+def next_due_at(connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> int | None:
     """The engine instant at which the next task that this code can take falls due, or may start by its queue's rate.
 
     What a full or a paused queue holds back is left out: whoever ends that writes to the file, and so wakes us.
@@ -234,9 +230,7 @@ def next_due_at(
     due = [
         queues.next_start_at(connection, limits, now=now)
         for limits in limited.values()
-        if limits.rate is not None
-        and limits.paused_at is None
-        and queues.starts_left(connection, limits, now=now) == 0
+        if limits.rate is not None and limits.paused_at is None and queues.starts_left(connection, limits, now=now) == 0
     ]
     for kind, statement in ((PLAIN, _NEXT_DUE), (PARTITIONED, _NEXT_DUE_OF_PARTITIONS)):
         for queue, priority, needs in combinations(connection, queues_served, kind):
@@ -244,9 +238,7 @@ def next_due_at(
             if needs not in code or (limits is not None and limits.paused_at is not None):
                 continue
             after = -1 if limits is None else now
-            row = connection.execute(
-                statement, {"queue": queue, "priority": priority, "needs": needs, "after": after}
-            ).fetchone()
+            row = connection.execute(statement, {"queue": queue, "priority": priority, "needs": needs, "after": after}).fetchone()
             if row is not None:
                 due.append(row[0])
     return min(due, default=None)
@@ -268,9 +260,7 @@ def _suspects(
     return contention.as_they_are(rows, code)
 
 
-def has_suspects(
-    connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int
-) -> bool:
+def has_suspects(connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
     """Whether a task waits that must run alone, and that no limit of its queue holds back."""
     contention = contended.Contention(connection, now=now)
     return any(
@@ -289,7 +279,5 @@ def notices(connection: Any, agent_id: int) -> list[tuple[int, int, int, bool, b
     """(task, claim, count, cancel requested, paused) of each of this agent's tasks that has news."""
     return [
         (task_id, claim_number, count, bool(cancelled), bool(paused))
-        for task_id, claim_number, count, cancelled, paused in connection.execute(
-            _NOTICES, {"agent_id": agent_id}
-        )
+        for task_id, claim_number, count, cancelled, paused in connection.execute(_NOTICES, {"agent_id": agent_id})
     ]

@@ -296,9 +296,7 @@ def _look_up(context: Transaction, pending: _Pending) -> None:
             pending.result, pending.error = True, None
     elif isinstance(operation, End) and isinstance(error, LeaseLost):
         fence = operation.fence
-        row = context.one(
-            _ENDED_AS, {"id": fence.task_id, "claim": fence.claim}
-        )
+        row = context.one(_ENDED_AS, {"id": fence.task_id, "claim": fence.claim})
         if row is not None:
             pending.result, pending.error = Status(row[0]), None
     elif isinstance(operation, Start | StartPart) and isinstance(error, sqlite3.IntegrityError | LeaseLost):

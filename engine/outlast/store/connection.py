@@ -88,9 +88,7 @@ class transaction:
 
     __slots__ = ("_connection", "_holds_turn", "_timeout_seconds", "_turn")
 
-    def __init__(
-        self, connection: StoreConnection, turn: Turn | None, *, timeout_seconds: float = BUSY_SECONDS
-    ) -> None:
+    def __init__(self, connection: StoreConnection, turn: Turn | None, *, timeout_seconds: float = BUSY_SECONDS) -> None:
         self._connection = connection
         self._turn = turn
         self._timeout_seconds = timeout_seconds
@@ -114,9 +112,7 @@ class transaction:
             raise
         return self._connection
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if error is None:
                 try:
@@ -157,9 +153,7 @@ class transaction:
 class ThreadConnections:
     """The connections of one file: each thread has its own, from its first use until the thread ends."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, create: bool = False, allow_network: bool = False
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, allow_network: bool = False) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
@@ -229,17 +223,13 @@ def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:
         if not Path(parent).is_dir():
             raise FileMissing(name, hint=f"Its folder {parent} does not exist; create it first.") from None
         if not create:
-            raise FileMissing(
-                name, hint="`outlast up` or `outlast init` creates it; --db names another one."
-            ) from None
+            raise FileMissing(name, hint="`outlast up` or `outlast init` creates it; --db names another one.") from None
         refuse_network(name, allow=allow_network)
         return _create_file(name)
     except NotADirectoryError:
         raise FileMissing(name, hint=f"{parent} is not a folder.") from None
     except OSError as error:
-        raise StoreError(
-            f"{name} cannot be opened: {error.strerror}.", hint="Check its path and its rights."
-        ) from error
+        raise StoreError(f"{name} cannot be opened: {error.strerror}.", hint="Check its path and its rights.") from error
     if not stat.S_ISREG(mode):
         raise NotADatabase(name)
     refuse_network(name, allow=allow_network)
@@ -344,6 +334,4 @@ def _after_fork_in_child() -> None:
     _held_over_fork.clear()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_held_over_fork.clear, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_held_over_fork.clear, after_in_child=_after_fork_in_child)

@@ -82,11 +82,7 @@ class Contention:
         candidates = places.coming_back(frozenset(code), limit=limit)
         if places.may_start:
             seen = {candidate.task_id for candidate in candidates}
-            candidates += [
-                candidate
-                for candidate in self._due(queue, places, limit=places.room(limit))
-                if candidate.task_id not in seen
-            ]
+            candidates += [candidate for candidate in self._due(queue, places, limit=places.room(limit)) if candidate.task_id not in seen]
         return candidates
 
     def _due(self, queue: str, places: Places | None, *, limit: int) -> list[Candidate]:
@@ -114,9 +110,7 @@ class Contention:
                 continue
             candidate = None
             if queue in self._limits:
-                candidate = Candidate(
-                    task_id, due_at, partition or "", bool(is_start), slot, parent_id, queue, priority, needs
-                )
+                candidate = Candidate(task_id, due_at, partition or "", bool(is_start), slot, parent_id, queue, priority, needs)
             found.append((-priority, due_at, task_id, task_id, needs, candidate))
         return found
 

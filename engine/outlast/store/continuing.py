@@ -58,7 +58,5 @@ def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Statu
         ),
     )
     transaction.execute(_HOLD_BACK, {"id": started.task_id})
-    transaction.execute(
-        _NAME_SUCCESSOR, {"id": fence.task_id, "output": b"null", "successor_id": started.task_id}
-    )
+    transaction.execute(_NAME_SUCCESSOR, {"id": fence.task_id, "output": b"null", "successor_id": started.task_id})
     return ending.decide(transaction, fence.task_id, Ending.COMPLETED)

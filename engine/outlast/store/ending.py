@@ -48,9 +48,7 @@ def end(transaction: Transaction, operation: End) -> Status:
     if row is None:
         # Lost, or a cancel came that the agent has not read yet.
         return _end_with_parts(transaction, operation)
-    transaction.execute(
-        _INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error}
-    )
+    transaction.execute(_INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error})
     _tell_followers(transaction, fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     if row[0] is not None:
         tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
@@ -95,9 +93,7 @@ insert or ignore into outlast_stray (task_id, agent_id, path, since_at) values (
 
 def _add_strays(transaction: Transaction, task_id: int, paths: tuple[str, ...], *, agent_id: int) -> None:
     for path in paths:
-        transaction.execute(
-            _ADD_STRAY, {"id": task_id, "agent_id": agent_id, "path": path, "wall": transaction.wall}
-        )
+        transaction.execute(_ADD_STRAY, {"id": task_id, "agent_id": agent_id, "path": path, "wall": transaction.wall})
 
 
 _DECIDE = """
@@ -153,9 +149,7 @@ select id from outlast_task where parent_id = :id and finished_at is null and en
 
 def cancel_open_parts(transaction: Transaction, task_id: int) -> None:
     """Cancel every submitted step and child that is not final yet."""
-    transaction.execute(
-        _CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now}
-    )
+    transaction.execute(_CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now})
     for (part_id,) in transaction.execute(_OPEN_PARTS, {"id": task_id}).fetchall():
         cancel(transaction, part_id)
 
@@ -246,9 +240,7 @@ def settle(transaction: Transaction, task_id: int) -> bool:
     return True
 
 
-def close(
-    transaction: Transaction, task_id: int, status: Status, *, parent_id: int | None, undo: str | None = None
-) -> None:
+def close(transaction: Transaction, task_id: int, status: Status, *, parent_id: int | None, undo: str | None = None) -> None:
     """Make a task final and tell its parent."""
     assert status in FINAL
     transaction.execute(
@@ -296,9 +288,7 @@ select ending from outlast_task where id = :id and ending is not null and finish
 def tell_parent(transaction: Transaction, parent_id: int, *, failed: bool) -> None:
     """A part became final: count it for a parked parent, leave a notice for a leased one, settle an ended one."""
     transaction.ring = True
-    if transaction.execute(
-        _WAKE_GATHER, {"id": parent_id, "failed": failed, "now": transaction.now}
-    ).rowcount:
+    if transaction.execute(_WAKE_GATHER, {"id": parent_id, "failed": failed, "now": transaction.now}).rowcount:
         return
     if transaction.execute(_NOTIFY, {"id": parent_id}).rowcount:
         return
@@ -396,9 +386,7 @@ def after_halt(transaction: Transaction, task_id: int, reason: str, *, error: by
     elif kind == "step" and parent_id is not None:
         name = transaction.one(_STEP_NAME, {"id": task_id})
         text = f"its step {name[0] if name else '?'} is halted: {reason}"
-        halted = transaction.execute(
-            _HALT_PARENT, {"id": parent_id, "reason": text, "now": transaction.now}
-        ).rowcount
+        halted = transaction.execute(_HALT_PARENT, {"id": parent_id, "reason": text, "now": transaction.now}).rowcount
         if not halted:
             transaction.execute(_NOTIFY, {"id": parent_id})
 

@@ -95,7 +95,5 @@ def load_or_adopt(connection: sqlite3.Connection) -> EngineTime:
     else:
         engine_at = row[3] + max(0, wall - row[2])
     offset = engine_at - elapsed
-    connection.execute(
-        ADOPT, {"boot_id": boot_id, "elapsed_offset": offset, "wall_at": wall, "engine_at": engine_at}
-    )
+    connection.execute(ADOPT, {"boot_id": boot_id, "elapsed_offset": offset, "wall_at": wall, "engine_at": engine_at})
     return EngineTime(offset, boot_id)

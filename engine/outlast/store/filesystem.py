@@ -109,9 +109,7 @@ def parse_mountinfo(text: str) -> list[tuple[str, str]]:
 
 def parse_mount_command(text: str) -> list[tuple[str, str]]:
     """Read what `mount` prints on macOS: `//eve@host/share on /Volumes/share (smbfs, nodev, nosuid)`."""
-    return [
-        (match[1], match[2]) for match in re.finditer(r"^.*? on (.*) \(([\w.]+)[,)].*$", text, re.MULTILINE)
-    ]
+    return [(match[1], match[2]) for match in re.finditer(r"^.*? on (.*) \(([\w.]+)[,)].*$", text, re.MULTILINE)]
 
 
 def _mounts_by_command() -> list[tuple[str, str]]:

@@ -60,9 +60,7 @@ def append(transaction: Transaction, operation: Append) -> bool:
             },
         )
     if operation.clears_suspicion:
-        transaction.execute(
-            _CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim}
-        )
+        transaction.execute(_CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim})
     return True
 
 
@@ -184,9 +182,7 @@ update outlast_task set parent_path = parent_path || '^' || id where parent_id =
 """
 
 
-def set_aside(
-    transaction: Transaction, fence: Fence, failed: tuple[str, ...], branches: tuple[str, ...]
-) -> list[int]:
+def set_aside(transaction: Transaction, fence: Fence, failed: tuple[str, ...], branches: tuple[str, ...]) -> list[int]:
     """Set aside the outcomes at `failed` and what followed from them; gives the open parts that go with it.
 
     Signals that were taken there are unread again.
@@ -198,9 +194,7 @@ def set_aside(
     parts: list[int] = []
     for first in to_set_aside(entries, failed, branches):
         seq += 1
-        write_entry(
-            transaction, fence, Entry(seq, first.path, "set_aside", first.kind, first.name, transaction.wall)
-        )
+        write_entry(transaction, fence, Entry(seq, first.path, "set_aside", first.kind, first.name, transaction.wall))
         place = {"id": fence.task_id, "path": first.path}
         if first.kind == "signal":
             transaction.execute(_UNREAD_AGAIN, place)

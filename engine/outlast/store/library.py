@@ -31,11 +31,7 @@ FIRST_SAFE = (3, 51, 3)
 def choose(standard: ModuleType, other: ModuleType | None) -> tuple[ModuleType, bool]:
     """Pick Python's own library or `pysqlite3` (None where there is none); say whether that is safe."""
     chosen = standard
-    if (
-        other is not None
-        and standard.sqlite_version_info < FIRST_SAFE
-        and other.sqlite_version_info > standard.sqlite_version_info
-    ):
+    if other is not None and standard.sqlite_version_info < FIRST_SAFE and other.sqlite_version_info > standard.sqlite_version_info:
         chosen = other
     return chosen, chosen.sqlite_version_info >= FIRST_SAFE
 

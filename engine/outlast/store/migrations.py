@@ -92,9 +92,7 @@ def is_pending(connection: StoreConnection, path: str, *, schema: Traversable | 
     return found != wanted
 
 
-def migrate(
-    connection: StoreConnection, path: str, *, turn: Turn | None = None, schema: Traversable | None = None
-) -> list[str]:
+def migrate(connection: StoreConnection, path: str, *, turn: Turn | None = None, schema: Traversable | None = None) -> list[str]:
     """Bring the file to the schema of this code, or add our tables to it; return the names of what was
     applied.
 

@@ -56,9 +56,7 @@ def park(transaction: Transaction, operation: Park) -> bool:
     if operation.due_at is not None and operation.due_at <= transaction.now:
         return False
     names = json.dumps(operation.signals)
-    if operation.signals and transaction.one(
-        _UNREAD_SIGNAL, {"id": fence.task_id, "seen": operation.seen_signal_id, "names": names}
-    ):
+    if operation.signals and transaction.one(_UNREAD_SIGNAL, {"id": fence.task_id, "seen": operation.seen_signal_id, "names": names}):
         return False
     wait_count: int | None = None
     if operation.parts:

@@ -157,9 +157,7 @@ class Places:
                     break
         return found
 
-    def _woken(
-        self, code: frozenset[str], slots: list[int] | None, full: list[str], *, limit: int
-    ) -> list[Candidate]:
+    def _woken(self, code: frozenset[str], slots: list[int] | None, full: list[str], *, limit: int) -> list[Candidate]:
         rows = self._connection.execute(
             _WOKEN,
             {

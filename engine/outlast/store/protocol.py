@@ -35,9 +35,7 @@ class Store(Protocol):
         If the process dies before this returns, the operation was done whole or not at all.
         """
 
-    def submit(
-        self, operation: Operation[Any], done: Callable[[Any, BaseException | None], None] | None = None
-    ) -> None:
+    def submit(self, operation: Operation[Any], done: Callable[[Any, BaseException | None], None] | None = None) -> None:
         """Execute soon, in order; `done` is called once it is durable, on a thread of the store's."""
 
     def now(self) -> int:

@@ -121,9 +121,7 @@ where queue = :name and slot is null and started_at is not null and finished_at 
 """
 
 
-def _write(
-    transaction: Transaction, name: str, declared: str | None, overrides: dict[str, Any]
-) -> None:
+def _write(transaction: Transaction, name: str, declared: str | None, overrides: dict[str, Any]) -> None:
     from ..queues import parsed_rate
 
     limits = {"concurrency": None, "rate": None, "per_partition": None, "hold": "running"}
@@ -186,9 +184,7 @@ def starts_left(connection: Any, limits: Limits, *, now: int) -> int:
     """How many tasks of a queue with a rate may start at this instant: the rate, less the starts of the window before it."""
     assert limits.rate_count is not None
     assert limits.rate_window is not None
-    first = connection.execute(
-        _FIRST_START, {"queue": limits.queue, "after": now - limits.rate_window}
-    ).fetchone()
+    first = connection.execute(_FIRST_START, {"queue": limits.queue, "after": now - limits.rate_window}).fetchone()
     if first is None:
         return limits.rate_count
     last = connection.execute(_LAST_START, {"queue": limits.queue}).fetchone()
@@ -233,7 +229,5 @@ _FORGET_STARTS = "delete from outlast_queue_start where queue = :queue and at <=
 def add_starts(transaction: Transaction, limits: Limits, count: int) -> None:
     """Note that so many tasks have started now, and forget starts that have left the window."""
     assert limits.rate_window is not None
-    transaction.execute(
-        _FORGET_STARTS, {"queue": limits.queue, "expired": transaction.now - limits.rate_window}
-    )
+    transaction.execute(_FORGET_STARTS, {"queue": limits.queue, "expired": transaction.now - limits.rate_window})
     transaction.execute(_ADD_STARTS, {"queue": limits.queue, "now": transaction.now, "count": count})

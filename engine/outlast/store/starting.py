@@ -98,9 +98,7 @@ def insert(transaction: Transaction, operation: Start) -> Started:
         },
     )
     if operation.key is not None:
-        transaction.execute(
-            _INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id}
-        )
+        transaction.execute(_INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id})
     transaction.ring = True
     return Started(task_id, operation.uid, True)
 
@@ -123,9 +121,7 @@ def start_part(transaction: Transaction, operation: StartPart) -> Started:
     part = operation.start
     started = start(transaction, _within(part, root_id=root_id, deadline_at=deadline_at))
     if not started.created:
-        transaction.execute(
-            _FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path}
-        )
+        transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path})
     write_entry(transaction, fence, _naming(operation, started))
     return started
 

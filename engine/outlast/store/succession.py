@@ -41,6 +41,7 @@ def cut(transaction: Transaction, task_id: int) -> None:
     """A run did not complete after all: nobody goes on with what it began."""
     transaction.execute(_CUT, {"id": task_id})
 
+
 _LINE = """
 with recursive line(id) as (
   select id from outlast_task where uid = :uid

@@ -96,9 +96,7 @@ _TOLERANCE = 500_000
 def _align_wall_starts(transaction: Transaction) -> None:
     """Starts at a wall instant follow the wall clock when it jumps; their due_at is only its image in engine time."""
     skew = transaction.wall - transaction.now
-    for task_id, due_at, at_wall in transaction.execute(
-        _WALL_STARTS, {"long_ago": transaction.wall - 400 * 86_400_000_000}
-    ).fetchall():
+    for task_id, due_at, at_wall in transaction.execute(_WALL_STARTS, {"long_ago": transaction.wall - 400 * 86_400_000_000}).fetchall():
         if abs(due_at + skew - at_wall) > _TOLERANCE and not (due_at <= transaction.now and at_wall <= transaction.wall):
             transaction.execute(_SET_DUE, {"id": task_id, "due_at": max(at_wall - skew, 0)})
 

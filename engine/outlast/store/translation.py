@@ -32,9 +32,7 @@ _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = 
 _OF_THE_FILE = frozenset((_PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB))
 
 
-def translate(
-    error: sqlite3.Error, path: str | os.PathLike[str], *, seconds: float = BUSY_SECONDS
-) -> OutlastError:
+def translate(error: sqlite3.Error, path: str | os.PathLike[str], *, seconds: float = BUSY_SECONDS) -> OutlastError:
     """Our error for one of SQLite's. `seconds` is what was waited for a lock."""
     name = os.fspath(path)
     match _code(error):
@@ -96,9 +94,7 @@ _MESSAGES = (
 def _cannot_open(name: str) -> OutlastError:
     if not Path(name).exists():
         return FileMissing(name, hint="`outlast up` or `outlast init` creates it; --db names another one.")
-    return StoreError(
-        f"{name} cannot be opened.", hint="Check the rights of the file, its folder and its -wal and -shm."
-    )
+    return StoreError(f"{name} cannot be opened.", hint="Check the rights of the file, its folder and its -wal and -shm.")
 
 
 def _is_full(name: str) -> bool:

@@ -102,9 +102,7 @@ order by due_at, id limit :limit
 """
 
 
-def with_partition(
-    connection: Any, pool: Pool, *, limit: int, after: str
-) -> tuple[list[Candidate], str | None]:
+def with_partition(connection: Any, pool: Pool, *, limit: int, after: str) -> tuple[list[Candidate], str | None]:
     """Due tasks of as many partitions as there are tasks to take, from the one after `after` on, and all around.
 
     With them, where the walk had to stop early: the partition to go on from.
@@ -161,9 +159,7 @@ limit :limit
 """
 
 
-def _walk(
-    connection: Any, pool: Pool, *, after: str, until: str | None, limit: int
-) -> tuple[list[Candidate], str | None]:
+def _walk(connection: Any, pool: Pool, *, after: str, until: str | None, limit: int) -> tuple[list[Candidate], str | None]:
     """The longest due of each partition on the way; with them, where the walk stopped because it grew too long."""
     rows = connection.execute(
         _WALK,
@@ -193,9 +189,7 @@ def _more_of_each(connection: Any, pool: Pool, heads: list[Candidate], *, limit:
     each = -(-limit // len(heads)) - 1
     found = list(heads)
     for head in heads:
-        rows = connection.execute(
-            _NEXT_OF_PARTITION, pool.parameters(partition=head.partition, limit=each)
-        )
+        rows = connection.execute(_NEXT_OF_PARTITION, pool.parameters(partition=head.partition, limit=each))
         found += pool.candidates(rows)
     return found
 

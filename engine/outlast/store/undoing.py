@@ -86,9 +86,7 @@ def begin(transaction: Transaction, task_id: int) -> bool:
     plan = read_plan(transaction.connection, task_id)
     if not plan:
         return False
-    transaction.execute(
-        _BEGIN, {"id": task_id, "needs": compensation_code(plan[0].name), "now": transaction.now}
-    )
+    transaction.execute(_BEGIN, {"id": task_id, "needs": compensation_code(plan[0].name), "now": transaction.now})
     transaction.ring = True
     return True
 
@@ -146,4 +144,3 @@ def pass_on(transaction: Transaction, operation: PassUndo) -> None:
     if cursor.rowcount == 0:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
     transaction.ring = True
-

@@ -24,9 +24,7 @@ order by id desc
 
 def admit(transaction: Transaction, operation: Start) -> tuple[Started | None, int | None]:
     """The run that stands for this start, or None when it may be written; then with the run that it has to wait for."""
-    found = transaction.execute(
-        _UNFINISHED, {"name": operation.name, "unique_key": operation.unique_key}
-    ).fetchall()
+    found = transaction.execute(_UNFINISHED, {"name": operation.name, "unique_key": operation.unique_key}).fetchall()
     if not found:
         return None, None
     pending = next(((task_id, uid) for task_id, uid, _, is_pending in found if is_pending), None)
@@ -117,9 +115,7 @@ def _call_again(transaction: Transaction, operation: Start, task_id: int) -> Non
         },
     )
     if operation.key is not None:
-        transaction.execute(
-            _INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id}
-        )
+        transaction.execute(_INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id})
     transaction.execute(_BEGIN_DEBOUNCE, {"id": task_id, "now": transaction.now})
     first = transaction.one(_FIRST_CALL, {"id": task_id})
     assert first is not None

@@ -72,9 +72,7 @@ def combinations(connection: Any, queues: tuple[str, ...] | None, jumps: Jumps) 
             priority = row[0]
             needs = ""
             while True:
-                row = connection.execute(
-                    jumps.next_needs, {"queue": queue, "priority": priority, "needs": needs}
-                ).fetchone()
+                row = connection.execute(jumps.next_needs, {"queue": queue, "priority": priority, "needs": needs}).fetchone()
                 if row is None:
                     break
                 needs = row[0]

@@ -163,10 +163,7 @@ def _facts(value: Any, depth: int) -> Any:
     if depth > 6:
         return type(value).__qualname__
     if isinstance(value, dict):
-        return {
-            str(key): _facts(item, depth + 1)
-            for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))
-        }
+        return {str(key): _facts(item, depth + 1) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
     if isinstance(value, list | tuple):
         return [_facts(item, depth + 1) for item in value]
     if isinstance(value, set | frozenset):

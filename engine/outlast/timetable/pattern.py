@@ -19,10 +19,7 @@ from ..errors import InvalidInput
 MINUTES = 1440
 
 _MONTHS = {
-    name: number
-    for number, name in enumerate(
-        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1
-    )
+    name: number for number, name in enumerate(("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)
 }
 _DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
 
@@ -62,9 +59,7 @@ _FIELDS = (
     _Field("hour", 0, 23, {}, ""),
     _Field("day-of-month", 1, 31, {}, ", L (the last day), LW (the last weekday)"),
     _Field("month", 1, 12, _MONTHS, ""),
-    _Field(
-        "day-of-week", 0, 7, _DAYS, " (0 and 7 are Sunday), 5L (the last Friday), 1#2 (the second Monday)"
-    ),
+    _Field("day-of-week", 0, 7, _DAYS, " (0 and 7 are Sunday), 5L (the last Friday), 1#2 (the second Monday)"),
 )
 
 
@@ -198,9 +193,7 @@ def _read(text: object) -> list[str]:
                 hint="Start the workflow where the machine starts `outlast up`.",
             )
         if words[0] not in _ALIASES:
-            raise InvalidInput(
-                f"There is no cron alias {text.strip()!r}.", hint=f"There are {', '.join(_ALIASES)}."
-            )
+            raise InvalidInput(f"There is no cron alias {text.strip()!r}.", hint=f"There are {', '.join(_ALIASES)}.")
         words = _ALIASES[words[0]].split()
     if len(words) != 5:
         hint = "They are minute, hour, day-of-month, month and day-of-week."
@@ -208,10 +201,7 @@ def _read(text: object) -> list[str]:
             hint += ' For seconds use Every("10s"); for a zone use timezone=.'
         count = f"{len(words)} field{'' if len(words) == 1 else 's'}"
         raise InvalidInput(f"Cron {_clip(text)!r} has {count}; cron has 5.", hint=hint)
-    return [
-        ",".join(_term(text, field, term) for term in word.split(","))
-        for field, word in zip(_FIELDS, words, strict=True)
-    ]
+    return [",".join(_term(text, field, term) for term in word.split(",")) for field, word in zip(_FIELDS, words, strict=True)]
 
 
 def _term(text: str, field: _Field, term: str) -> str:

@@ -29,9 +29,7 @@ def schedules_of(value: object, name: str) -> dict[str, Schedule]:
     """
     entries = [_as_schedule(entry) for entry in (value if isinstance(value, list | tuple) else [value])]
     if not entries:
-        raise InvalidDefinition(
-            f"The list of schedules of {name!r} is empty.", hint="Leave schedule= out, or give one."
-        )
+        raise InvalidDefinition(f"The list of schedules of {name!r} is empty.", hint="Leave schedule= out, or give one.")
     found: dict[str, Schedule] = {}
     unnamed = [entry for entry in entries if entry.name is None]
     if unnamed:
@@ -40,9 +38,7 @@ def schedules_of(value: object, name: str) -> dict[str, Schedule]:
         if entry.name is None:
             continue
         if entry.name in found:
-            raise InvalidDefinition(
-                f"Two schedules of {name!r} are named {entry.name!r}.", hint="Give each a name= of its own."
-            )
+            raise InvalidDefinition(f"Two schedules of {name!r} are named {entry.name!r}.", hint="Give each a name= of its own.")
         found[entry.name] = entry
     return found
 
@@ -53,9 +49,7 @@ def from_json(data: Mapping[str, Any], *, input: Any = None) -> Schedule:
     try:
         table = _table(data["trigger"])
     except (KeyError, TypeError, AttributeError):
-        raise InvalidInput(
-            f"This is no stored schedule: {dict(data)!r}.", hint="Delete it and create it anew."
-        ) from None
+        raise InvalidInput(f"This is no stored schedule: {dict(data)!r}.", hint="Delete it and create it anew.") from None
     return Schedule(table, input=input, **options)
 
 
@@ -99,6 +93,4 @@ def _table(data: Mapping[str, Any]) -> Timetable:
                 hint="Load the workflow file that has it.",
             )
         case kind:
-            raise InvalidInput(
-                f"There is no kind of schedule {kind!r}.", hint="Newer code wrote it; upgrade outlast."
-            )
+            raise InvalidInput(f"There is no kind of schedule {kind!r}.", hint="Newer code wrote it; upgrade outlast.")

@@ -71,9 +71,7 @@ class Schedule:
         self.name = None if name is None else checked_name(name, place="name")
         self.catch_up = cast(CatchUp, _choice("catch_up", catch_up, get_args(CatchUp)))
         self.overlap = cast(Overlap, _choice("overlap", overlap, get_args(Overlap)))
-        self.catch_up_window_seconds: float | None = (
-            None if catch_up_window is None else seconds(catch_up_window, place="catch_up_window")
-        )
+        self.catch_up_window_seconds: float | None = None if catch_up_window is None else seconds(catch_up_window, place="catch_up_window")
         self.jitter_limit_seconds = own_jitter if jitter is None else seconds(jitter, place="jitter")
         self.start_at = _instant("start", start, zone)
         self.end_at = _instant("end", end, zone)
@@ -112,9 +110,7 @@ class Schedule:
 
     def describe(self) -> str:
         """One line for people."""
-        return self.timetable.describe() + (
-            f", up to {describe(self.jitter_limit_seconds)} late" if self.jitter_limit_seconds else ""
-        )
+        return self.timetable.describe() + (f", up to {describe(self.jitter_limit_seconds)} late" if self.jitter_limit_seconds else "")
 
     @property
     def fingerprint(self) -> str:
@@ -169,9 +165,7 @@ class Schedule:
         if start is None and end is None:
             return table
         if start is not None and end is not None and end < start:
-            raise InvalidInput(
-                f"The schedule ends ({iso(end)}) before it starts ({iso(start)}).", hint="Swap start and end."
-            )
+            raise InvalidInput(f"The schedule ends ({iso(end)}) before it starts ({iso(start)}).", hint="Swap start and end.")
         bounded = Between(table, start, end)
         if start is not None and bounded.next(start - 1) is None:
             until = "" if end is None else f" until {iso(end)}"
@@ -189,9 +183,7 @@ class Cron(Schedule):
     docs/cron.md has the rule where wall time repeats or is skipped.
     """
 
-    def __init__(
-        self, text: str, *, timezone: str | tzinfo | None = "UTC", **options: Unpack[Options]
-    ) -> None:
+    def __init__(self, text: str, *, timezone: str | tzinfo | None = "UTC", **options: Unpack[Options]) -> None:
         super().__init__(CronTable(text, find_zone(timezone)), **options)
 
 
@@ -246,9 +238,7 @@ def _read_trigger(trigger: object) -> tuple[Timetable, float, Zone | None]:
             0.0,
         )
         if not plain:
-            raise InvalidDefinition(
-                f"{trigger!r} has options of its own.", hint="Give all options in one place."
-            )
+            raise InvalidDefinition(f"{trigger!r} has options of its own.", hint="Give all options in one place.")
         return trigger.timetable, 0.0, trigger.zone
     if isinstance(trigger, list | tuple) and trigger:
         parts = [_read_trigger(part) for part in trigger]

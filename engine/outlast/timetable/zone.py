@@ -159,7 +159,5 @@ def _local_name() -> str:
     try:
         name = get_localzone_name()
     except Exception as error:  # noqa: BLE001 - tzlocal raises several types for a machine that is set up oddly
-        raise InvalidInput(
-            f"This machine's time zone cannot be told: {error}.", hint="Name one with timezone=."
-        ) from None
+        raise InvalidInput(f"This machine's time zone cannot be told: {error}.", hint="Name one with timezone=.") from None
     return str(name or "UTC")

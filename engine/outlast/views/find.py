@@ -47,9 +47,7 @@ _MOST_COUNTED = 1_000
 
 def _by_prefix(store: SqliteStore, prefix: str) -> tuple[int, str]:
     # An id has only digits and small letters, and "{" follows "z".
-    rows = store.connection().execute(
-        _BY_PREFIX, {"prefix": prefix, "after": f"{prefix}{{", "limit": _MOST_COUNTED}
-    )
+    rows = store.connection().execute(_BY_PREFIX, {"prefix": prefix, "after": f"{prefix}{{", "limit": _MOST_COUNTED})
     found = rows.fetchall()
     if not found:
         raise RunNotFound(prefix)

@@ -51,9 +51,7 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
     else:
         partition = f"the partition {candidate.partition!r}" if candidate.partition else "no partition"
         count = places.held_by(candidate.partition)
-        text.summary = (
-            f"{what} is due, but {name} lets {limits.per_partition} of {partition} go at once: {count} {_by(limits)}."
-        )
+        text.summary = f"{what} is due, but {name} lets {limits.per_partition} of {partition} go at once: {count} {_by(limits)}."
     text.actions.append(f"outlast queue set {limits.queue} ... (other limits)")
     return True
 

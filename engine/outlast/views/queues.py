@@ -52,9 +52,7 @@ def queues_json(store: SqliteStore, registry: Registry | None = None) -> list[di
     ]
 
 
-def _queue_json(
-    name: str, limits: Any, depth: tuple[int, int] | None, running: int, *, now: int, is_paused: bool
-) -> dict[str, Any]:
+def _queue_json(name: str, limits: Any, depth: tuple[int, int] | None, running: int, *, now: int, is_paused: bool) -> dict[str, Any]:
     return {
         "name": name,
         "depth": depth[0] if depth is not None else 0,

@@ -126,9 +126,7 @@ def runs_json(
     raw: bool = False,
 ) -> list[dict[str, Any]]:
     """The runs that fit every filter, the newest first, as `find_runs` finds them."""
-    found = find_runs(
-        store, status=status, workflow=workflow, tags=tags, since=since, until=until, limit=limit
-    )
+    found = find_runs(store, status=status, workflow=workflow, tags=tags, since=since, until=until, limit=limit)
     return [run_json(store, task_id, raw=raw) for task_id, _ in found]
 
 

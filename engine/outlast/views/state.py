@@ -41,10 +41,7 @@ _PUBLISHED = "select key, value, at from outlast_published where task_id = :id o
 
 def published_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[str, Any]:
     """All published values by key."""
-    return {
-        key: value_json(value, raw=raw)
-        for key, value, _ in store.connection().execute(_PUBLISHED, {"id": task_id})
-    }
+    return {key: value_json(value, raw=raw) for key, value, _ in store.connection().execute(_PUBLISHED, {"id": task_id})}
 
 
 _MESSAGES = """
@@ -60,9 +57,7 @@ def messages(
     store: SqliteStore, task_id: int, stream: str, *, after: int = 0, limit: int = _BATCH
 ) -> list[tuple[int, bytes, int, str | None, int | None]]:
     """(number, stored value, wall instant, path of the step, try) of the messages after a number."""
-    rows = store.connection().execute(
-        _MESSAGES, {"id": task_id, "stream": stream, "after": after, "limit": limit}
-    )
+    rows = store.connection().execute(_MESSAGES, {"id": task_id, "stream": stream, "after": after, "limit": limit})
     return [tuple(row) for row in rows]
 
 

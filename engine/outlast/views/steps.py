@@ -141,8 +141,7 @@ order by j.task_id, j.seq
 
 
 def _add_tasks(connection: Any, task_id: int, lines: dict[str, StepLine]) -> None:
-    """Complete the lines of submitted steps by their own rows: tries, times, outcomes not yet taken.
-    """
+    """Complete the lines of submitted steps by their own rows: tries, times, outcomes not yet taken."""
     if not lines:
         return
     errors = dict(connection.execute(_LAST_TRIED, {"id": task_id}).fetchall())
@@ -184,8 +183,7 @@ def _add_inputs_of_undo(lines: list[StepLine]) -> None:
 
 
 def undo_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
-    """What is left to undo, or would be undone, in order: the latest started step first, with its arguments.
-    """
+    """What is left to undo, or would be undone, in order: the latest started step first, with its arguments."""
     return [
         {
             "path": undo.path,

@@ -76,9 +76,7 @@ def open_parts(store: SqliteStore, task_id: int, *, limit: int) -> list[Part]:
 
 
 def count_open_parts(store: SqliteStore, task_id: int, *, with_children: bool = True) -> int:
-    row = store.connection().execute(
-        _COUNT_OPEN_PARTS, {"id": task_id, "with_children": with_children}
-    ).fetchone()
+    row = store.connection().execute(_COUNT_OPEN_PARTS, {"id": task_id, "with_children": with_children}).fetchone()
     count: int = row[0]
     return count
 
