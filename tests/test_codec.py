@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast import codec
-from outlast.codec_types import short
 from outlast.errors import InvalidDefinition, NotStorable
 
 
@@ -197,7 +196,7 @@ def same_shape(left: object, right: object) -> None:
             same_shape(mine, other)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=short)
+@pytest.mark.parametrize("value", VALUES, ids=[f"{type(value).__name__}-{number}" for number, value in enumerate(VALUES)])
 def test_a_value_comes_back_equal_and_of_equal_type(value: Any) -> None:
     for wrapped in (value, [value], {"k": (value,)}):
         back = codec.decode(codec.encode(wrapped))
@@ -205,7 +204,7 @@ def test_a_value_comes_back_equal_and_of_equal_type(value: Any) -> None:
         same_shape(wrapped, back)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=short)
+@pytest.mark.parametrize("value", VALUES, ids=[f"{type(value).__name__}-{number}" for number, value in enumerate(VALUES)])
 def test_every_value_has_a_readable_and_a_raw_form_that_is_json(value: Any) -> None:
     data = codec.encode(value)
     msgspec.json.encode(codec.readable(data))
