@@ -1,0 +1,1 @@
+"""How fast Outlast is, measured beside the limit of the disk and what else a user would pick: `python -m benchmarks`."""

@@ -1,0 +1,129 @@
+"""What must not grow: a claim beside a million finished tasks, an agent beside 100,000 waiting runs, the command line's start."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from outlast import Engine
+from outlast.operations import Claim, End, RegisterAgent
+from outlast.states import Ending
+from outlast.store.process import this_process
+
+from . import definitions
+from .figures import Bar, Benchmark, Round, Setting
+from .processes import ROOT, environment, eventually, process, resident_bytes, start_many
+
+_CODE = {"workflow:noop": "f"}
+
+# As a run leaves them: made in bulk, since a million runs would take minutes.
+_FINISHED = """
+with recursive number(n) as (select 1 union all select n + 1 from number where n < :count)
+insert into outlast_task (uid, kind, name, queue, status, needs, claim, created_at, started_at, finished_at, ended_at, ending)
+select 'old' || n, 'run', 'noop', 'default', 'completed', 'workflow:noop', 1, n, n, n, n, 'completed' from number
+"""
+_THEIR_INPUT = "insert into outlast_input (task_id, data, chain) select id, x'7b7d', uid from outlast_task where uid like 'old%'"
+_THEIR_OUTCOME = "insert into outlast_outcome (task_id, output) select id, x'31' from outlast_task where uid like 'old%'"
+
+
+def finish_many(engine: Engine, count: int) -> None:
+    with engine.store.transaction() as connection:
+        connection.execute(_FINISHED, {"count": count})
+        connection.execute(_THEIR_INPUT)
+        connection.execute(_THEIR_OUTCOME)
+    engine.store.connection().execute("pragma wal_checkpoint(truncate)")
+
+
+class Claims:
+    """One file, and an agent by hand that claims from it."""
+
+    def __init__(self, path: Path, finished: int) -> None:
+        self.engine = Engine(path)
+        if finished:
+            finish_many(self.engine, finished)
+        who = this_process()
+        register = RegisterAgent("agent", who.host, who.boot_id, who.pid, who.started, 64, None, 10**12, _CODE)
+        self._agent_id = self.engine.store.commit(register)
+        self.times: list[float] = []
+
+    def round(self) -> None:
+        """Start one run, claim it (measured), and finish it."""
+        store = self.engine.store
+        self.engine.start(definitions.noop)
+        began = time.perf_counter()
+        claimed = store.commit(Claim(self._agent_id, 1, _CODE))
+        self.times.append(time.perf_counter() - began)
+        for one in claimed:
+            store.commit(End(one.fence, Ending.COMPLETED, output=b"1", simple=True))
+
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self.times) * 1000
+
+
+def claim_beside(setting: Setting) -> Round:
+    finished = setting.size(1_000_000, 200_000)
+    with setting.new_folder() as folder:
+        empty, full = Claims(folder / "empty.db", 0), Claims(folder / "full.db", finished)
+        for _ in range(setting.size(1_500, 500)):
+            empty.round()
+            full.round()
+        empty.engine.close()
+        full.engine.close()
+        return {
+            "empty ms": empty.milliseconds,
+            f"{finished:,} finished ms": full.milliseconds,
+            "ratio": full.milliseconds / empty.milliseconds,
+        }
+
+
+_WAITING = "select count(*) from outlast_task where status = 'waiting'"
+
+
+def memory_of_waiting(setting: Setting, count: int) -> tuple[float, float, float]:
+    """(MiB of an idle agent, MiB of one beside so many waiting runs, runs parked a second)."""
+    with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+        path = folder / "app.db"
+        connection = engine.store.connection()
+        start_many(engine, definitions.waits, 300)
+        with process(path, "agent", OUTLAST_PARK_AFTER="1ms") as agent:
+            # Warm, with every path of the code loaded: what an agent needs in any case.
+            eventually(lambda: connection.execute(_WAITING).fetchone()[0] >= 300)
+            time.sleep(1)
+            idle = resident_bytes(agent.pid)
+            began = time.monotonic()
+            start_many(engine, definitions.waits, count - 300)
+            eventually(lambda: connection.execute(_WAITING).fetchone()[0] >= count, 600, 0.2)
+            parked_in = time.monotonic() - began
+            time.sleep(1)
+            after = resident_bytes(agent.pid)
+        return idle / 2**20, after / 2**20, (count - 300) / parked_in
+
+
+def waiting(setting: Setting) -> Round:
+    count = setting.size(100_000, 10_000)
+    idle, after, rate = memory_of_waiting(setting, count)
+    return {"idle MiB": idle, f"{count:,} waiting MiB": after, "ratio": after / idle, "parked runs/s": rate}
+
+
+def help_text(setting: Setting) -> Round:
+    def seconds(*words: str) -> float:
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *words], cwd=ROOT, env=environment(), check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times) * 1000
+
+    bare, ours = seconds("-c", "pass"), seconds("-m", "outlast", "--help")
+    return {"python -c pass ms": bare, "outlast --help ms": ours, "more ms": ours - bare}
+
+
+BENCHMARKS = (
+    Benchmark("claim", "claim beside finished tasks", claim_beside, (Bar("ratio", at_most=1.2),), rounds=3),
+    Benchmark("waiting", "an agent beside waiting runs", waiting, (Bar("ratio", at_most=1.2),), rounds=3),
+    Benchmark("help", "`outlast --help`", help_text, (Bar("more ms", at_most=200, aim=100),)),
+)
