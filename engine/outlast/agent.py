@@ -157,6 +157,7 @@ class Agent:
         self._holding = Holding(
             self.store, self.settings, self._code, concurrency=self._concurrency, answers=self._answers,
             on_change=self._changed, on_overrun=self._replace, is_embedded=self._embedded,
+            returns_suspects=self._root_id is None and (self._solo or self._concurrency > 1),
         )  # fmt: skip
         self._register()
         listener = self.store.listen()

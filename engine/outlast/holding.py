@@ -65,6 +65,7 @@ class Holding:
         on_change: Callable[[], None],
         on_overrun: Callable[[], None],
         is_embedded: bool,
+        returns_suspects: bool,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -73,6 +74,7 @@ class Holding:
         self.loop = asyncio.get_running_loop()
         self.runs: dict[int, Any] = {}
         self.is_draining = False
+        self.returns_suspects = returns_suspects
         self.slots = Slots(concurrency, self._slot_freed)
         self.runners = Runners(self.slots, self._work)
         self.submit: Callable[[Operation[Any], Done], None] = answers.submit

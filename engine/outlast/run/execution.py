@@ -62,6 +62,8 @@ class Host(Protocol):
     settings: Settings
     agent_id: int
     fingerprints: dict[str, str]
+    returns_suspects: bool
+    """Whether a run whose suspicion has ended goes back, to run among others again."""
 
     def definition(self, kind: str, name: str, version: str = "") -> Definition | None: ...
 
@@ -203,6 +205,9 @@ class Execution:
 
     def append(self, *entries: Entry, signal_id: int | None = None) -> Append:
         clears, self._clears_suspicion = self._clears_suspicion, False
+        if clears and self.claimed.suspect and self.host.returns_suspects:
+            # Its suspicion ends with this entry: it leaves at its next durable call, since others wait to be alone.
+            self.drain_requested = True
         return Append(self.fence, list(entries), signal_id=signal_id, clears_suspicion=clears)
 
     def visit(self, path: str, kind: str, name: str) -> Record | None:

@@ -1,0 +1,39 @@
+"""What a crash makes of its neighbours: each runs alone until its first entry, and then among others again."""
+
+from __future__ import annotations
+
+from run_bench import Bench, Gate, effects, eventually
+
+from outlast import registry, step, workflow
+
+second = Gate()
+
+with registry.isolated() as defined:
+
+    @step
+    def begin(name: str) -> None:
+        effects.append(name)
+
+    @step
+    def stay() -> None:
+        second.pass_through()
+
+    @workflow
+    def long(name: str) -> str:
+        begin(name)
+        begin(f"{name} on")
+        stay()
+        return name
+
+
+def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspects(bench: Bench) -> None:
+    runs = [bench.start(long, name) for name in ("a", "b", "c")]
+    # As after a crash: all of them are suspects.
+    with bench.store.transaction() as connection:
+        connection.execute("update outlast_task set suspect = 1")
+    bench.agent()
+    eventually(lambda: sum(bench.field(run, "status") == "running" for run in runs) == 3)
+    eventually(lambda: all(bench.field(run, "suspect") == 0 for run in runs))
+    assert bench.one("select count(*) from outlast_task where alone") == 0
+    second.open()
+    assert [run.result(timeout=20) for run in runs] == ["a", "b", "c"]
