@@ -40,7 +40,7 @@ from outlast.errors import (
 )
 from outlast.run_handle import StoredRun
 from outlast.settings import Settings
-from outlast.store import library
+from outlast.store import library, retrying
 
 
 class Refused(Exception):
@@ -464,9 +464,10 @@ def test_the_idempotency_keys_of_what_was_undone_do_not_come_back(engine: Engine
     engine.store.commit(op.EndUndo(held))
     assert run.status == "compensated"
     run.retry()
-    chain = make.claim(make.agent()).chain
-    assert chain != run.id
-    assert chain.startswith(f"{run.id}~")
+    again = make.claim(make.agent())
+    assert again.chain == run.id
+    inherited = retrying.load(engine.store.connection(), again.fence.task_id)["1"]
+    assert (inherited.event, inherited.generation) == (None, 1)
 
 
 # -- the process's only engine --------------------------------------------------------------------------

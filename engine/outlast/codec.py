@@ -100,14 +100,18 @@ def readable(data: bytes) -> Any:
 
 
 def preview(data: bytes, limit: int) -> bytes:
-    """Cut encoded data to at most `limit` bytes, still decodable (to a `Preview`); what fits is unchanged."""
+    """Cut encoded data to at most `limit` bytes, still decodable (to a `Preview`); what fits is unchanged.
+
+    It carries the fingerprint of the whole, by which equal data is known again.
+    """
     if len(data) <= limit:
         return data
     source = dump(readable(data)) if MARKER in data and len(data) <= _READ_WHOLE else data
     room = limit
+    whole = fingerprint(data).hex()
     while True:
         text = source[: max(room, 0)].decode("utf-8", "ignore").rstrip()
-        cut = dump({TAG: "preview", "v": f"{text}…"})
+        cut = dump({TAG: "preview", "v": f"{text}…", "of": whole})
         if len(cut) <= limit or room <= 0:
             return cut
         # Quotes and control characters grow when they are escaped once more.

@@ -19,6 +19,8 @@ COMPENSABLE = 1
 """Journal flag: the step has a compensation."""
 PREVIEW = 2
 """Journal flag: the input kept is a preview, since nothing will ever need it."""
+INHERITED = 4
+"""Journal flag: the outcome was taken from the run that this one retries."""
 
 
 class Operation(Struct, Generic[R], frozen=True, gc=False):
@@ -200,6 +202,9 @@ class End(Operation[Status], frozen=True, gc=False):
     simple: bool = False
     strays: tuple[str, ...] = ()
     undo: bool = True
+    failed: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    """What a retry of the run sets aside, as by `RetryRun`."""
 
 
 class ContinueAsNew(Operation[Status], frozen=True, gc=False):
@@ -333,6 +338,14 @@ class Resume(Operation[str], frozen=True, gc=False):
     """End a pause, or send a halted run on."""
 
     uid: str
+
+
+class StartRetry(Operation[Started], frozen=True, gc=False):
+    """Run a final run anew, as another run; `uid` is what it is to be called. An unfinished retry of its chain is given back."""
+
+    retried: str
+    uid: str
+    from_step: str | None = None
 
 
 class RegisterAgent(Operation[int], frozen=True, gc=False):

@@ -36,56 +36,80 @@ def undo_plan(entries: Iterable[Entry]) -> list[Undo]:
 
     What was set aside stays in the plan; but a step that had not succeeded and began again at its place is one step, not two.
     """
-    started: dict[str, Entry] = {}
-    outcomes: dict[str, Entry] = {}
-    tries: dict[str, Entry] = {}
-    done: set[str] = set()
-    keys: dict[str, list[str]] = {}
-    """By place: the keys in this plan of what was there, the last one of what is there now."""
-    for entry in entries:
+    reading = _Reading(entries)
+    return [undo for key, undo in reading.begun() if key not in reading.done and not reading.never_ran(key)]
+
+
+def undone(entries: Iterable[Entry]) -> list[Undo]:
+    """What was undone, in the order in which it was."""
+    reading = _Reading(entries)
+    begun = dict(reading.begun())
+    return [begun[key] for key in reading.done if key in begun]
+
+
+def undone_places(entries: Iterable[Entry]) -> frozenset[str]:
+    """The places whose present step was undone; one that had been set aside before is another."""
+    reading = _Reading(entries)
+    return frozenset(path for path, here in reading.keys.items() if here[-1] in reading.done)
+
+
+class _Reading:
+    """A journal, read for what has to be undone."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.started: dict[str, Entry] = {}
+        self.outcomes: dict[str, Entry] = {}
+        self.tries: dict[str, Entry] = {}
+        self.done: dict[str, Entry] = {}
+        self.keys: dict[str, list[str]] = {}
+        """By place: the keys in the plan of what was there, the last one of what is there now."""
+        for entry in entries:
+            self._read(entry)
+
+    def _read(self, entry: Entry) -> None:
         if entry.kind == "compensation":
             key = entry.path.removeprefix(UNDO_PREFIX)
             if entry.event == "completed":
-                done.add(key)
+                self.done[key] = entry
             else:
-                tries[key] = entry
-            continue
-        here = keys.setdefault(entry.path, [entry.path])
+                self.tries[key] = entry
+            return
+        here = self.keys.setdefault(entry.path, [entry.path])
         if entry.event == "set_aside":
             here.append(f"{entry.path}~{len(here)}")
         elif entry.event == "started" and entry.flags & COMPENSABLE:
-            if len(here) > 1 and _goes_on_with(started.get(here[-2]), outcomes.get(here[-2]), entry):
+            if len(here) > 1 and _goes_on_with(self.started.get(here[-2]), self.outcomes.get(here[-2]), entry):
                 # One step with one idempotency key: its last outcome counts.
                 here.pop()
-                outcomes.pop(here[-1], None)
-            started[here[-1]] = entry
+                self.outcomes.pop(here[-1], None)
+            self.started[here[-1]] = entry
         elif entry.event in ("completed", "failed", "cancelled", "unknown"):
-            known = outcomes.get(here[-1])
+            known = self.outcomes.get(here[-1])
             if known is None or known.event != "completed":
-                outcomes[here[-1]] = entry
-    plan = []
-    for key, entry in started.items():
-        outcome = outcomes.get(key)
-        if key in done or (outcome is not None and outcome.event == "cancelled" and outcome.try_number == 0):
-            continue
-        completed = outcome is not None and outcome.event == "completed"
-        failed_try = tries.get(key)
-        plan.append(
-            (
-                entry.seq,
-                Undo(
-                    path=key,
-                    name=entry.name,
-                    kind=entry.kind,
-                    input=entry.input or b"{}",
-                    outcome=outcome.event if outcome is not None and outcome.event in ("completed", "failed") else "unknown",
-                    result=outcome.data if completed and outcome is not None else None,
-                    tries=failed_try.try_number if failed_try is not None and failed_try.event == "tried" else 0,
-                    due_at=failed_try.due_at if failed_try is not None else None,
-                ),
-            )
+                self.outcomes[here[-1]] = entry
+
+    def begun(self) -> list[tuple[str, Undo]]:
+        """Every step that has a compensation, the latest started first."""
+        latest_first = sorted(self.started.items(), key=lambda pair: -pair[1].seq)
+        return [(key, self._undo(key, entry)) for key, entry in latest_first]
+
+    def never_ran(self, key: str) -> bool:
+        outcome = self.outcomes.get(key)
+        return outcome is not None and outcome.event == "cancelled" and outcome.try_number == 0
+
+    def _undo(self, key: str, entry: Entry) -> Undo:
+        outcome = self.outcomes.get(key)
+        failed_try = self.tries.get(key)
+        return Undo(
+            path=key,
+            name=entry.name,
+            kind=entry.kind,
+            input=entry.input or b"{}",
+            outcome=outcome.event if outcome is not None and outcome.event in ("completed", "failed") else "unknown",
+            result=outcome.data if outcome is not None and outcome.event == "completed" else None,
+            tries=failed_try.try_number if failed_try is not None and failed_try.event == "tried" else 0,
+            due_at=failed_try.due_at if failed_try is not None else None,
         )
-    return [undo for _, undo in sorted(plan, key=lambda pair: -pair[0])]
 
 
 def _goes_on_with(before: Entry | None, outcome: Entry | None, entry: Entry) -> bool:

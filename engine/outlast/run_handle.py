@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import codec
+from . import clock, codec
 from .duration import seconds
 from .errors import (
     Conflict,
@@ -25,13 +25,11 @@ from .errors import (
     RunNotFound,
 )
 from .handles import Duration, Run
-from .model import new_id, workflow_code
+from .model import new_id
 from .names import checked_text
-from .operations import Cancel, Pause, Resume, Signal, Start
+from .operations import Cancel, Pause, Resume, Signal, StartRetry
 from .states import FINAL, Status
-from .store import starting
 from .store.succession import last_of_line
-from .store.transaction import Transaction
 from .views.runs import children_ids, status_of
 from .views.state import messages, published_value
 from .views.steps import steps_json
@@ -205,17 +203,13 @@ class StoredRun(Run[T]):
         self._store.commit(Resume(self.id))
 
     def retry(self, from_step: str | None = None) -> StoredRun[T]:
-        """Start a final run anew, as another run with its input, tags and key; an unfinished retry of it is
-        given back.
+        """Run a final run anew, as another run with its input, tags and key; an unfinished retry is given back.
 
-        Raises `Conflict` where it has not ended.
+        It inherits results for equal input up to the failure, or up to `from_step`, a step's path or name (of a name the
+        first); what was undone runs again. Raises `Conflict` where it has not ended, `StepNotFound`.
         """
-        if from_step is not None:
-            raise OutlastError(
-                "Retrying from a step is not supported yet.",
-                hint="Leave from_step away: the whole run starts anew.",
-            )
-        return StoredRun(self._store, self._settings, retry_run(self._store, self.id))
+        started = self._store.commit(StartRetry(self.id, new_id(clock.wall()), from_step))
+        return StoredRun(self._store, self._settings, started.uid)
 
     def steps(self) -> list[dict[str, Any]]:
         """Its steps in order of start, as `outlast show --json` has them."""
@@ -256,74 +250,3 @@ def _own_error(run_id: str, status: str, data: bytes | None) -> Exception:
     error = codec.decode_error(data)
     # A SystemExit of the workflow must not end the process that waits for it.
     return error if isinstance(error, Exception) else RemoteError(type(error).__name__, str(error))
-
-
-_RETRIED = """
-select t.id, t.status, t.name, t.version, t.queue, t.partition, t.priority, t.unique_key, t.undo,
-       i.data, i.key, i.tags, i.chain, i.options, i.timeout, i.max_crashes
-from outlast_task t join outlast_input i on i.task_id = t.id
-where t.uid = :uid and t.kind = 'run'
-"""
-
-_UNFINISHED_RETRY = """
-select t.uid from outlast_task t join outlast_input i on i.task_id = t.id
-where t.id > :id and t.finished_at is null and t.kind = 'run' and t.name = :name
-  and i.retry_of is not null and (i.chain = :root or i.chain >= :root || '~' and i.chain < :root || '~~')
-limit 1
-"""
-
-
-def retry_run(store: SqliteStore, run_id: str) -> str:
-    """Start a final run anew and give the new run's id; an unfinished retry of its chain is given back
-    instead.
-
-    Look and start are one transaction, so two retries at once cannot both find nobody.
-    """
-    with store.transaction() as connection:
-        engine_time = store.engine_time()
-        now = engine_time.now()
-        transaction = Transaction(connection, now=now, wall=engine_time.to_wall(now))
-        row = transaction.one(_RETRIED, {"uid": run_id})
-        if row is None:
-            raise RunNotFound(run_id)
-        (task_id, status, name, version, queue, partition, priority, unique_key, undo,
-         data, key, tags, chain, options, timeout, max_crashes) = row  # fmt: skip
-        if status not in FINAL:
-            raise Conflict(
-                f"Run {run_id} is {status}: only a run that has ended can be retried.",
-                hint=f"`outlast why {run_id}` says what it waits for.",
-            )
-        root, _, generation = chain.partition("~")
-        found = transaction.one(_UNFINISHED_RETRY, {"id": task_id, "name": name, "root": root})
-        if found is not None:
-            unfinished: str = found[0]
-            return unfinished
-        if undo == "completed":
-            # The keys of what was undone must not come back: a service would take the new charge for the
-            # refunded one.
-            chain = f"{root}~{int(generation or 0) + 1}"
-        started = starting.start(
-            transaction,
-            Start(
-                uid=new_id(transaction.wall),
-                kind="run",
-                name=name,
-                version=version,
-                needs=workflow_code(name, version),
-                queue=queue,
-                partition=partition,
-                priority=priority,
-                input=data,
-                key=key,
-                unique_key=unique_key,
-                if_exists="fail",
-                tags=tags,
-                timeout=timeout,
-                retry_of=run_id,
-                chain=chain,
-                options=options,
-                max_crashes=max_crashes,
-            ),
-        )
-    store.ring()
-    return started.uid

@@ -18,6 +18,7 @@ from .states import Status
 from .store import journal, undoing
 from .views import waiting
 from .views.agents import host_name
+from .views.chains import chain_texts
 from .views.unclaimed import why_unclaimed
 from .views.values import error_line, wall_json
 
@@ -42,7 +43,11 @@ class Explanation:
 
 def why(store: SqliteStore, task_id: int) -> Explanation:
     """Explain a run, or a submitted step. Raises `RunNotFound`."""
-    return _why(store, task_id, depth=0)
+    explanation = _why(store, task_id, depth=0)
+    facts = waiting.task_facts(store, task_id)
+    if facts is not None and facts["kind"] == "run":
+        explanation.details += chain_texts(store, facts["uid"])
+    return explanation
 
 
 def _why(store: SqliteStore, task_id: int, *, depth: int) -> Explanation:

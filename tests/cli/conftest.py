@@ -64,6 +64,12 @@ def fails(text: str = "no luck") -> None:
     explode(text)
 
 
+@workflow(on_error="halt")
+def halts() -> None:
+    """Fail, and stay."""
+    explode("for a person")
+
+
 @workflow
 def undone(thing: str = "a lamp") -> None:
     """Take something, then fail."""

@@ -99,3 +99,57 @@ def test_resume_with_what_was_found_out_is_refused_where_nobody_asked(outlast: C
     assert outlast("resume", started, "--done", "{").code == 2
     assert outlast("resume", started, "--done", "7", "--not-done").code == 2
     assert outlast("show", started, "--json").json["status"] == "paused"
+
+
+def test_a_retry_goes_on_where_the_run_failed_and_from_a_chosen_step(outlast: Call) -> None:
+    outlast("run", "undone", "thing=a lamp")
+    [failed] = outlast("runs", "--json").json
+    assert failed["status"] == "compensated"
+    again = outlast("retry", failed["id"], "--from-step", "explode", "--json")
+    assert again.code == 0
+    assert again.json["retry_of"] == failed["id"]
+    assert again.json["input"] == {"thing": "a lamp"}
+    assert "retry of" in outlast("show", again.json["id"]).out
+    assert f"It is a retry of {failed['id']}" in outlast("why", again.json["id"]).out
+    assert f"the newest retry is {again.json['id']}, which is pending" in outlast("why", failed["id"]).out
+
+
+def test_a_retry_from_a_step_that_is_not_there_is_not_found(outlast: Call) -> None:
+    outlast("run", "fails")
+    [failed] = outlast("runs", "--json").json
+    refused = outlast("retry", failed["id"], "--from-step", "nothing", "--json")
+    assert refused.code == 3
+    assert refused.error["type"] == "StepNotFound"
+    assert len(outlast("runs", "--json").json) == 1
+
+
+def test_a_filter_retries_only_what_was_not_retried_yet(outlast: Call) -> None:
+    ids = []
+    for _ in range(3):
+        outlast("run", "fails")
+        ids.append(outlast("runs", "--json", "--limit", "1").json[0]["id"])
+    again = outlast("retry", ids[0], "--json").json["id"]
+    refused = outlast("retry", "--all", "--workflow", "fails", "--status", "failed", "--json")
+    assert refused.code == 2
+    assert "retry 2 runs" in refused.error["message"]
+    found = outlast("retry", "--all", "--workflow", "fails", "--status", "failed", "--yes", "--json").json
+    assert {run["retry_of"] for run in found} == set(ids[1:])
+    assert again not in {run["id"] for run in found}
+    assert outlast("retry", "--all", "--yes", "--json").json == []
+
+
+def test_several_runs_of_one_chain_have_one_retry(outlast: Call) -> None:
+    outlast("run", "fails")
+    first = outlast("runs", "--json", "--limit", "1").json[0]["id"]
+    second = outlast("retry", first, "--json").json["id"]
+    outlast("cancel", second)
+    found = outlast("retry", first, second, "--json").json
+    assert len(found) == 1
+
+
+def test_the_retry_of_a_halted_run_names_resume(outlast: Call) -> None:
+    outlast("run", "halts")
+    uid = outlast("runs", "--json").json[0]["id"]
+    refused = outlast("retry", uid, "--json")
+    assert refused.code == 4
+    assert f"outlast resume {uid}" in refused.error["hint"]

@@ -123,18 +123,26 @@ def resume(context: Context, /, done: str | None, not_done: bool, **choice: Any)
 
 @command(
     "retry",
-    help="Run finished runs anew: a new run each, which inherits what has its results already.",
-    examples=["outlast retry 4x2k", "outlast retry --all --workflow fulfil --status failed --yes"],
+    help="Run finished runs anew: a new run each, which inherits the results up to the failure; what was undone runs again. "
+    "--all leaves out what was retried already.",
+    examples=[
+        "outlast retry 4x2k",
+        "outlast retry 4x2k --from-step charge",
+        "outlast retry --all --workflow fulfil --status failed --yes",
+    ],
 )
 @_choice
+@click.option("--from-step", metavar="STEP", help="Run this step again, and all after it: a place, or a name (the first of it).")
 @click.pass_obj
-def retry(context: Context, /, **choice: Any) -> int:
+def retry(context: Context, /, from_step: str | None, **choice: Any) -> int:
+    from ..views.chains import was_retried
+
     engine = context.engine()
 
     def act(uid: str) -> str:
-        return str(engine.get(uid).retry().id)
+        return str(engine.get(uid).retry(from_step).id)
 
-    return _act(context, engine.store, "retry", act, choice, ("failed", "compensated", "cancelled"))
+    return _act(context, engine.store, "retry", act, choice, ("failed", "compensated", "cancelled"), leaves_out=was_retried)
 
 
 @command(
@@ -172,23 +180,31 @@ def _act(
     act: Act,
     choice: dict[str, Any],
     sensible: tuple[str, ...],
+    leaves_out: Callable[[SqliteStore, str], bool] | None = None,
 ) -> int:
     """Act on each chosen run; the exit code is that of the first that refused."""
-    uids = _chosen(context, store, verb, choice, sensible)
-    done: list[str] = []
+    uids = _chosen(context, store, verb, choice, sensible, leaves_out)
+    done: dict[str, None] = {}
     code = 0
     for uid in uids:
         try:
-            done.append(act(uid))
+            done[act(uid)] = None
         except OutlastError as error:
             if len(uids) == 1:
                 raise
             code = code or output.report(error, as_json=context.machine)
-    _report(context, store, done, as_list=len(choice["references"]) != 1)
+    _report(context, store, list(done), as_list=len(choice["references"]) != 1)
     return code
 
 
-def _chosen(context: Context, store: SqliteStore, verb: str, choice: dict[str, Any], sensible: tuple[str, ...]) -> list[str]:
+def _chosen(
+    context: Context,
+    store: SqliteStore,
+    verb: str,
+    choice: dict[str, Any],
+    sensible: tuple[str, ...],
+    leaves_out: Callable[[SqliteStore, str], bool] | None,
+) -> list[str]:
     """The ids to act on. Nothing has been done when one of them is not found, or a person says no."""
     references, filters = choice["references"], (choice["workflow"], choice["statuses"], choice["tags"])
     if references and (choice["everyone"] or any(filters)):
@@ -198,16 +214,16 @@ def _chosen(context: Context, store: SqliteStore, verb: str, choice: dict[str, A
     if not choice["everyone"]:
         hint = f"Name a run, or `outlast {verb} --all` with --workflow, --status or --tag."
         raise InvalidInput(f"Which runs to {verb}?", hint=hint)
-    from ..views import runs_json
+    from ..views.runs import find_runs
 
-    found = runs_json(
+    found = find_runs(
         store,
         status=choice["statuses"] or sensible,
         workflow=choice["workflow"],
         tags=read_tags(choice["tags"]) or None,
         limit=None,
     )
-    uids = [run["id"] for run in found]
+    uids = [uid for _, uid in found if leaves_out is None or not leaves_out(store, uid)]
     if uids and not choice["yes"]:
         _ask(verb, len(uids))
     if not uids:

@@ -35,6 +35,7 @@ from ..errors import (
     WrongColour,
 )
 from ..handles import Handle, Run
+from ..inheritance import Inherited
 from ..operations import (
     Append,
     CancelParts,
@@ -66,7 +67,7 @@ class Pending:
     """A durable call that has no outcome yet: the future that the code waits for, and what brings it about."""
 
     __slots__ = (
-        "due_at", "future", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timeout_seconds",
+        "due_at", "future", "inherited", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timeout_seconds",
         "timer", "type_",
     )  # fmt: skip
 
@@ -83,6 +84,8 @@ class Pending:
         self.timeout_seconds: float = 0.0
         self.type_: Any = object
         self.seen_signal_id = 0
+        self.inherited: tuple[Inherited, Any, bytes] | None = None
+        """A result that stands for it, with the definition and the input of the call."""
 
 
 class AsyncRun(Execution):
@@ -109,6 +112,7 @@ class AsyncRun(Execution):
         self._holds_slot = True
         self._is_parking = False
         self._outstanding = 0
+        self._is_inheriting = False
         self._park_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
@@ -166,13 +170,43 @@ class AsyncRun(Execution):
             elif self._is_asked_to_stop():
                 return
             elif self._fresh and not (self.pause_requested or self.drain_requested):
-                fresh, self._fresh = self._fresh, []
-                for pending in fresh:
-                    if pending.path in self._pending and pending.start is not None:
-                        pending.start()
+                if not self._start_fresh():
+                    break
             else:
                 break
         self._rest()
+
+    def _start_fresh(self) -> bool:
+        """Begin what the code asked for; but first, one at a time in its old order, what the run inherits."""
+        if self._is_inheriting:
+            return False
+        heirs = [pending for pending in self._fresh if pending.inherited is not None and pending.path in self._pending]
+        if heirs:
+            self._inherit(min(heirs, key=_old_order))
+            return True
+        fresh, self._fresh = self._fresh, []
+        for pending in fresh:
+            if pending.path in self._pending and pending.start is not None:
+                pending.start()
+        return True
+
+    def _inherit(self, pending: Pending) -> None:
+        """Make a result of the run that this one retries our own."""
+        assert pending.inherited is not None
+        self._fresh.remove(pending)
+        self._seen_parts.add(pending.path)
+        entries = self.entries_of(*pending.inherited)
+        self._is_inheriting = True
+        self._submit(self.append(*entries), partial(self._inherited_is_ours, entries))
+
+    def _inherited_is_ours(self, entries: list[Entry], _: Any, error: BaseException | None) -> None:
+        self._is_inheriting = False
+        if error is not None:
+            self._fail(error)
+            return
+        for entry in entries:
+            self.note(entry)
+        self.advance()
 
     def _is_asked_to_stop(self) -> bool:
         if self.cancel_requested or self.late:
@@ -279,6 +313,7 @@ class AsyncRun(Execution):
         if pending is None:
             return
         if pending.timer is not None:
+            self.last_timer = entry
             self._timers.pop(pending.timer, None)
             self._loop.fire(pending.timer)
             return
@@ -409,7 +444,10 @@ class AsyncRun(Execution):
             pending.inline = InlineStep(self, path, definition, data, options, record)
             pending.inline.start()
 
+        one = self.inherited(path, definition, definition.kind, data) if record is None else None
         pending = self._pend(path, definition.kind, definition.name, record, start)
+        if one is not None:
+            pending.inherited = one, definition, data
         assert pending.future is not None
         return await pending.future
 
@@ -465,7 +503,8 @@ class AsyncRun(Execution):
         path = self._loop.branch().place()
         record = self.visit(path, kind, definition.name)
         data = b"" if record is not None else self.named_input(definition, args, kwargs)
-        start = None if record is not None else self.part(path, definition, data, options, is_child=kind == "child")
+        one = self.inherited(path, definition, kind, data) if record is None else None
+        start = None if record is not None or one is not None else self.part(path, definition, data, options, is_child=kind == "child")
         part: Part[Any] = kind_of_handle(self, path, kind, definition.name, start.uid if start is not None else "")
         if record is not None and record.started is not None and record.started.data is not None:
             task_id, part.id = record.started.data.decode().split(" ", 1)
@@ -473,6 +512,9 @@ class AsyncRun(Execution):
         pending = self._pend(path, kind, definition.name, record, lambda pending: None)
         pending.part = part
         part.future = pending.future
+        if one is not None:
+            part.id, part.is_inherited = one.uid or "", True
+            pending.inherited = one, definition, data
         if start is not None:
             self._write_part(part, definition, data, start)
         return part
@@ -539,7 +581,12 @@ class AsyncRun(Execution):
         self._timers[timer] = pending
         self._pending[path] = pending
         timer._scheduled = True  # type: ignore[attr-defined]
-        if record is None:
+        one = self.inheritance.at(path, "timer", "timer") if record is None else None
+        if one is not None:
+            self.history.mark(path, "timer", "timer")
+            pending.inherited = one, None, b""
+            self._fresh.append(pending)
+        elif record is None:
             self.history.mark(path, "timer", "timer")
             pending.due_at = self.store.now() + round(delay * clock.SECOND)
             entry = self.entry(path, "started", "timer", "timer", due_at=pending.due_at)
@@ -576,7 +623,10 @@ class AsyncRun(Execution):
         pending = self._pend(path, "signal", name, record, lambda pending: self._look_at_signals())
         pending.type_ = type_
         pending.timeout_seconds = timeout_seconds or 0.0
-        if record is None:
+        one = self.inheritance.at(path, "signal", name) if record is None else None
+        if one is not None:
+            pending.inherited = one, None, b""
+        elif record is None:
             due_at = None
             if timeout_seconds is not None:
                 due_at = self.store.now() + round(timeout_seconds * clock.SECOND)
@@ -639,8 +689,12 @@ class AsyncRun(Execution):
         self.history.mark(path, "message", name)
         data = self.encode(payload, place=f"the payload of signal {name}")
         entry = self.entry(path, "completed", "message", name)
+        if part.is_inherited or self.history.has_inherited(part.path):
+            # It had this message, and has ended.
+            self._write(entry)
+            return
         self._submit(
-            Signal(part.id, name, data, key or f"{self.claimed.uid}/{path}"),
+            Signal(part.id, name, data, key or f"{self.claimed.chain}/{path}"),
             lambda _, error: self._write(entry) if error is None else self._fail(error),
         )
 
@@ -670,7 +724,7 @@ class AsyncRun(Execution):
         self._look_at_timers()
 
     def _look_at_signals(self) -> None:
-        waiting = [p for p in self._pending.values() if p.kind == "signal" and p.path not in self._seen_parts]
+        waiting = [p for p in self._pending.values() if p.kind == "signal" and p.inherited is None and p.path not in self._seen_parts]
         taken: set[int] = set()
         for pending in waiting:
             for signal_id, payload, _ in signals.unread(self.store.connection(), self.fence.task_id, pending.name):
@@ -841,6 +895,11 @@ class AsyncRun(Execution):
             error = CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="continue_as_new()")
             self.leave_by(self.mismatch(error))
         self.leave_by(operation)
+
+
+def _old_order(pending: Pending) -> int:
+    assert pending.inherited is not None
+    return pending.inherited[0].seq
 
 
 async def _await(handle: Any) -> Any:

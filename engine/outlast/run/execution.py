@@ -26,6 +26,7 @@ from ..errors import (
     NotStorable,
     Parked,
     PayloadTooLarge,
+    ResultTimeout,
     RunCancelled,
     Unwinding,
 )
@@ -33,15 +34,17 @@ from ..handles import Current
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, Operation, RetryRun, Start
 from ..states import Ending
-from ..store import queues
+from ..store import queues, retrying
 from ..stored_retry import retry_from, stored_retry
 from .history import History, Record
+from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
 from .tries import pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..definition.definition import Definition
+    from ..inheritance import Inherited
     from ..options import Options
     from ..settings import Settings
     from ..store.commit import Done
@@ -52,7 +55,6 @@ Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun
 """What a run leaves by."""
 
 log = logging.getLogger("outlast")
-PREVIEW_BYTES = 2048
 
 
 class Host(Protocol):
@@ -104,8 +106,13 @@ class Execution:
         self.fence = claimed.fence
         self.definition = definition
         self.history = History(entries)
+        self.inheritance = Inheritance(
+            # Only a retry of a whole run has a chain that began with another run.
+            retrying.load(host.store.connection(), claimed.fence.task_id) if claimed.chain != claimed.uid else {},
+            self.history,
+        )
         self.seq = self.history.last_seq
-        self.journal_at = claimed.started_at
+        self.journal_at = self.inheritance.began_at or claimed.started_at
         self.unwinding: type[Unwinding] | None = None
         self.lost = False
         self.ended = False
@@ -127,8 +134,9 @@ class Execution:
         self._lock = threading.Lock()
         self.policy = retry_from(claimed.options) if claimed.options else definition.retry
         """Of the whole run."""
-        self._keeps_raised = self.policy.tries > 1 or definition.on_error == "halt"
         self._raised: list[tuple[BaseException, Entry]] = []
+        self.last_timer: Entry | None = None
+        """The timer that was over last: what raised a `TimeoutError` that no outcome stands behind."""
 
     # -- facts -----------------------------------------------------------------------------------
 
@@ -153,11 +161,12 @@ class Execution:
         return clock.to_datetime(self.journal_at)
 
     def uuid_at(self, path: str) -> UUID:
-        digest = blake2b(f"{self.claimed.uid}\0{path}".encode(), digest_size=16).digest()
+        # By the chain: an id that a step got as an argument is the same in a retry, else its result would not be inherited.
+        digest = blake2b(f"{self.claimed.chain}\0{path}".encode(), digest_size=16).digest()
         return UUID(bytes=digest, version=4)
 
     def random_at(self, path: str) -> Random:
-        digest = blake2b(f"{self.claimed.uid}\0rng\0{path}".encode(), digest_size=16).digest()
+        digest = blake2b(f"{self.claimed.chain}\0rng\0{path}".encode(), digest_size=16).digest()
         return Random(int.from_bytes(digest))
 
     # -- values ----------------------------------------------------------------------------------
@@ -178,14 +187,17 @@ class Execution:
                 return codec.decode(entry.data) if entry.data is not None else None
             case "cancelled":
                 cancelled = RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
-                if self._keeps_raised:
-                    self._raised.append((cancelled, entry))
+                self._raised.append((cancelled, entry))
                 raise cancelled
             case _:
                 error = decode_error(entry.data or b"null")
-                if self._keeps_raised:
-                    self._raised.append((error, entry))
+                self._raised.append((error, entry))
                 raise error
+
+    def timed_out(self, error: BaseException, entry: Entry) -> BaseException:
+        """An error that a timer stands behind."""
+        self._raised.append((error, entry))
+        return error
 
     def step_name(self, path: str) -> str:
         """The name of the step at a place, as far as the journal tells."""
@@ -229,6 +241,15 @@ class Execution:
             )
         return record
 
+    def inherited(self, path: str, definition: Definition, kind: str, data: bytes) -> Inherited | None:
+        """The result of the run that this one retries, for a call with equal input at this place."""
+        return self.inheritance.at(path, kind, definition.name, data)
+
+    def entries_of(self, one: Inherited, definition: Definition | None = None, data: bytes = b"") -> list[Entry]:
+        """The entries that make an inherited result this run's own."""
+        kept, flags = self.kept_part_input(definition, data) if definition is not None else (None, 0)
+        return entries_of(one, self.next_seq, kept=kept, flags=flags)
+
     def leave_by(self, operation: GiveBack | Halt | ContinueAsNew) -> NoReturn:
         """Unwind the code, and write this when it has unwound."""
         if self.last_write is None:
@@ -242,7 +263,7 @@ class Execution:
             return True, None
         if change_id in self._unpatched:
             return False, None
-        if is_replaying:
+        if self.inheritance.at(path, "patch", change_id) is None and (is_replaying or self.inheritance.is_ahead()):
             self._unpatched.add(change_id)
             return False, None
         self.history.mark(path, "patch", change_id)
@@ -274,7 +295,7 @@ class Execution:
         return kept, flags
 
     def step_key(self, path: str) -> str:
-        return idempotency_key(self.claimed.chain, path, generation=self.history.key_generation(path))
+        return idempotency_key(self.claimed.chain, path, generation=self.history.key_generation(path) + self.inheritance.generation(path))
 
     def part(self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool) -> Start:
         """The start of a child or a submitted step at a place; its id is the same on every replay."""
@@ -302,6 +323,7 @@ class Execution:
             timeout=round(timeout * clock.SECOND) if timeout is not None else None,
             parent_id=self.fence.task_id,
             parent_path=path,
+            retry_of=self.inheritance.child_before(path, definition.name, data) if is_child else None,
             chain="" if is_child else claimed.chain,
             idempotency_key=self.step_key(path),
             options=stored_retry(options.retry) if options.retry is not None else None,
@@ -377,17 +399,20 @@ class Execution:
                 tuple(self.strays),
                 *self._to_set_aside(value),
             )
+        failed, branches = self._to_set_aside(value)
         return End(
             self.fence,
             Ending.FAILED,
             error=error_data,
             simple=not (self.has_parts or self.has_undo() or self.strays),
             strays=tuple(self.strays),
+            failed=failed,
+            branches=branches,
         )
 
     def _to_set_aside(self, error: BaseException) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The places of the outcomes whose error ended the run, and the branches that saw it."""
-        entries = self._behind(error)
+        entries = self._behind(error) or self._timer_behind(error)
         if not entries:
             return (), ()
         paths = tuple(entry.path for entry in entries)
@@ -408,6 +433,18 @@ class Execution:
                 found = [entry for member in at.exceptions for entry in self._behind(member)]
             if found:
                 return found
+            at = at.__cause__ or at.__context__
+        return []
+
+    def _timer_behind(self, error: BaseException) -> list[Entry]:
+        """The timer of an `asyncio.timeout`, whose error no outcome gave."""
+        seen: set[int] = set()
+        at: BaseException | None = error
+        while at is not None and id(at) not in seen and self.last_timer is not None:
+            seen.add(id(at))
+            members = at.exceptions if isinstance(at, BaseExceptionGroup) else (at,)
+            if any(isinstance(member, TimeoutError | ResultTimeout) for member in members):
+                return [self.last_timer]
             at = at.__cause__ or at.__context__
         return []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import CodeMismatch
-from ..operations import Entry
+from ..operations import INHERITED, Entry
 
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})
@@ -89,6 +89,12 @@ class History:
         """How often a finished result was set aside there. Failed and unknown outcomes keep their idempotency key."""
         asides = self._asides.get(path, ())
         return sum(record.outcome is not None and record.outcome.event == "completed" for record in asides)
+
+    def has_inherited(self, path: str) -> bool:
+        """Whether what the run had inherited for a place has become its own, be it set aside since."""
+        present = self.records.get(path)
+        records = [*self._asides.get(path, ()), *([present] if present is not None else [])]
+        return any(record.outcome is not None and record.outcome.flags & INHERITED for record in records)
 
     def mark(self, path: str, kind: str, name: str) -> Record:
         """Note a place that the code has reached for the first time."""

@@ -34,6 +34,8 @@ class Part(Handle[T]):
         self.signal_type: Any = None
         self.error: BaseException | None = None
         self.future: asyncio.Future[Any] | None = None
+        self.is_inherited = False
+        """Its result is that of a part of the run that this one retries."""
 
     def result(self, timeout: Duration | None = None) -> T:
         """Wait durably for the value; raises the part's own error, `RunCancelled`, or `ResultTimeout`."""

@@ -155,7 +155,26 @@ class SyncRun(Execution):
         if record is not None and record.outcome is not None:
             return self.outcome_of(record.outcome)
         data = self.named_input(definition, args, kwargs)
+        one = self.inherited(path, definition, definition.kind, data) if record is None else None
+        if one is not None:
+            return self.outcome_of(self._inherit(self.entries_of(one, definition, data)))
         return self.outcome_of(self._run_step(path, definition, data, options, record))
+
+    def visit(self, path: str, kind: str, name: str) -> Record | None:
+        record = super().visit(path, kind, name)
+        if record is None and kind in ("timer", "signal"):
+            one = self.inheritance.at(path, kind, name)
+            if one is not None:
+                self._inherit(self.entries_of(one))
+                return self.history.records[path]
+        return record
+
+    def _inherit(self, entries: list[Entry]) -> Entry:
+        """Make a result of the run that this one retries our own."""
+        self._flush()
+        self._commit(self.append(*entries))
+        self._remember(entries[-1])
+        return entries[-1]
 
     def _run_step(self, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> Entry:
         self.step_names[path] = definition.name
@@ -280,6 +299,13 @@ class SyncRun(Execution):
         path = self.branch.place()
         record = self.visit(path, kind, definition.name)
         data = b"" if record is not None else self.named_input(definition, args, kwargs)
+        one = self.inherited(path, definition, kind, data) if record is None else None
+        if one is not None:
+            self._inherit(self.entries_of(one, definition, data))
+            inherited: Part[Any] = kind_of_handle(self, path, kind, definition.name, one.uid or "")
+            inherited.is_inherited = True
+            self._parts[path] = inherited
+            return inherited
         start = None if record is not None else self.part(path, definition, data, options, is_child=kind == "child")
         part: Part[Any] = kind_of_handle(self, path, kind, definition.name, start.uid if start is not None else "")
         self._parts[path] = part
@@ -443,13 +469,14 @@ class SyncRun(Execution):
             record = self.visit(timer_path, "timer", "timeout")
             if record is not None and record.outcome is not None:
                 self.outcome_of(record.outcome)
-                raise ResultTimeout(part.id, timeout_seconds)
+                raise self.timed_out(ResultTimeout(part.id, timeout_seconds), record.outcome)
             due_at = self._timer(timer_path, "timeout", timeout_seconds, record)
         if not self._has_outcome(part):
             self._wait(lambda: self._is_there(part), due_at=due_at, parts=(part,))
         if timeout_seconds is not None and not self._has_outcome(part) and not self._is_there(part):
-            self.outcome_of(self._append(self.entry(timer_path, "completed", "timer", "timeout")))
-            raise ResultTimeout(part.id, timeout_seconds)
+            over = self._append(self.entry(timer_path, "completed", "timer", "timeout"))
+            self.outcome_of(over)
+            raise self.timed_out(ResultTimeout(part.id, timeout_seconds), over)
         return self._part_value(part, self._take_parts([part])[0])
 
     def _part_value(self, part: Part[Any], entry: Entry) -> Any:
@@ -509,6 +536,11 @@ class SyncRun(Execution):
         parts = [_own(self, handle) for handle in handles]
         if not parts:
             raise InvalidInput("first() needs at least one handle.")
+        one = self.inheritance.at(path, "first", "first")
+        won: int | None = codec.decode(one.data or b"0") if one is not None else None
+        if one is not None and won is not None and won < len(parts) and self._has_outcome(parts[won]):
+            self._inherit(self.entries_of(one))
+            return handles[won]
 
         def winner() -> int | None:
             done = [(self._order_of(part), index) for index, part in enumerate(parts) if self._has_outcome(part) or self._is_there(part)]
@@ -545,8 +577,12 @@ class SyncRun(Execution):
         if record is not None and record.outcome is not None:
             return
         self._flush()
+        if part.is_inherited or self.history.has_inherited(part.path):
+            # It had this message, and has ended.
+            self._append(self.entry(path, "completed", "message", name))
+            return
         data = self.encode(payload, place=f"the payload of signal {name}")
-        self._commit(Signal(part.id, name, data, key or f"{self.claimed.uid}/{path}"))
+        self._commit(Signal(part.id, name, data, key or f"{self.claimed.chain}/{path}"))
         self._append(self.entry(path, "completed", "message", name))
 
     # -- outcomes of parts ----------------------------------------------------------------------------

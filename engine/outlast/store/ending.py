@@ -7,6 +7,8 @@ parent in the same transaction, so no sweep is needed; the supervisor's is a sec
 
 from __future__ import annotations
 
+import json
+
 from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, Entry, Fence, Halt, StrayEnded
 from ..states import FINAL, Ending, Status
@@ -49,6 +51,7 @@ def end(transaction: Transaction, operation: End) -> Status:
         # Lost, or a cancel came that the agent has not read yet.
         return _end_with_parts(transaction, operation)
     transaction.execute(_INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error})
+    _keep_aside(transaction, operation)
     _tell_followers(transaction, fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     if row[0] is not None:
         tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
@@ -76,6 +79,7 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
     if held[0] is not None:
         # Whoever asked for the cancel was told that it will be: it wins over an end that came a moment later.
         return decide(transaction, fence.task_id, Ending.CANCELLED, undo=operation.undo)
+    _keep_aside(transaction, operation)
     return decide(
         transaction,
         fence.task_id,
@@ -84,6 +88,18 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
         error=operation.error,
         undo=operation.undo,
     )
+
+
+_KEEP_ASIDE = """
+insert into outlast_outcome (task_id, aside) values (:id, :aside) on conflict (task_id) do update set aside = excluded.aside
+"""
+
+
+def _keep_aside(transaction: Transaction, operation: End) -> None:
+    """What a retry of the run will set aside: only the code that ends now knows where its error came from."""
+    if operation.failed:
+        aside = json.dumps({"failed": operation.failed, "branches": operation.branches})
+        transaction.execute(_KEEP_ASIDE, {"id": operation.fence.task_id, "aside": aside})
 
 
 _ADD_STRAY = """

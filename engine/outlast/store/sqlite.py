@@ -26,7 +26,9 @@ from . import (
     journal,
     migrations,
     parking,
+    parts,
     queues,
+    retrying,
     schedulers,
     schedules,
     signals,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 HANDLERS: dict[type, Handler] = {
     op.Start: starting.start,
-    op.StartPart: starting.start_part,
+    op.StartPart: parts.start_part,
     op.Claim: claiming.claim,
     op.Append: journal.append,
     op.Publish: journal.publish,
@@ -68,6 +70,7 @@ HANDLERS: dict[type, Handler] = {
     op.Cancel: control.cancel,
     op.Pause: control.pause,
     op.Resume: control.resume,
+    op.StartRetry: retrying.retry,
     op.RegisterAgent: agents.register,
     op.Heartbeat: agents.heartbeat,
     op.LeaveAgent: agents.leave,

@@ -1,16 +1,13 @@
-"""Writing new tasks: a run from outside, a child, a submitted step.
+"""Writing new tasks: a run from outside, and the rows of every other start.
 
 Owns the rows of a start and what its keys mean: an idempotency key leads to the run that has it, a unique key to the one unfinished
-run. Refuses a start whose parent's claim is lost. All of it is one transaction: either the task is there with its input, or nothing is.
+run. Refuses nothing but a start that its unique key forbids. All of it is one transaction: either the task is there with its
+input, or nothing is.
 """
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
-from ..errors import LeaseLost
-from ..operations import Entry, Start, Started, StartPart
-from .journal import write_entry
+from ..operations import Start, Started
 from .transaction import Transaction
 from .uniqueness import admit, settle_start
 
@@ -101,34 +98,3 @@ def insert(transaction: Transaction, operation: Start) -> Started:
         transaction.execute(_INSERT_KEY, {"workflow": operation.name, "key": operation.key, "task_id": task_id})
     transaction.ring = True
     return Started(task_id, operation.uid, True)
-
-
-_FOLLOW = "insert or ignore into outlast_follower (task_id, parent_id, path) values (:task_id, :parent_id, :path)"
-
-_CLAIM_HELD = """
-select coalesce(root_id, id), deadline_at from outlast_task
-where id = :task_id and claim = :claim and status = 'running'
-"""
-
-
-def start_part(transaction: Transaction, operation: StartPart) -> Started:
-    """Start a child or a submitted step together with the parent's journal entry, under the parent's fence."""
-    fence = operation.fence
-    held = transaction.one(_CLAIM_HELD, {"task_id": fence.task_id, "claim": fence.claim})
-    if held is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
-    root_id, deadline_at = held
-    part = operation.start
-    started = start(transaction, _within(part, root_id=root_id, deadline_at=deadline_at))
-    if not started.created:
-        transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path})
-    write_entry(transaction, fence, _naming(operation, started))
-    return started
-
-
-def _within(part: Start, *, root_id: int, deadline_at: int | None) -> Start:
-    return replace(part, root_id=root_id, deadline_at=deadline_at if part.kind == "run" else None)
-
-
-def _naming(operation: StartPart, started: Started) -> Entry:
-    return replace(operation.entry, data=f"{started.task_id} {started.uid}".encode())

@@ -35,28 +35,32 @@ _CLAIM = "select claim from outlast_task where id = :id"
 
 def gather_outcomes(transaction: Transaction, task_id: int) -> None:
     """Copy outcomes of parts that nobody took into the journal, for the undo's sake and so that pruning a part breaks nothing."""
-    if transaction.one(_HAS_PARTS, {"id": task_id}) is None:
-        return
     claim = transaction.one(_CLAIM, {"id": task_id})
     assert claim is not None
-    for path, kind, name, status, tries, started_at, finished_at, output, error, claims in transaction.execute(
-        _PARTS_OUTSIDE_JOURNAL, {"id": task_id}
-    ).fetchall():
-        journal.write_late(
-            transaction,
-            Fence(task_id, claim[0]),
-            Entry(
-                seq=0,
-                path=path,
-                event=_event_of(status),
-                kind="child" if kind == "run" else "task",
-                name=name,
-                at=finished_at,
-                try_number=max(tries, 1) if claims else 0,
-                started_at=started_at,
-                data=output if status == Status.COMPLETED else error,
-            ),
+    for entry in outcomes_not_taken(transaction.connection, task_id):
+        journal.write_late(transaction, Fence(task_id, claim[0]), entry)
+
+
+def outcomes_not_taken(connection: Any, task_id: int) -> list[Entry]:
+    """What became of final parts, as entries that the journal does not have; their numbers are to be given."""
+    if connection.execute(_HAS_PARTS, {"id": task_id}).fetchone() is None:
+        return []
+    return [
+        Entry(
+            seq=0,
+            path=path,
+            event=_event_of(status),
+            kind="child" if kind == "run" else "task",
+            name=name,
+            at=finished_at,
+            try_number=max(tries, 1) if claims else 0,
+            started_at=started_at,
+            data=output if status == Status.COMPLETED else error,
         )
+        for path, kind, name, status, tries, started_at, finished_at, output, error, claims in connection.execute(
+            _PARTS_OUTSIDE_JOURNAL, {"id": task_id}
+        ).fetchall()
+    ]
 
 
 def _event_of(status: str) -> str:

@@ -235,6 +235,9 @@ INVARIANTS = (
         union all
         select distinct 'outlast_stream ' || task_id from outlast_stream
         where task_id not in (select id from outlast_task)
+        union all
+        select distinct 'outlast_inherited ' || task_id from outlast_inherited
+        where task_id not in (select id from outlast_task)
         limit :limit
         """,
     ),

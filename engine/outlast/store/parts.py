@@ -1,0 +1,48 @@
+"""Parts of a run: a child or a submitted step is started together with its parent's journal entry, under the parent's fence.
+
+Owns the choice between a new task and one that is there: a key may lead to somebody else's run, and the retry of a run goes on with
+the children that had not completed. Refuses a start whose parent's claim is lost: then there is neither a task nor an entry.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ..errors import LeaseLost
+from ..operations import Entry, Start, Started, StartPart
+from .journal import write_entry
+from .retrying import retry_child
+from .starting import start
+from .transaction import Transaction
+
+_FOLLOW = "insert or ignore into outlast_follower (task_id, parent_id, path) values (:task_id, :parent_id, :path)"
+
+_CLAIM_HELD = """
+select coalesce(root_id, id), deadline_at from outlast_task
+where id = :task_id and claim = :claim and status = 'running'
+"""
+
+
+def start_part(transaction: Transaction, operation: StartPart) -> Started:
+    """Start a child or a submitted step together with the parent's journal entry, under the parent's fence."""
+    fence = operation.fence
+    held = transaction.one(_CLAIM_HELD, {"task_id": fence.task_id, "claim": fence.claim})
+    if held is None:
+        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    root_id, deadline_at = held
+    part = operation.start
+    within = _within(part, root_id=root_id, deadline_at=deadline_at)
+    started = retry_child(transaction, within) if within.retry_of is not None else None
+    started = started or start(transaction, replace(within, retry_of=None))
+    if not started.created:
+        transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path})
+    write_entry(transaction, fence, _naming(operation, started))
+    return started
+
+
+def _within(part: Start, *, root_id: int, deadline_at: int | None) -> Start:
+    return replace(part, root_id=root_id, deadline_at=deadline_at if part.kind == "run" else None)
+
+
+def _naming(operation: StartPart, started: Started) -> Entry:
+    return replace(operation.entry, data=f"{started.task_id} {started.uid}".encode())
