@@ -211,6 +211,12 @@ class StoredRun(Run[T]):
         started = self._store.commit(StartRetry(self.id, new_id(clock.wall()), from_step))
         return StoredRun(self._store, self._settings, started.uid)
 
+    def to_json(self) -> dict[str, Any]:
+        """What `outlast show --json` prints of the run: all its facts, without its steps and children."""
+        from .views.runs import run_json
+
+        return run_json(self._store, self._task_id())
+
     def steps(self) -> list[dict[str, Any]]:
         """Its steps in order of start, as `outlast show --json` has them."""
         return steps_json(self._store, self._task_id())

@@ -39,6 +39,8 @@ class Context:
     as_lines: bool = False
     raw: bool = False
     stores: list[SqliteStore] = field(default_factory=list)
+    lent: tuple[str, str | None] | None = None
+    """The variable that code reads, and what it was before."""
 
     @property
     def machine(self) -> bool:
@@ -77,9 +79,13 @@ class Context:
 
     @cached_property
     def registry(self) -> Registry:
-        """The app's definitions; its code is imported here."""
+        """The app's definitions; its code is imported here, and finds by `Engine()` the file that `--db` names."""
         from .. import application
+        from ..settings import DATABASE_VARIABLE
 
+        if self.db is not None:
+            self.lent = (DATABASE_VARIABLE, os.environ.get(DATABASE_VARIABLE))
+            os.environ[DATABASE_VARIABLE] = self.path
         return application.load(self.app_names, cwd=self.home)
 
     def workflow(self, name: str) -> Workflow[..., Any]:
@@ -152,6 +158,12 @@ class Context:
             store.close()
             store.doorbell.close()
         self.stores.clear()
+        if self.lent is not None:
+            variable, before = self.lent
+            if before is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = before
 
     def answer(self, value: Any) -> None:
         """One JSON document, or lines of them where --jsonl asks and the value is a list."""
