@@ -19,10 +19,14 @@ from .store import journal, undoing
 from .views import waiting
 from .views.agents import host_name
 from .views.chains import chain_texts
+from .views.schedules import schedule_json
 from .views.unclaimed import why_unclaimed
 from .views.values import error_line, wall_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .scheduling import Declared
     from .store.sqlite import SqliteStore
 
 _PARTS_EXPLAINED = 5
@@ -48,6 +52,17 @@ def why(store: SqliteStore, task_id: int) -> Explanation:
     if facts is not None and facts["kind"] == "run":
         explanation.details += chain_texts(store, facts["uid"])
     return explanation
+
+
+def why_schedule(store: SqliteStore, name: str, code: Mapping[str, Declared]) -> Explanation:
+    """Why a schedule does not fire, or when it does. Raises `ScheduleNotFound`."""
+    found = schedule_json(store, name, code)
+    details = []
+    if (last := found["last"]) is not None:
+        run = f" (run {last['run_id']})" if last["run_id"] else ""
+        because = f": {last['reason']}" if last["reason"] else ""
+        details.append(f"Its last tick, {last['until']}, was {last['outcome']}{run}{because}.")
+    return Explanation(found["why"], details, [f"outlast schedule show {name}", f"outlast schedule ticks {name}"])
 
 
 def _why(store: SqliteStore, task_id: int, *, depth: int) -> Explanation:

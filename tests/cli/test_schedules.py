@@ -112,6 +112,18 @@ def test_what_is_not_there_and_what_is_already(outlast: Call) -> None:
     assert outlast("schedule").code == 2
 
 
+def test_why_explains_a_schedule_by_its_name(outlast: Call) -> None:
+    assert "No scheduler has taken it up yet" in outlast("why", "nightly").out
+    outlast("schedule", "create", "x", "add", "--every", "1m", "a=1")
+    outlast("schedule", "pause", "x", "--reason", "moving house")
+    outlast("schedule", "trigger", "x")
+    said = outlast("why", "x", "--json").json
+    assert set(said) == {"summary", "details", "actions"}
+    assert "moving house" in said["summary"]
+    assert "triggered" in said["details"][0]
+    assert outlast("why", "nobody").code == 3
+
+
 def test_pause_and_resume_say_why(outlast: Call) -> None:
     outlast("schedule", "create", "x", "add", "--every", "1m", "a=1")
     paused = outlast("schedule", "pause", "x", "--reason", "moving house", "--json").json

@@ -16,11 +16,13 @@ from .context import Context
 from .follow import conclude, follow
 from .group import command
 from .render import print_lines
+from .schedule_view import code_of
 from .text import safe_lines
 from .tree import is_over, run_lines, undo_lines
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
+    from ..why import Explanation
 
 _RUN = click.argument("reference", metavar="RUN")
 
@@ -102,17 +104,14 @@ def result(context: Context, reference: str, wait: bool, timeout: str | None) ->
 
 @command(
     "why",
-    help="Say what a run waits for and since when, and what you can do.",
-    examples=["outlast why 4x2k"],
+    help="Say what a run waits for and since when, and what you can do.\n\n"
+    "RUN is an id, a prefix of one, or WORKFLOW:KEY; or the name of a schedule, to hear why it does not fire, or when it does.",
+    examples=["outlast why 4x2k", "outlast why nightly"],
 )
 @_RUN
 @click.pass_obj
 def why(context: Context, reference: str) -> int:
-    from ..why import why as explain
-
-    store = context.store()
-    task_id, _ = context.find(store, reference)
-    explained = explain(store, task_id)
+    explained = _explanation(context, reference)
     if context.machine:
         context.answer(explained.to_json())
         return 0
@@ -122,6 +121,23 @@ def why(context: Context, reference: str) -> int:
     for action in explained.actions:
         print_lines([[("  > ", "cyan"), (safe_lines(action), "")]])
     return 0
+
+
+def _explanation(context: Context, reference: str) -> Explanation:
+    """Of a run; of a schedule where no run is named so."""
+    from ..errors import RunNotFound, ScheduleNotFound
+    from ..why import why as explain
+    from ..why import why_schedule
+
+    store = context.store()
+    try:
+        task_id, _ = context.find(store, reference)
+    except RunNotFound as unknown:
+        try:
+            return why_schedule(store, reference, code_of(context))
+        except ScheduleNotFound:
+            raise unknown from None
+    return explain(store, task_id)
 
 
 @command(
