@@ -41,7 +41,6 @@ _CARE_SECONDS = 0.25
 _PULSE_SECONDS = 0.5
 _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256
-_SHORT_SECONDS = 0.002
 _AHEAD_SECONDS = 0.02
 _SOLO_IDLE_SECONDS = 10.0
 
@@ -217,13 +216,17 @@ class Agent:
 
     def _rung(self, listener: Any) -> None:
         listener.drain()
-        self._changed()
+        self._heard()
 
     def _read_version(self) -> None:
         version = self.store.data_version()
         if version != self._version:
             self._version = version
-            self._changed()
+            self._heard()
+
+    def _heard(self) -> None:
+        self._holding.has_news = True
+        self._changed()
 
     def _changed(self) -> None:
         """Something may be there to do: look, once for however many calls until then."""
@@ -268,10 +271,12 @@ class Agent:
         """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""
         if self._alone is not None:
             return 0
-        seconds = max(self._holding.runners.seconds, 1e-5)
-        is_short = seconds < _SHORT_SECONDS and self._concurrency > 1
-        ahead = min(_LARGEST_CLAIM, int(_AHEAD_SECONDS / seconds)) if is_short else 0
-        return self._holding.slots.free + ahead - self._holding.backlog
+        runners, backlog = self._holding.runners, self._holding.backlog
+        if not (runners.is_short and self._concurrency > 1):
+            return self._holding.slots.free - backlog
+        ahead = min(_LARGEST_CLAIM, int(_AHEAD_SECONDS / max(runners.seconds, 1e-5)))
+        # In few large batches: a claim costs more around its tasks than for each.
+        return 0 if backlog > ahead // 2 else self._holding.slots.free + ahead - backlog
 
     def _mode(self) -> tuple[bool | None, bool]:
         """(alone, suspects) of the next claim, or None for no claim. A suspect runs only where nothing else does."""

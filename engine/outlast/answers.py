@@ -7,7 +7,7 @@ anything on the writer's thread: there, a slow callback would hold up every comm
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,8 +23,8 @@ class Answers:
     def __init__(self, store: SqliteStore, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
         self._loop = loop
-        self._arrived: list[tuple[Done, Any, BaseException | None]] = []
-        self._lock = threading.Lock()
+        self._arrived: deque[tuple[Done, Any, BaseException | None]] = deque()
+        self._is_called = False
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
         """Execute an operation; `done` is called on the loop, in the order of the calls. From any thread."""
@@ -38,14 +38,15 @@ class Answers:
             pass  # What is left undone goes back with the lease.
 
     def _arrive(self, done: Done, result: Any, error: BaseException | None) -> None:
-        with self._lock:
-            self._arrived.append((done, result, error))
-            if len(self._arrived) > 1:
-                return
-        self.on_loop(self._hand_out)
+        self._arrived.append((done, result, error))
+        if not self._is_called:
+            self._is_called = True
+            self.on_loop(self._hand_out)
 
     def _hand_out(self) -> None:
-        with self._lock:
-            arrived, self._arrived = self._arrived, []
-        for done, result, error in arrived:
+        # Said first: an answer that comes after the last look calls again.
+        self._is_called = False
+        arrived = self._arrived
+        while arrived:
+            done, result, error = arrived.popleft()
             done(result, error)

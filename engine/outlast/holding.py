@@ -44,6 +44,7 @@ log = logging.getLogger("outlast")
 
 _IN_MEMORY = 256
 _BACKLOG_SECONDS = 0.25
+_STIR_SECONDS = 0.005
 _STEP_GRACE_SECONDS = 0.2
 _HUNG_TRANSACTION_SECONDS = 5.0
 
@@ -87,6 +88,9 @@ class Holding:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[Any] = []
         self._acknowledging: set[int] = set()
+        self._is_stirring = False
+        self.has_news = False
+        """Whether somebody may have left notices since the last look."""
 
     @property
     def backlog(self) -> int:
@@ -100,6 +104,7 @@ class Holding:
         taken = [work for claimed in claims if (work := self._prepare(claimed)) is not None]
         sync = []
         for work in taken:
+            self.has_news = self.has_news or work.claimed.notice > 0
             self.runs[work.fence.task_id] = work
             self._watch_deadline(work)
             if isinstance(work, AsyncRun) or (isinstance(work, TaskRun) and work.definition.asynchronous):
@@ -108,8 +113,19 @@ class Holding:
                 sync.append(work)
         if sync:
             self.runners.add(sync)
+            self._stir()
         self.start_waiting()
         return taken
+
+    def _stir(self) -> None:
+        if not self._is_stirring:
+            self._is_stirring = True
+            self.loop.call_later(_STIR_SECONDS, self._stir_again)
+
+    def _stir_again(self) -> None:
+        self._is_stirring = False
+        if self.runners.stir():
+            self._stir()
 
     def _prepare(self, claimed: Claimed) -> Any:
         if claimed.status is Status.COMPENSATING:
@@ -196,8 +212,9 @@ class Holding:
 
     def read_notices(self) -> None:
         """Heed what others want of our tasks, and let those look again for whom something has arrived."""
-        if not self.runs:
+        if not self.runs or not self.has_news:
             return
+        self.has_news = False
         for task_id, claim, count, cancelled, paused in claiming.notices(self.store.connection(), self.agent_id):
             work = self.runs.get(task_id)
             if work is None or work.fence.claim != claim or task_id in self._acknowledging:
@@ -213,6 +230,7 @@ class Holding:
 
     def _acknowledged(self, task_id: int, _: Any, __: BaseException | None) -> None:
         self._acknowledging.discard(task_id)
+        self.has_news = True
         self._on_change()
 
     def _cancel(self, work: Any) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from .slots import Slots
 
+_SHORT_SECONDS = 0.002
+
 
 class Runners:
     """Executes `work(item)` for each item of the backlog, in at most as many threads as there are slots."""
@@ -30,6 +32,13 @@ class Runners:
         self._signalled = 0
         self.seconds = 0.01
         """A moving mean of how long a piece of work held its slot."""
+        self._begun = 0
+        self._seen = 0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a piece of work is done in less time than it takes to hand it over well."""
+        return self.seconds < _SHORT_SECONDS
 
     def __len__(self) -> int:
         return len(self._backlog)
@@ -38,8 +47,19 @@ class Runners:
         now = time.monotonic()
         for item in items:
             self._backlog.append((now, item))
-        for _ in range(min(len(items), max(1, self._slots.free))):
+        # Short pieces are done sooner by one thread than by many, which only take the interpreter's lock from each other.
+        for _ in range(1 if self.is_short else min(len(items), max(1, self._slots.free))):
             self.wake()
+
+    def stir(self) -> bool:
+        """Wake as many threads as there are slots where nothing has been begun since the last look; whether to look again soon."""
+        if not self._backlog:
+            return False
+        if self._begun == self._seen:
+            for _ in range(min(len(self._backlog), self._slots.free)):
+                self.wake()
+        self._seen = self._begun
+        return True
 
     def wake(self) -> None:
         """See that a thread looks at the backlog."""
@@ -87,15 +107,18 @@ class Runners:
                 return
 
     def _empty_backlog(self) -> None:
-        while self._backlog and self._slots.try_take():
+        backlog, slots = self._backlog, self._slots
+        while backlog and slots.try_take():
             try:
-                _, item = self._backlog.popleft()
-            except IndexError:
-                self._slots.leave()
-                return
-            began = time.monotonic()
-            try:
-                self._work(item)
+                # One piece after the other on the same slot, unless somebody that comes back from a wait needs it.
+                while not slots.is_wanted:
+                    try:
+                        _, item = backlog.popleft()
+                    except IndexError:
+                        break
+                    self._begun += 1
+                    began = time.monotonic()
+                    self._work(item)
+                    self.seconds += 0.05 * (time.monotonic() - began - self.seconds)
             finally:
-                self._slots.leave()
-            self.seconds += 0.05 * (time.monotonic() - began - self.seconds)
+                slots.leave()

@@ -25,6 +25,11 @@ class Slots:
     def free(self) -> int:
         return self._free
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody that comes back from a wait needs a slot."""
+        return bool(self._queue)
+
     def try_take(self) -> bool:
         with self._lock:
             if self._free <= 0 or self._queue:

@@ -57,6 +57,7 @@ from .branches import Branch
 from .execute import StepCall, ThreadTry
 from .execution import Ended, Execution, log
 from .history import Record
+from .news import News
 from .parts import ChildRun, Part
 from .tries import Tried, Try, WaitUntil, Write, tries
 
@@ -72,15 +73,16 @@ class SyncRun(Execution):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.branch = Branch()
-        self.news = threading.Event()
+        self.news = News()
         self.step_path: str | None = None
         """The place of the sync step that executes in this thread; None between steps."""
         self.unwinding_since: float | None = None
         self._parts: dict[str, Part[Any]] = {}
         self._arrivals: dict[str, Arrival] = {}
         self._seen_arrival = 0
-        self._uncommitted = 0
-        self._all_committed = threading.Condition()
+        self._handed_over = 0
+        self._committed = 0
+        self._commits = News()
         self._seen_signals: dict[str, int] = {}
         self._thread = threading.get_ident()
         self._last: tuple[str, Tried] | None = None
@@ -123,12 +125,11 @@ class SyncRun(Execution):
             if time.monotonic() - began > self.host.settings.grace_seconds:
                 self.host.overran(self.fence.task_id)
             self.news.wait(0.05)
-            self.news.clear()
         return operation
 
     def notify(self) -> None:
         """Tell the thread to look again: an intent was set, or something has arrived."""
-        self.news.set()
+        self.news.ring()
 
     def give_back(self) -> None:
         self._commit(GiveBack(self.fence))
@@ -266,7 +267,7 @@ class SyncRun(Execution):
     def _late_end(self, path: str, tried: Tried) -> None:
         self.strays.discard(path)
         self.host.stray_ended(self, path, tried)
-        self.news.set()
+        self.news.ring()
 
     def _wait_for_thread(self, thread: ThreadTry, path: str) -> None:
         self.strays.add(path)
@@ -318,8 +319,7 @@ class SyncRun(Execution):
         self.has_parts = True
         kept, flags = self.kept_part_input(definition, data)
         entry = self.entry(path, "started", kind, definition.name, input=kept, flags=flags, started_at=clock.wall())
-        with self._all_committed:
-            self._uncommitted += 1
+        self._handed_over += 1
         self.store.submit(StartPart(self.fence, entry, start), partial(self._part_committed, part))
         return part
 
@@ -329,15 +329,13 @@ class SyncRun(Execution):
         else:
             part.error = error
             self.lost = self.lost or isinstance(error, LeaseLost)
-        with self._all_committed:
-            self._uncommitted -= 1
-            self._all_committed.notify_all()
+        self._committed += 1
+        self._commits.ring()
 
     def _flush(self) -> None:
         """Wait until all that was handed over is on disk."""
-        with self._all_committed:
-            while self._uncommitted:
-                self._all_committed.wait()
+        while self._committed < self._handed_over:
+            self._commits.wait()
         if self.lost:
             self._lose()
 
@@ -675,7 +673,7 @@ class SyncRun(Execution):
         self.host.leave_slot()
         try:
             while True:
-                self.news.clear()
+                self.news.drop()
                 self.check_intents()
                 self._look()
                 now = self.store.now()

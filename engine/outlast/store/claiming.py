@@ -9,7 +9,7 @@ and partitions go by that walk alone; the others are `contended`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ..operations import Claim, Claimed, Fence
@@ -37,8 +37,8 @@ limit :limit
 """
 
 _INPUT = """
-select data, tags, tick, chain, idempotency_key, options, timeout, refused
-from outlast_input where task_id = :id
+select task_id, data, tags, tick, chain, idempotency_key, options, timeout, refused
+from outlast_input where task_id in (select value from json_each(:ids))
 """
 
 _TAKE = """
@@ -46,8 +46,8 @@ update outlast_task
 set status = case status when 'compensating' then 'compensating' else 'running' end,
     agent_id = :agent_id, claim = claim + 1, due_at = null, alone = :alone, awaits = null, wait_count = null,
     started_at = coalesce(started_at, :wall)
-where id = :id and due_at is not null and agent_id is null
-returning claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
+where id in (select value from json_each(:ids)) and due_at is not null and agent_id is null
+returning id, claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
           parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes
 """
 
@@ -60,13 +60,14 @@ _SET_FINGERPRINT = """
 update outlast_input set fingerprint = :fingerprint where task_id = :id and fingerprint is not :fingerprint
 """
 
-_PARENT = """
-select p.uid, p.name, g.uid, i.tags, i.tick
+_PARENTS = """
+select p.id, p.uid, p.name, g.uid, i.tags, i.tick
 from outlast_task p join outlast_input i on i.task_id = p.id left join outlast_task g on g.id = p.parent_id
-where p.id = :id
+where p.id in (select value from json_each(:ids))
 """
 
 _NOBODY = (None, None, None, None, None)
+_STATUSES = {str(status): status for status in Status}
 
 _MOST_OF_ROOT = 10_000
 _OLDEST_OF = 8
@@ -76,25 +77,31 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     """Take due tasks: the highest priority first, then the longest due. The claim number rises: it is the fence."""
     taken: list[Claimed] = []
     contention = contended.Contention(transaction.connection, now=transaction.now)
-    found = _found(transaction, operation, contention)
-    for _, _, _, task_id, needs, candidate in _in_order(found, operation.taken):
-        if len(taken) == operation.limit:
-            break
-        place = None
-        if candidate is not None:
-            place = contention.place_for(candidate)
-            if place == contended.REFUSED:
-                continue
-        claimed = _take(transaction, operation, task_id, needs)
-        if claimed is None:
-            continue
-        taken.append(claimed)
-        if candidate is not None:
-            contention.take(candidate, place)
-            if place is not None:
-                claimed.has_place = contention.has_places(candidate.queue)
-                if candidate.slot != place:
-                    set_place(transaction, task_id, place)
+    in_order = _in_order(_found(transaction, operation, contention), operation.taken)
+    plain: dict[int, str] = {}
+    for _, _, _, task_id, needs, candidate in in_order:
+        if candidate is None:
+            plain[task_id] = needs
+        else:
+            # It competes for places: what is chosen after it depends on whether it was taken.
+            taken += _take(transaction, operation, plain)
+            plain = {}
+            place = contention.place_for(candidate) if len(taken) < operation.limit else contended.REFUSED
+            if place != contended.REFUSED:
+                claims = _take(transaction, operation, {task_id: needs})
+                taken += claims
+                for claimed in claims:
+                    contention.take(candidate, place)
+                    if place is not None:
+                        claimed.has_place = contention.has_places(candidate.queue)
+                        if candidate.slot != place:
+                            set_place(transaction, task_id, place)
+        if len(taken) + len(plain) >= operation.limit:
+            taken += _take(transaction, operation, plain)
+            plain = {}
+            if len(taken) >= operation.limit:
+                break
+    taken += _take(transaction, operation, plain)
     contention.record(transaction)
     return taken
 
@@ -151,38 +158,46 @@ def _in_order(found: list[Found], taken: int) -> Iterator[Found]:
         yield one
 
 
-def _take(transaction: Transaction, operation: Claim, task_id: int, needs: str) -> Claimed | None:
-    given = transaction.one(_INPUT, {"id": task_id})
-    if given is None:
-        return None
-    data, tags, tick, chain, idempotency_key, options, timeout, refused = given
-    if refused is not None and _leaves_to_others(transaction, needs, refused, operation.code[needs]):
-        return None
-    row = transaction.one(
-        _TAKE,
-        {
-            "id": task_id,
-            "agent_id": operation.agent_id,
-            "alone": int(operation.alone),
-            "wall": transaction.wall,
-        },
-    )
-    if row is None:
-        return None
-    (claim_number, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
+def _take(transaction: Transaction, operation: Claim, tasks: Mapping[int, str]) -> list[Claimed]:
+    """Take these tasks, given with the code that each needs; what somebody else has by now, or is refused, is left out."""
+    if not tasks:
+        return []
+    ids = json.dumps(list(tasks))
+    given = {row[0]: row for row in transaction.execute(_INPUT, {"ids": ids})}
+    refused = {
+        task_id
+        for task_id, row in given.items()
+        if row[-1] is not None and _leaves_to_others(transaction, tasks[task_id], row[-1], operation.code[tasks[task_id]])
+    }
+    if refused:
+        ids = json.dumps([task_id for task_id in tasks if task_id not in refused])
+    facts = {"ids": ids, "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
+    rows = {row[0]: row for row in transaction.execute(_TAKE, facts).fetchall()}
+    parents = _parents(transaction, {row[13] for row in rows.values() if row[13] is not None})
+    return [_claimed(transaction, operation, rows[task_id], given[task_id], parents) for task_id in tasks if task_id in rows]
+
+
+def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ...]]:
+    if not ids:
+        return {}
+    return {row[0]: row[1:] for row in transaction.execute(_PARENTS, {"ids": json.dumps(list(ids))})}
+
+
+def _claimed(transaction: Transaction, operation: Claim, row: Any, given: Any, parents: Mapping[int, tuple[Any, ...]]) -> Claimed:
+    (task_id, claim_number, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
      parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes) = row  # fmt: skip
+    _, data, tags, tick, chain, idempotency_key, options, timeout, _ = given
     if timeout is not None and kind == "run" and claim_number == 1:
         deadline = transaction.one(_SET_DEADLINE, {"id": task_id, "deadline_at": transaction.now + timeout})
         deadline_at = deadline[0] if deadline is not None else None
     if kind == "run" and claim_number > 1 and needs in operation.code:
         transaction.execute(_SET_FINGERPRINT, {"id": task_id, "fingerprint": operation.code[needs]})
-    parent = transaction.one(_PARENT, {"id": parent_id}) if parent_id is not None else None
-    parent_uid, parent_name, grandparent_uid, parent_tags, parent_tick = parent or _NOBODY
+    parent_uid, parent_name, grandparent_uid, parent_tags, parent_tick = parents.get(parent_id, _NOBODY)
     if kind == "step":
         # A step knows what its run knows.
         tags, tick = parent_tags, parent_tick
     return Claimed(
-        Fence(task_id, claim_number), uid, kind, name, version, Status(status), needs, queue, partition,
+        Fence(task_id, claim_number), uid, kind, name, version, _STATUSES[status], needs, queue, partition,
         priority, tries, bool(suspect), operation.alone, parent_id, parent_path, root_id, started_at,
         deadline_at, cancel_requested_at is not None, notice, data, tags, tick, chain, idempotency_key,
         options, timeout, parent_uid, crashes, parent_name,

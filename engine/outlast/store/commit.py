@@ -19,6 +19,7 @@ from ..states import Status
 from .connection import ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
+from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .turn import Turn
 
@@ -194,23 +195,21 @@ class Committer:
 
     def _run_group(self, group: list[_Pending]) -> None:
         connection = self._connections.get()
-        careful = any(pending.again for pending in group)
+        run = self._run_careful if any(pending.again for pending in group) else self._run_together
         while True:
             try:
                 with transaction(connection, self._turn):
                     context = self._context(connection)
-                    for pending in group:
-                        if careful:
-                            self._run_alone(context, pending)
-                        else:
-                            self._run_bare(context, pending)
+                    run(context, group)
                 break
             except (StoreError, sqlite3.OperationalError):
                 raise
+            except Uneven:
+                run = self._run_one_by_one
             except BaseException:
-                if careful:
+                if run == self._run_careful:
                     raise
-                careful = True
+                run = self._run_careful
         if context.ring:
             self._ring()
 
@@ -242,6 +241,23 @@ class Committer:
         engine_time = self._engine_time()
         now = engine_time.now()
         return Transaction(connection, now=now, wall=now + engine_time.skew())
+
+    def _run_together(self, context: Transaction, group: list[_Pending]) -> None:
+        for kind, some in runs_of_a_kind(group):
+            together = TOGETHER.get(kind) if len(some) > 1 else None
+            if together is None:
+                self._run_one_by_one(context, some)
+                continue
+            for pending, result in zip(some, together(context, [pending.operation for pending in some]), strict=True):
+                pending.result, pending.error = result, None
+
+    def _run_one_by_one(self, context: Transaction, group: list[_Pending]) -> None:
+        for pending in group:
+            self._run_bare(context, pending)
+
+    def _run_careful(self, context: Transaction, group: list[_Pending]) -> None:
+        for pending in group:
+            self._run_alone(context, pending)
 
     def _run_bare(self, context: Transaction, pending: _Pending) -> None:
         operation = pending.operation

@@ -8,6 +8,7 @@ parent in the same transaction, so no sweep is needed; the supervisor's is a sec
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, Entry, Fence, Halt, StrayEnded
@@ -58,6 +59,12 @@ def end(transaction: Transaction, operation: End) -> Status:
     else:
         transaction.ring = True
     return Status(operation.ending)
+
+
+def write_outcomes(transaction: Transaction, operations: Sequence[End]) -> None:
+    """Store what came of tasks that end in this transaction."""
+    rows = [{"id": one.fence.task_id, "output": one.output, "error": one.error} for one in operations]
+    transaction.connection.executemany(_INSERT_OUTCOME, rows)
 
 
 _FENCED = """

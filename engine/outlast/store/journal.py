@@ -6,7 +6,10 @@ statement that names the claim: a zombie whose task was taken over writes nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec.structs import asdict
 
 from ..aside import to_set_aside
 from ..errors import LeaseLost
@@ -62,6 +65,17 @@ def append(transaction: Transaction, operation: Append) -> bool:
     if operation.clears_suspicion:
         transaction.execute(_CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim})
     return True
+
+
+def is_plain(operation: Append) -> bool:
+    """Whether an append is its entries alone: no signal is taken or looked for with them."""
+    return operation.signal_id is None and operation.unless_signal is None and not operation.clears_suspicion
+
+
+def write_entries(transaction: Transaction, entries: Sequence[tuple[Fence, Entry]]) -> bool:
+    """Write entries of many claims, each under its own; false, with some of them written, where one claim does not hold."""
+    cursor = transaction.connection.executemany(_INSERT, [_row(fence, entry) for fence, entry in entries])
+    return bool(cursor.rowcount == len(entries))
 
 
 def write_entry(transaction: Transaction, fence: Fence, entry: Entry) -> None:
@@ -205,19 +219,6 @@ def set_aside(transaction: Transaction, fence: Fence, failed: tuple[str, ...], b
 
 
 def _row(fence: Fence, entry: Entry) -> dict[str, Any]:
-    return {
-        "task_id": fence.task_id,
-        "claim": fence.claim,
-        "seq": entry.seq,
-        "path": entry.path,
-        "event": entry.event,
-        "kind": entry.kind,
-        "name": entry.name,
-        "at": entry.at,
-        "try_number": entry.try_number,
-        "flags": entry.flags,
-        "started_at": entry.started_at,
-        "due_at": entry.due_at,
-        "input": entry.input,
-        "data": entry.data,
-    }
+    row = asdict(entry)
+    row["task_id"], row["claim"] = fence.task_id, fence.claim
+    return row
