@@ -201,6 +201,14 @@ def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     edit(store, "insert into outlast_published values (99, 'k', x'31', 1)")
 
 
+@breaks("tick runs")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    edit(
+        store,
+        "insert into outlast_tick (schedule, tick, until, count, outcome, run_id, decided_at) values ('s', 1, 1, 1, 'fired', 'gone', 1)",
+    )
+
+
 @breaks("strays")
 def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     make.running()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import caller, clock
+from . import caller, clock, queue_operations, retention_operations
 from .answers import Answers
 from .code import Code
 from .errors import StoreError
@@ -24,7 +24,6 @@ from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
 from .model import new_id
 from .operations import Claim, Claimed, Fence, GiveBack, Heartbeat, LeaveAgent, RegisterAgent
-from .queue_operations import declaration
 from .run import logs
 from .store import claiming
 from .store.process import this_process
@@ -65,7 +64,7 @@ class Agent:
         self.settings = settings
         self.agent_id = 0
         self._code = Code(registry)
-        self._declaration = declaration(registry)
+        self._declarations = (queue_operations.declaration(registry), retention_operations.declaration(registry))
         self._concurrency = 1 if solo else concurrency
         self._queues = queues
         self._root_id = root_id
@@ -184,7 +183,8 @@ class Agent:
 
     def _register(self) -> None:
         identity = this_process()
-        self.store.commit(self._declaration)
+        for declaration in self._declarations:
+            self.store.commit(declaration)
         self.agent_id = self._holding.agent_id = self.store.commit(
             RegisterAgent(
                 uid=new_id(clock.wall()),

@@ -179,8 +179,9 @@ class LeaveSchedulers(Operation[None], frozen=True, gc=False):
 
 
 class PruneTicks(Operation[int], frozen=True, gc=False):
-    """Forget the ledger before a wall instant, and keep each schedule's low-water mark; gives the rows that
-    went. Ticks whose runs are unfinished stay.
+    """Forget up to `limit` rows of the ledger before a wall instant, and keep each schedule's low-water mark;
+    gives the rows that went. Ticks whose runs are unfinished stay.
     """
 
     before: int
+    limit: int = 500

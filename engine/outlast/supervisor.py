@@ -17,6 +17,7 @@ from . import clock
 from .clock import SECOND
 from .loop import RoleLoop
 from .operations import AgentEnded, Sweep
+from .retention import Retention
 from .settings import Settings
 from .store import agents, sweeping
 from .store.agents import AgentRow
@@ -63,6 +64,7 @@ class Supervisor:
         self._on_change = on_change
         self._leaves = leaves
         self._watch = DeathWatch()
+        self._retention = Retention(store, settings)
         self._stall = max(round(_SHORTEST_STALL_SECONDS * SECOND), self._lease // 3)
         self._planned_at: int | None = None
         self._spared_until = 0
@@ -103,7 +105,7 @@ class Supervisor:
         if silent:
             now = self._expire(now)
         self._record_time(now)
-        delay_seconds = self._delay(now, [agent for agent in live if agent.id not in ended])
+        delay_seconds = min(self._delay(now, [agent for agent in live if agent.id not in ended]), self._retention.tick(now))
         self._planned_at = now + round(delay_seconds * SECOND)
         return delay_seconds
 

@@ -59,6 +59,7 @@ _TABLE = (
     Entry("scheduler", _ROLES, "roles", "scheduler", "Run the scheduler in this process."),
     Entry("doctor", _FILE, "upkeep", "doctor", "Check SQLite, the file and its invariants."),
     Entry("backup", _FILE, "upkeep", "backup", "Copy the file while others write to it."),
+    Entry("prune", _FILE, "pruning", "prune", "Delete old runs and ticks."),
     Entry("migrate", _FILE, "upkeep", "migrate", "Create the file, or bring an old one up to date."),
     Entry("export", _FILE, "upkeep", "export", "Print all that is known of a run, as JSON."),
     Entry("completion", _FILE, "completion", "completion", "Print the completion script for a shell."),

@@ -254,6 +254,9 @@ def _create_file(name: str) -> bool:
 
 
 def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, busy_seconds: float) -> None:
+    if is_new:
+        # Before the first page is written: so that room can be given back by and by, without a rewrite of the file.
+        connection.execute("pragma auto_vacuum = incremental")
     # The first read of the file: a file that is no database shows here.
     current = connection.execute("pragma journal_mode").fetchone()[0]
     connection.execute("select count(*) from sqlite_schema limit 1").fetchone()

@@ -39,6 +39,7 @@ where id in (select id from line) and (finished_at is not null or (status = 'hal
 _LIE_DOWN = """
 update outlast_task
 set status = 'waiting', agent_id = null, notice = 0, due_at = :due_at, awaits = :awaits,
+    seen_signal = case when :awaits is not null then (select coalesce(max(id), 0) from outlast_signal where task_id = :id) end,
     wait_count = :wait_count, wait_fails_fast = :fails_fast, suspect = case when alone then 0 else suspect end
 where id = :id and claim = :claim and status = 'running' and agent_id is not null
 """

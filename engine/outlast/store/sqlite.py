@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import operations as op
 from .. import queue_operations
+from .. import retention_operations as rop
 from .. import schedule_operations as sop
 from ..operations import Operation, R
 from . import (
@@ -27,6 +28,7 @@ from . import (
     migrations,
     parking,
     parts,
+    pruning,
     queues,
     retrying,
     schedulers,
@@ -80,6 +82,9 @@ HANDLERS: dict[type, Handler] = {
     queue_operations.SetQueue: queues.set_limits,
     queue_operations.PauseQueue: queues.pause,
     queue_operations.ResumeQueue: queues.resume,
+    rop.DeclareRetention: pruning.declare,
+    rop.Prune: pruning.prune,
+    rop.Discard: pruning.discard,
     sop.FireDue: ticks.fire_due,
     sop.PassLine: ticks.pass_line,
     sop.TriggerSchedule: ticks.trigger,

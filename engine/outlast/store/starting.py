@@ -17,10 +17,12 @@ from outlast_key k join outlast_task t on t.id = k.task_id
 where k.workflow = :workflow and k.key = :key
 """
 
+# Null, and so the next number, but where the newest tasks were pruned: an id is never given twice.
 _INSERT = """
-insert into outlast_task (uid, kind, name, version, queue, partition, priority, status, needs, due_at,
+insert into outlast_task (id, uid, kind, name, version, queue, partition, priority, status, needs, due_at,
                           parent_id, parent_path, root_id, unique_key, deadline_at, created_at)
-values (:uid, :kind, :name, :version, :queue, :partition, :priority, 'pending', :needs, :due_at,
+values ((select max(task_id) + 1 from outlast_pruned where task_id >= (select coalesce(max(id), 0) from outlast_task)),
+        :uid, :kind, :name, :version, :queue, :partition, :priority, 'pending', :needs, :due_at,
         :parent_id, :parent_path, :root_id, :unique_key, :deadline_at, :created_at)
 """
 

@@ -304,25 +304,47 @@ def rewind(transaction: Transaction, operation: Rewind) -> bool:
     return bool(changed)
 
 
-_MARK = """
-update outlast_schedule
-set low_water = max(coalesce(low_water, old.until), old.until)
-from (select schedule, max(until) as until from outlast_tick
-      where until < :before
-        and not exists (select 1 from outlast_task t where t.uid = run_id and t.finished_at is null)
-      group by schedule) as old
-where old.schedule = name
+_SCHEDULES = "select name from outlast_schedule order by name"
+
+# A row begins before it ends: the first condition bounds the walk.
+_OLD = """
+select tick, by_hand, until from outlast_tick
+where schedule = :name and tick < :before and until < :before
+  and not exists (select 1 from outlast_task t where t.uid = run_id and t.finished_at is null)
+order by tick limit :limit
 """
 
-_PRUNE = """
-delete from outlast_tick
-where until < :before
+_MARK = """
+update outlast_schedule set low_water = max(coalesce(low_water, :until), :until) where name = :name
+"""
+
+_PRUNE = "delete from outlast_tick where schedule = :name and tick = :tick and by_hand = :by_hand"
+
+
+def prune(transaction: Transaction, operation: PruneTicks) -> int:
+    """Forget old rows, the oldest of a schedule first. Below the mark that stays, a backfill would not know what has fired."""
+    pruned = 0
+    for (name,) in transaction.execute(_SCHEDULES).fetchall():
+        left = operation.limit - pruned
+        if left <= 0:
+            break
+        rows = transaction.execute(_OLD, {"name": name, "before": operation.before, "limit": left}).fetchall()
+        for tick, by_hand, _ in rows:
+            transaction.execute(_PRUNE, {"name": name, "tick": tick, "by_hand": by_hand})
+        if rows:
+            transaction.execute(_MARK, {"name": name, "until": max(until for _, _, until in rows)})
+        pruned += len(rows)
+    return pruned
+
+
+_COUNT_OLD = """
+select count(*) from outlast_tick
+where tick < :before and until < :before
   and not exists (select 1 from outlast_task t where t.uid = run_id and t.finished_at is null)
 """
 
 
-def prune(transaction: Transaction, operation: PruneTicks) -> int:
-    """Forget old rows. Below the mark that stays, a backfill would not know what has fired."""
-    transaction.execute(_MARK, {"before": operation.before})
-    pruned: int = transaction.execute(_PRUNE, {"before": operation.before}).rowcount
-    return pruned
+def count_old(connection: Any, before: int) -> int:
+    """How many rows of the ledger `prune` would forget."""
+    count: int = connection.execute(_COUNT_OLD, {"before": before}).fetchone()[0]
+    return count

@@ -219,25 +219,36 @@ INVARIANTS = (
         _REPORT,
         """
         select 'outlast_input ' || task_id from outlast_input
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select 'outlast_outcome ' || task_id from outlast_outcome
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select distinct 'outlast_journal ' || task_id from outlast_journal
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select distinct 'outlast_signal ' || task_id from outlast_signal
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select distinct 'outlast_published ' || task_id from outlast_published
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select distinct 'outlast_stream ' || task_id from outlast_stream
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
         union all
         select distinct 'outlast_inherited ' || task_id from outlast_inherited
-        where task_id not in (select id from outlast_task)
+        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "tick runs",
+        "every tick that fired has its run",
+        "a tick whose run is not there, although nobody pruned it",
+        _REPORT,
+        """
+        select schedule || ' at ' || tick from outlast_tick
+        where run_id is not null and not run_pruned and run_id not in (select uid from outlast_task)
         limit :limit
         """,
     ),

@@ -1,0 +1,106 @@
+"""`prune`: old runs and ticks leave the file while others work on it.
+
+Owns the options, the question on a terminal, and the report. Refuses to delete what an unfinished run still needs, and, unless a status
+is named, what ended badly: that is evidence.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..states import FINAL
+from . import output
+from .context import Context
+from .group import command
+
+if TYPE_CHECKING:
+    from ..retention import Walk
+    from ..store.sqlite import SqliteStore
+
+
+@command(
+    "prune",
+    help="Delete runs that have completed or were cancelled, and ticks, older than an age; without one, as the setting `retention` "
+    "says. What an unfinished run still needs stays. Agents may go on working.",
+    examples=["outlast prune --older-than 30d", "outlast prune --older-than 90d --status failed --dry-run"],
+)
+@click.option("--older-than", metavar="DURATION", help="Since their end, as 30d. Without it: the setting `retention`.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow, and no ticks.")
+@click.option("--status", "statuses", metavar="STATUS", multiple=True, help="These statuses instead: failed, compensated ...")
+@click.option("--dry-run", is_flag=True, help="Count only.")
+@click.option("--vacuum", is_flag=True, help="Then rewrite the whole file, small; nobody can write meanwhile.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+@click.pass_obj
+def prune(
+    context: Context,
+    older_than: str | None,
+    workflow: str | None,
+    statuses: tuple[str, ...],
+    dry_run: bool,
+    vacuum: bool,
+    yes: bool,
+) -> int:
+    from ..duration import seconds
+    from ..errors import InvalidInput
+    from ..retention import KEPT_FOR_A_TIME, Walk
+
+    for status in statuses:
+        if status not in FINAL:
+            raise InvalidInput(f"A run that is {status!r} cannot be pruned.", hint=f"Final are {', '.join(sorted(FINAL))}.")
+    kept = context.settings.retention_seconds if older_than is None else seconds(older_than, place="--older-than")
+    store = context.store()
+
+    def walk() -> Walk:
+        return Walk(
+            store, kept_seconds=kept, statuses=statuses or KEPT_FOR_A_TIME, workflow=workflow,
+            heeds_workflows=older_than is None, with_ticks=workflow is None,
+        )  # fmt: skip
+
+    if dry_run or (not yes and sys.stdin.isatty()):
+        runs, ticks = walk().count()
+        if dry_run:
+            _report(context, runs, ticks, 0, is_dry=True)
+            return 0
+        if not click.confirm(f"Delete {_counted(runs, 'run')} and {_counted(ticks, 'tick')}?", err=True):
+            output.note("Nothing was done.")
+            return 0
+    before = _size(store)
+    walked = walk()
+    while walked.step():
+        pass
+    _make_small(store, rewrite=vacuum)
+    _report(context, walked.runs, walked.ticks, max(0, before - _size(store)), is_dry=False)
+    return 0
+
+
+def _make_small(store: SqliteStore, *, rewrite: bool) -> None:
+    from ..retention import give_back_some
+    from ..store.pruning import vacuum
+
+    while give_back_some(store, spare=0):
+        pass
+    if rewrite:
+        with store.turn_taken():
+            vacuum(store.connection())
+
+
+def _size(store: SqliteStore) -> int:
+    connection = store.connection()
+    size: int = connection.execute("pragma page_count").fetchone()[0] * connection.execute("pragma page_size").fetchone()[0]
+    return size
+
+
+def _report(context: Context, runs: int, ticks: int, freed: int, *, is_dry: bool) -> None:
+    if context.machine:
+        context.answer({"runs": runs, "ticks": ticks, "bytes": freed, "dry_run": is_dry})
+        return
+    verb = "Would prune" if is_dry else "Pruned"
+    room = f"; the file is {freed:,} bytes smaller" if freed else ""
+    output.write(f"{verb} {_counted(runs, 'run')} and {_counted(ticks, 'tick')}{room}.")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

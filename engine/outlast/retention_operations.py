@@ -1,0 +1,40 @@
+"""What is asked of the store about retention, as values: how long runs are kept, and what goes.
+
+Owns the operations, each small enough to hold up nobody. Refuses to choose: who commits them has looked before, without a lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .operations import Operation
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+
+class DeclareRetention(Operation[None], frozen=True, gc=False):
+    """Bring what code says into the file: by workflow, how long its runs are kept; None where it says nothing."""
+
+    seconds: dict[str, float | None]
+
+
+def declaration(registry: Registry) -> DeclareRetention:
+    """What the code of a process says about its workflows; of several versions the last."""
+    return DeclareRetention({workflow.name: workflow.retention_seconds for workflow in registry.workflows()})
+
+
+class Prune(Operation[int], frozen=True, gc=False):
+    """Take runs out of sight, with their submitted steps, and out of the reach of keys; gives how many went.
+
+    What somebody has come to need since they were chosen stays.
+    """
+
+    runs: tuple[int, ...]
+
+
+class Discard(Operation[int], frozen=True, gc=False):
+    """Delete some rows of tasks that were pruned; gives how many, 0 when nothing is left of them."""
+
+    rows: int = 500
+    bytes: int = 8 << 20
