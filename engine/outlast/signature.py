@@ -49,6 +49,7 @@ class Signature:
         self._fewest = len(self._positional) + 1 if is_keyword_needed else max(needed, default=0)
         self._is_plain = not self._only_positional and self._rest is None and self._extra is None
         self._required_names = frozenset(self.required)
+        self._known_names = frozenset(self.parameters)
 
     def named(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Bind arguments as Python would, by name in the order of the parameters, without the defaults."""
@@ -172,6 +173,8 @@ class Signature:
         return {name: ordered[name] for name in self.parameters if name in ordered}
 
     def _check(self, named: Mapping[str, object]) -> None:
+        if self._required_names <= named.keys() <= self._known_names:
+            return
         for name in named:
             if name not in self.parameters:
                 self._refuse_unknown(name)

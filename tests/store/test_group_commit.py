@@ -252,3 +252,36 @@ def test_every_operation_has_a_handler_and_every_handler_an_operation() -> None:
         value for value in vars(op).values() if isinstance(value, type) and issubclass(value, op.Operation) and value is not op.Operation
     }
     assert made <= set(HANDLERS)
+
+
+def test_ends_in_one_group_get_their_own_answers_where_a_cancel_or_a_lost_lease_meets_them(
+    file: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = file.agent()
+    fences = {name: file.claimed(agent_id, name) for name in ("a", "cancelled", "lost", "failed", "b")}
+    file.do(op.Cancel("cancelled"))
+    file.do(op.GiveBack(fences["lost"]))
+    ends: dict[str, op.Operation[Any]] = {
+        name: op.End(fence, Ending.FAILED if name == "failed" else Ending.COMPLETED, output=name.encode(), simple=True)
+        for name, fence in fences.items()
+    }
+    answers = in_one_group(file, ends, monkeypatch)
+    got = {name: error if error is not None else result for name, result, error in answers.got}
+    assert isinstance(got.pop("lost"), LeaseLost)
+    assert got == {"a": "completed", "cancelled": "cancelled", "failed": "failed", "b": "completed"}
+    assert {name: file.status(fence.task_id) for name, fence in fences.items()} == got | {"lost": "pending"}
+    outputs = file.query("select t.uid, o.output from outlast_outcome o join outlast_task t on t.id = o.task_id where o.output is not null")
+    assert dict(outputs) == {name: name.encode() for name in ("a", "failed", "b")}
+
+
+def test_steps_that_end_in_one_group_wake_the_parked_gather_of_their_run_once(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent_id = file.agent()
+    run = file.claimed(agent_id)
+    parts = [file.part(run, str(number), seq=number) for number in (1, 2, 3)]
+    assert file.do(op.Park(run, None, parts=tuple(parts), wait_for_all=True))
+    claims = [one.fence for one in file.claim(agent_id)]
+    answers = in_one_group(
+        file, {str(one.task_id): op.End(one, Ending.COMPLETED, output=b"1", tries=1, simple=True) for one in claims}, monkeypatch
+    )
+    assert [error for _, _, error in answers.got] == [None] * 3
+    assert file.row(run.task_id, "status, wait_count") == ("pending", 0)

@@ -387,10 +387,13 @@ class AsyncRun(Execution):
                 hint="Call steps from the workflow's own coroutines and tasks.",
             )
 
-    def _pend(self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None]) -> Pending:
+    def _pend(
+        self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None], *, is_watched: bool = True
+    ) -> Pending:
         pending = Pending(path, kind, name)
         pending.future = self._loop.create_future()
-        pending.future.add_done_callback(partial(self._settled, pending))
+        if is_watched:
+            pending.future.add_done_callback(partial(self._settled, pending))
         self._pending[path] = pending
         if record is None:
             self.history.mark(path, kind, name)
@@ -445,11 +448,15 @@ class AsyncRun(Execution):
             pending.inline.start()
 
         one = self.inherited(path, definition, definition.kind, data) if record is None else None
-        pending = self._pend(path, definition.kind, definition.name, record, start)
+        pending = self._pend(path, definition.kind, definition.name, record, start, is_watched=False)
         if one is not None:
             pending.inherited = one, definition, data
         assert pending.future is not None
-        return await pending.future
+        try:
+            return await pending.future
+        except asyncio.CancelledError:
+            self._settled(pending, pending.future)
+            raise
 
     def step_ended(self, entry: Entry, *, is_committed: bool) -> None:
         """An inline step has its outcome; a transaction has written it itself."""

@@ -34,8 +34,8 @@ class StepCall:
     definition: Definition
     data: bytes
     path: str
-    facts: Current
-    """The run's; the step's own are added for each try."""
+    facts: Callable[[], Current]
+    """The run's; the step's own are added for each try, where the code asks for them."""
     key: str
     timeout_seconds: float | None
     fence: Fence
@@ -46,14 +46,14 @@ class StepCall:
 
     def facts_of(self, number: int) -> Current:
         return replace(
-            self.facts,
+            self.facts(),
             idempotency_key=self.key,
             step=CurrentStep(name=self.definition.name, path=self.path, try_number=number),
             _heartbeat=self._beat,
         )
 
     def caller(self, number: int) -> StepCaller:
-        return StepCaller(self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number))
+        return StepCaller(lambda: self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number))
 
     @property
     def part(self) -> tuple[Literal["fn", "compensation"], bytes]:

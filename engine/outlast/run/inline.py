@@ -7,7 +7,6 @@ ones in a child process. Refuses to touch the workflow's loop: the outcome is ha
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,13 +38,13 @@ class InlineStep:
         self._task: asyncio.Task[None] | None = None
         self._kill: Any = None
         self._thread: ThreadTry | None = None
-        self._in_thread = threading.Event()
+        self._is_in_thread = False
         self._stopped = False
         self.is_trying = True
         """False while it waits for its next try: then the run may leave the agent."""
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._drive(), name=f"step {self._definition.name}")
+        self._task = asyncio.Task(self._drive(), loop=asyncio.get_running_loop(), name=self._definition.name)
 
     def stop(self) -> bool:
         """Cancel what can be cancelled; whether a try goes on in a thread."""
@@ -54,7 +53,7 @@ class InlineStep:
             self._kill()
         if self._task is not None and not self._task.done():
             self._task.cancel()
-        return self._in_thread.is_set() or (self._thread is not None and self._thread.overran and not self._thread.wait(0))
+        return self._is_in_thread or (self._thread is not None and self._thread.overran and not self._thread.wait(0))
 
     async def _drive(self) -> None:
         run, definition = self._run, self._definition
@@ -63,7 +62,7 @@ class InlineStep:
             keeps_start = run.keeps_start(definition, flags)
             timeout = self._options.timeout_seconds
             call = StepCall(
-                definition, self._data, self._path, run.current(), run.step_key(self._path),
+                definition, self._data, self._path, run.current, run.step_key(self._path),
                 timeout if timeout is not None else definition.timeout_seconds, run.fence, run.store,
                 run.host.settings.max_payload, run.fence.task_id,
             )  # fmt: skip
@@ -171,7 +170,7 @@ class InlineStep:
                 tried = function()
             except BaseException as raised:  # noqa: BLE001 - carried over to the loop
                 error = raised
-            self._in_thread.clear()
+            self._is_in_thread = False
             try:
                 loop.call_soon_threadsafe(settle, tried, error)
             except RuntimeError:
@@ -193,7 +192,7 @@ class InlineStep:
                 future.set_result(tried)
 
         if may_go_on:
-            self._in_thread.set()
+            self._is_in_thread = True
         self._run.host.run_in_thread(call)
         return await future
 

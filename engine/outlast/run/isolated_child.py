@@ -162,7 +162,8 @@ def _outcome(call: dict[str, Any], channel: _Channel) -> tuple[int, bytes]:
         arguments = definition.signature.call if call["part"] == "fn" else definition.spelled_out
         args, kwargs = arguments(codec.decode(call["input"]))
         leading = codec.decode(call["leading"])
-        caller.active.set(_IsolatedCaller(_facts(call["facts"], channel), channel.publish, channel.emit))
+        facts = _facts(call["facts"], channel)
+        caller.active.set(_IsolatedCaller(lambda: facts, channel.publish, channel.emit))
     except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
         return FAILED, codec.encode_error(error)
     try:

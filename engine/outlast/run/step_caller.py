@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class StepCaller:
     """The try that executes in this context."""
 
-    facts: Current
+    facts: Callable[[], Current]
     on_publish: Callable[[str, Any], None]
     on_emit: Callable[[str, Any], None]
     starts: int = 0
@@ -44,7 +44,7 @@ class StepCaller:
             raise _refusal(f"{workflow.name}.start(...)")
         self.starts += 1
         if options.key is None and options.unique_key is None:
-            options = replace(options, key=f"{self.facts.idempotency_key}/{self.starts}")
+            options = replace(options, key=f"{self.facts().idempotency_key}/{self.starts}")
         return caller.start_outside(workflow, args, kwargs, options)
 
     def map(self, definition: Any, items: Any, options: Options, **_: Any) -> Any:
@@ -91,7 +91,7 @@ class StepCaller:
         raise _refusal("continue_as_new(...)")
 
     def current(self) -> Current:
-        return self.facts
+        return self.facts()
 
 
 def _refusal(what: str) -> OutsideRun:

@@ -47,7 +47,7 @@ class TaskRun:
         self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
         self.call = StepCall(
-            definition, claimed.input, claimed.parent_path or "", self._facts(), claimed.idempotency_key
+            definition, claimed.input, claimed.parent_path or "", self._facts, claimed.idempotency_key
             or idempotency_key(claimed.chain, claimed.parent_path or ""), timeout, self.fence, host.store,
             host.settings.max_payload, claimed.parent_id or claimed.fence.task_id,
         )  # fmt: skip

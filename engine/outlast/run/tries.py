@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from .. import clock
 from ..codec_errors import encode_error
@@ -21,22 +22,19 @@ from ..retry import Retry
 from .history import Record
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
+class WaitUntil(Struct, frozen=True, gc=False):
     """Wait durably until this engine instant."""
 
     due_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True, gc=False):
     """Append an entry and wait for the disk."""
 
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(Struct, frozen=True, gc=False):
     """Execute the function once."""
 
     number: int
@@ -45,8 +43,7 @@ class Try:
 Command = WaitUntil | Write | Try
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """What came of a try: stored output, or an error. `committed` is the entry that a `@transaction` wrote itself."""
 
     started_at: int

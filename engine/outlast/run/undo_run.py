@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from .. import clock, codec
@@ -122,7 +123,7 @@ class UndoRun:
         result = codec.decode(undo.result) if undo.result is not None else None
         args, kwargs = definition.spelled_out(codec.decode(undo.input))
         call = _UndoCall(
-            definition, undo.input, UNDO_PREFIX + undo.path, self._facts(undo),
+            definition, undo.input, UNDO_PREFIX + undo.path, partial(self._facts, undo),
             idempotency_key(self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
             self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
             compensation.fn, ((result, *args), kwargs), undo.result,

@@ -8,15 +8,18 @@ commits by itself, since handing over to a thread costs a lone caller half its r
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from ..errors import LeaseLost, OutlastError, StoreError, StoreFull, StoreLocked
 from ..operations import Append, Claim, End, Operation, R, RegisterAgent, Start, Started, StartPart
 from ..states import Status
-from .connection import ThreadConnections, set_busy_seconds, transaction
+from .connection import ThreadConnections, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
 from .together import TOGETHER, Uneven, runs_of_a_kind
@@ -27,6 +30,11 @@ Done = Callable[[Any, BaseException | None], None]
 
 _LARGEST_GROUP = 512
 _RETRY_SECONDS = 0.25
+_PATIENCE_SECONDS = 0.0005
+"""How long callers wait for one of them that was woken and does not come back."""
+_FEW, _CROWD = 2, 16
+_LINGER_SECONDS = 0.0002
+"""How long a group of a crowd waits for more, since a commit costs more than its rows."""
 
 
 class Handler(Protocol):
@@ -34,13 +42,15 @@ class Handler(Protocol):
 
 
 class _Pending:
-    __slots__ = ("again", "done", "error", "operation", "result")
+    __slots__ = ("again", "done", "error", "operation", "result", "waits")
 
     def __init__(self, operation: Operation[Any], done: Done, *, again: bool = False) -> None:
         self.operation = operation
         self.done = done
         self.again = again
         """A transaction that held it failed as a whole: it may be in the file all the same."""
+        self.waits: threading.Lock | None = None
+        """Held until the answer is there, where its caller's thread waits for it."""
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -68,13 +78,17 @@ class Committer:
         self._busy = threading.Lock()
         self._starting = threading.Lock()
         self._writer: threading.Thread | None = None
-        self.crowded = False
-        """Set by an agent while many of its runs are active: then a group is worth the hand-over to the writer."""
+        self._writer_of = 0
+        """The process whose writer it is: a fork has none."""
+        self._answered: deque[threading.Lock] = deque()
+        """The callers whose answers are there, and who have not been woken."""
+        self.callers = 0
+        """How many runs an agent of this process has at work: from a few on, a group is worth the hand-over to the writer."""
 
     def commit(self, operation: Operation[R]) -> R:
         """Execute and wait for the disk. Raises what the operation raises, or a `StoreError`."""
         again = False
-        if not self.crowded and self._queue.empty() and self._busy.acquire(blocking=False):
+        if self.callers <= _FEW and self._queue.empty() and self._busy.acquire(blocking=False):
             try:
                 if self._queue.empty():
                     pending = _Pending(operation, _nobody)
@@ -89,47 +103,40 @@ class Committer:
                 again = True
             finally:
                 self._busy.release()
-        arrived = threading.Lock()
-        arrived.acquire()
-        answer: list[Any] = [None, None]
-
-        def done(result: Any, error: BaseException | None) -> None:
-            answer[0], answer[1] = result, error
-            arrived.release()
-
-        self._hand_over(_Pending(operation, done, again=again))
-        arrived.acquire()
-        if answer[1] is not None:
-            raise answer[1]
-        handed_over: R = answer[0]
+        pending = _Pending(operation, _nobody, again=again)
+        waits = pending.waits = threading.Lock()
+        waits.acquire()
+        self._hand_over(pending)
+        self._let_next_go()
+        waits.acquire()
+        if pending.error is not None:
+            raise pending.error
+        handed_over: R = pending.result
         return handed_over
+
+    def _let_next_go(self) -> None:
+        """Wake one caller that has its answer.
+
+        They go one by one, each woken by the one before when that comes to wait again: sixty threads woken at once would only
+        take the interpreter's lock from each other. The writer sees to it that nobody waits long for one that does not come back.
+        """
+        try:
+            self._answered.popleft().release()
+        except IndexError:
+            pass
+
+    def _let_all_go(self) -> None:
+        while self._answered:
+            self._let_next_go()
 
     def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
         """Execute soon, in order; `done` is called on the writer thread after the commit."""
         self._hand_over(_Pending(operation, done or _nobody))
 
     def _hand_over(self, pending: _Pending) -> None:
-        if self._writer is None or not self._writer.is_alive():
+        if self._writer_of != os.getpid():
             self._start_writer()
         self._queue.put(pending)
-
-    def try_commit(self, operation: Operation[Any], done: Done) -> bool:
-        """Execute here and now if nobody else writes, without waiting for a lock; else do nothing and give false."""
-        if not self._queue.empty() or not self._busy.acquire(blocking=False):
-            return False
-        try:
-            if not self._queue.empty() or not self._turn.try_acquire():
-                return False
-            pending = _Pending(operation, done)
-            try:
-                if not self._run_here(pending):
-                    return False
-            finally:
-                self._turn.release()
-        finally:
-            self._busy.release()
-        pending.done(pending.result, pending.error)
-        return True
 
     def close(self) -> None:
         """Write what is queued and end the writer."""
@@ -138,20 +145,27 @@ class Committer:
             self._queue.put(None)
             if writer is not threading.current_thread():
                 writer.join()
-        self._writer = None
+        self._writer, self._writer_of = None, 0
 
     def _start_writer(self) -> None:
         with self._starting:
             if self._writer is None or not self._writer.is_alive():
                 self._writer = threading.Thread(target=self._write, name="outlast-writer", daemon=True)
                 self._writer.start()
+            self._writer_of = os.getpid()
 
     def _write(self) -> None:
         queue = self._queue
         while True:
-            first = queue.get()
+            try:
+                first = queue.get(timeout=_PATIENCE_SECONDS if self._answered else None)
+            except Empty:
+                self._let_all_go()
+                continue
             if first is None:
                 break
+            if self.callers > _CROWD:
+                time.sleep(_LINGER_SECONDS)
             ends = False
             with self._busy:
                 group = [first]
@@ -162,8 +176,13 @@ class Committer:
                         break
                     group.append(pending)
                 self._run_patiently(group)
+            self._let_all_go()
             for pending in group:
-                pending.done(pending.result, pending.error)
+                if pending.waits is not None:
+                    self._answered.append(pending.waits)
+                else:
+                    pending.done(pending.result, pending.error)
+            self._let_next_go()
             if ends:
                 break
 
@@ -213,30 +232,6 @@ class Committer:
         if context.ring:
             self._ring()
 
-    def _run_here(self, pending: _Pending) -> bool:
-        """`try_commit`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
-        connection = self._connections.get()
-        set_busy_seconds(connection, 0)
-        try:
-            try:
-                connection.execute("begin immediate")
-            except sqlite3.OperationalError:
-                return False
-        finally:
-            set_busy_seconds(connection, _BUSY_SECONDS)
-        context = self._context(connection)
-        try:
-            self._run_bare(context, pending)
-            connection.execute("commit")
-        except BaseException:  # noqa: BLE001 - handed to the writer, which raises it again
-            if connection.in_transaction:
-                connection.execute("rollback")
-            pending.result = pending.error = None
-            return False
-        if context.ring:
-            self._ring()
-        return True
-
     def _context(self, connection: Any) -> Transaction:
         engine_time = self._engine_time()
         now = engine_time.now()
@@ -284,8 +279,6 @@ class Committer:
                 _look_up(context, pending)
         context.execute("release operation")
 
-
-_BUSY_SECONDS = 5.0
 
 _ENTRY_IS_THERE = """
 select 1 from outlast_journal where task_id = :id and seq = :seq and claim = :claim and path = :path

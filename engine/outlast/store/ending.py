@@ -52,7 +52,7 @@ def end(transaction: Transaction, operation: End) -> Status:
         # Lost, or a cancel came that the agent has not read yet.
         return _end_with_parts(transaction, operation)
     transaction.execute(_INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error})
-    _keep_aside(transaction, operation)
+    keep_aside(transaction, operation)
     _tell_followers(transaction, fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     if row[0] is not None:
         tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
@@ -86,7 +86,7 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
     if held[0] is not None:
         # Whoever asked for the cancel was told that it will be: it wins over an end that came a moment later.
         return decide(transaction, fence.task_id, Ending.CANCELLED, undo=operation.undo)
-    _keep_aside(transaction, operation)
+    keep_aside(transaction, operation)
     return decide(
         transaction,
         fence.task_id,
@@ -102,7 +102,7 @@ insert into outlast_outcome (task_id, aside) values (:id, :aside) on conflict (t
 """
 
 
-def _keep_aside(transaction: Transaction, operation: End) -> None:
+def keep_aside(transaction: Transaction, operation: End) -> None:
     """What a retry of the run will set aside: only the code that ends now knows where its error came from."""
     if operation.failed:
         aside = json.dumps({"failed": operation.failed, "branches": operation.branches})

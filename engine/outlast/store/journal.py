@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, astuple
 
 from ..aside import to_set_aside
 from ..errors import LeaseLost
@@ -72,10 +72,31 @@ def is_plain(operation: Append) -> bool:
     return operation.signal_id is None and operation.unless_signal is None and not operation.clears_suspicion
 
 
+# Parameters by place, as many as the rows have: one statement is one release of the interpreter's lock, whatever it writes, while
+# `executemany` takes it back after each row, and waits for it behind the code of the runs.
+_INSERT_MANY = """
+with entry (task_id, claim, seq, path, event, kind, name, at, try_number, flags, started_at, due_at, input, data) as (values {rows})
+insert into outlast_journal (task_id, claim, seq, path, event, kind, name, at, try_number, flags, started_at, due_at, input, data)
+select * from entry
+where exists (
+  select 1 from outlast_task t
+  where t.id = entry.task_id and t.claim = entry.claim and t.status in ('running', 'compensating') and t.agent_id is not null)
+"""
+_INSERTS = {count: _INSERT_MANY.format(rows=", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count)) for count in (64, 16, 4, 1)}
+
+
 def write_entries(transaction: Transaction, entries: Sequence[tuple[Fence, Entry]]) -> bool:
     """Write entries of many claims, each under its own; false, with some of them written, where one claim does not hold."""
-    cursor = transaction.connection.executemany(_INSERT, [_row(fence, entry) for fence, entry in entries])
-    return bool(cursor.rowcount == len(entries))
+    begin, written = 0, 0
+    for count, insert in _INSERTS.items():
+        while len(entries) - begin >= count:
+            values: list[Any] = []
+            for fence, entry in entries[begin : begin + count]:
+                values += fence.task_id, fence.claim
+                values += astuple(entry)
+            written += transaction.execute(insert, values).rowcount
+            begin += count
+    return written == len(entries)
 
 
 def write_entry(transaction: Transaction, fence: Fence, entry: Entry) -> None:

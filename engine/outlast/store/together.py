@@ -62,6 +62,8 @@ def end(transaction: Transaction, operations: Sequence[End]) -> Sequence[Status]
         if len(parents) < len(some) or transaction.one(_FOLLOWED, {"claims": claims}) is not None:
             raise Uneven
         ending.write_outcomes(transaction, some)
+        for operation in some:
+            ending.keep_aside(transaction, operation)
         for (parent_id,) in parents:
             if parent_id is not None:
                 ending.tell_parent(transaction, parent_id, failed=how is not Ending.COMPLETED)
