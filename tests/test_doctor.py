@@ -13,6 +13,7 @@ from outlast import clock, codec
 from outlast import operations as op
 from outlast.doctor import Finding, doctor, examine
 from outlast.states import Ending
+from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
 from outlast.views.invariants import INVARIANTS
 
@@ -75,7 +76,7 @@ def test_the_report_is_json(store: SqliteStore) -> None:
     found = json.loads(json.dumps(doctor(store)))
     assert found["ok"] is True
     assert found["path"] == store.path
-    assert set(found["checks"][0]) == {"name", "ok", "detail", "action"}
+    assert set(found["checks"][0]) == {"name", "ok", "detail", "action", "query"}
 
 
 def test_every_bad_finding_says_what_to_do(store: SqliteStore, make: Maker) -> None:
@@ -255,10 +256,63 @@ def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     store.connection().execute("pragma synchronous = off")
 
 
+@breaks("agents' processes")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    ours = this_process()
+    store.commit(op.RegisterAgent("dead", ours.host, ours.boot_id, 2**22 - 1, "1", 1, None, 600 * clock.SECOND, {}))
+
+
+@breaks("undo order")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    fence = make.running().fence
+    make.charge(fence)
+    make.fail(fence, ValueError("x"))
+    edit(store, "update outlast_task set needs = 'compensation:other'")
+
+
+@breaks("lines")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    make.complete(make.running().fence)
+    edit(store, "update outlast_outcome set successor_id = 4711")
+
+
+@breaks("retries")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    first, second = make.start(), make.start()
+    edit(store, f"update outlast_input set chain = '{first.uid}', retry_of = '{second.uid}'")
+
+
+@breaks("stuck for want of code")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    make.start("gone")
+    manual.advance(120)
+    make.agent()
+
+
 @breaks("successors")
 def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     make.running()
     edit(store, "insert into outlast_successor (task_id, after_id, due_at) select id, 999, 1 from outlast_task limit 1")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop trigger outlast_task_legal_move",
+        "drop index outlast_task_parent",
+        "create table outlast_mine (x)",
+        "create index mine on outlast_task (name)",
+    ],
+)
+def test_a_schema_that_somebody_has_changed_is_found(store: SqliteStore, statement: str) -> None:
+    store.connection().execute(statement)
+    assert set(bad(store)) == {"schema"}
+
+
+def test_tables_of_an_application_are_no_finding(store: SqliteStore) -> None:
+    store.connection().execute("create table outlastic (x)")
+    store.connection().execute("create index outlastic_x on outlastic (x)")
+    assert bad(store) == {}
 
 
 @pytest.mark.parametrize("name", list(BREAKS))

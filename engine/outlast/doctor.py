@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from . import clock
+from . import clock, doctor_runs
 from .duration import describe
 from .errors import OutlastError
-from .store import library, migrations
+from .store import drift, library, migrations
 from .store.filesystem import NETWORK, kind_of
 from .store.library import sqlite3
 from .views.invariants import INVARIANTS, Invariant
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _SHORT_OF_ROOM_BYTES = 256 << 20
+_BIG_BYTES = 1 << 30
 _PATIENCE_SECONDS = 60.0
 """What a supervisor has had no time for yet is no finding."""
 
@@ -38,13 +40,15 @@ class Finding:
     ok: bool
     detail: str
     action: str = ""
+    query: str = ""
+    """Of an invariant: what finds nothing where it holds."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "ok": self.ok, "detail": self.detail, "action": self.action}
+        return {"name": self.name, "ok": self.ok, "detail": self.detail, "action": self.action, "query": self.query}
 
 
 def doctor(store: SqliteStore) -> dict[str, Any]:
-    """Examine the file: `{"ok", "path", "checks": [{"name", "ok", "detail", "action"}]}`."""
+    """Examine the file: `{"ok", "path", "checks": [{"name", "ok", "detail", "action", "query"}]}`."""
     findings = examine(store)
     return {
         "ok": all(finding.ok for finding in findings),
@@ -65,6 +69,9 @@ def examine(store: SqliteStore) -> list[Finding]:
         ("free disk", _free_disk),
         ("clock", _clock),
         ("agents", _agents),
+        ("agents' processes", _processes),
+        ("undo order", _undo_order),
+        ("halted runs", _halted),
     ]
     findings = [_made(name, lambda check=check: check(store)) for name, check in checks]  # type: ignore[misc]
     findings += [_made(one.name, lambda one=one: _invariant(store, one)) for one in INVARIANTS]  # type: ignore[misc]
@@ -116,13 +123,24 @@ def _schema(store: SqliteStore) -> Finding:
     detail = f"version {found}"
     if found != wanted:
         return Finding("schema", False, f"{detail}; this code wants {wanted}", "outlast migrate")
+    changed = drift.differences(connection)
+    if changed:
+        return Finding(
+            "schema",
+            False,
+            f"{detail}; {_listed(changed)}",
+            "Make a backup; put it back as `outlast migrate` makes it in a new file.",
+        )
     return Finding("schema", True, detail)
 
 
 def _integrity(store: SqliteStore) -> Finding:
-    lines = [row[0] for row in store.connection().execute("pragma quick_check(5)")]
+    # The whole check reads every index as well; of a big file that takes minutes.
+    is_big = os.stat(store.path).st_size > _BIG_BYTES  # noqa: PTH116
+    check = "quick_check" if is_big else "integrity_check"
+    lines = [row[0] for row in store.connection().execute(f"pragma {check}(5)")]
     if lines == ["ok"]:
-        return Finding("integrity", True, "quick_check found nothing")
+        return Finding("integrity", True, f"{check} found nothing")
     return Finding(
         "integrity",
         False,
@@ -209,6 +227,38 @@ def _agents(store: SqliteStore) -> Finding:
     return Finding("agents", True, detail)
 
 
+def _processes(store: SqliteStore) -> Finding:
+    dead = doctor_runs.dead_agents(store)
+    if not dead:
+        return Finding("agents' processes", True, "no agent of this host has died unnoticed")
+    return Finding(
+        "agents' processes",
+        False,
+        f"dead, and nobody has given back what it held: {_listed(dead)}",
+        "Start a supervisor: `outlast up` or `outlast supervisor`.",
+    )
+
+
+def _undo_order(store: SqliteStore) -> Finding:
+    wrong = doctor_runs.wrong_undo(store)
+    if not wrong:
+        return Finding("undo order", True, "every undo waits for the code of its next compensation")
+    return Finding("undo order", False, _listed(wrong), "Make a backup, and report it with the output of `outlast show RUN --json`.")
+
+
+def _halted(store: SqliteStore) -> Finding:
+    waiting = doctor_runs.halted(store)
+    if not waiting:
+        return Finding("halted runs", True, "no run waits for a person")
+    count = "1 waits" if len(waiting) == 1 else f"{len(waiting):,} wait"
+    return Finding("halted runs", True, f"{count} for a person (`outlast why RUN`): {_listed(waiting)}")
+
+
+def _listed(found: list[str]) -> str:
+    more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    return f"{', '.join(found[:_SHOWN])}{more}"
+
+
 def _invariant(store: SqliteStore, invariant: Invariant) -> Finding:
     patience = round(_PATIENCE_SECONDS * clock.SECOND)
     now = store.now()
@@ -218,12 +268,13 @@ def _invariant(store: SqliteStore, invariant: Invariant) -> Finding:
         "wall_before": clock.wall() - patience,
         "limit": _SHOWN + 1,
     }
-    rows = store.connection().execute(invariant.query, parameters).fetchall()
+    query = dedent(invariant.query).strip()
+    rows = store.connection().execute(query, parameters).fetchall()
     if not rows:
-        return Finding(invariant.name, True, invariant.holds)
+        return Finding(invariant.name, True, invariant.holds, query=query)
     shown = ", ".join(str(row[0]) for row in rows[:_SHOWN])
     more = " and more" if len(rows) > _SHOWN else ""
-    return Finding(invariant.name, False, f"{invariant.broken}: {shown}{more}", invariant.action)
+    return Finding(invariant.name, False, f"{invariant.broken}: {shown}{more}", invariant.action, query)
 
 
 def _bytes(size: int) -> str:

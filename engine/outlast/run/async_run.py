@@ -55,7 +55,7 @@ from ..signature import convert_value
 from ..store import signals
 from .arrivals import arrived, halted_step
 from .execution import Ended, Execution
-from .history import DELIVERED, OUTCOMES, Record
+from .history import DELIVERED, OUTCOMES, Record, void
 from .inline import InlineStep
 from .parts import ChildRun, Part
 from .workflow_loop import WorkflowLoop
@@ -350,9 +350,10 @@ class AsyncRun(Execution):
         self.advance()
 
     def void(self, entry: Entry) -> None:
-        """The number of an entry that was not written: nothing is delivered for it, and what comes after need not wait."""
-        heapq.heappush(self._committed, (entry.seq, Entry(entry.seq, entry.path, "void", "void", entry.name, entry.at)))
-        self.advance()
+        """Fill the number of an entry that was not written: what comes after need not wait, and a journal has no gaps."""
+        if not self.ended:
+            filler = void(entry.seq, entry.name, entry.at)
+            self._submit(Append(self.fence, [filler]), partial(self._noted, filler))
 
     def _fail(self, error: BaseException) -> None:
         if self.ended:

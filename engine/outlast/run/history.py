@@ -14,7 +14,12 @@ from ..operations import INHERITED, Entry
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})
 """The kinds whose outcomes the code waits for."""
-_BOOKKEEPING = frozenset({"patch", "forced", "compensation"})
+_BOOKKEEPING = frozenset({"patch", "forced", "compensation", "void"})
+
+
+def void(seq: int, name: str, at: int) -> Entry:
+    """What fills the number of an entry that was not written."""
+    return Entry(seq, f"void/{seq}", "cancelled", "void", name, at)
 
 
 class Record:

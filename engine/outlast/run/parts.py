@@ -34,6 +34,8 @@ class Part(Handle[T]):
         self.signal_type: Any = None
         self.error: BaseException | None = None
         self.future: asyncio.Future[Any] | None = None
+        self.started_seq = 0
+        """The number of the entry that tells of its start."""
         self.is_inherited = False
         """Its result is that of a part of the run that this one retries."""
 

@@ -56,7 +56,7 @@ from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch
 from .execute import StepCall, ThreadTry
 from .execution import Ended, Execution, log
-from .history import Record
+from .history import Record, void
 from .news import News
 from .parts import ChildRun, Part
 from .tries import Tried, Try, WaitUntil, Write, tries
@@ -319,6 +319,7 @@ class SyncRun(Execution):
         self.has_parts = True
         kept, flags = self.kept_part_input(definition, data)
         entry = self.entry(path, "started", kind, definition.name, input=kept, flags=flags, started_at=clock.wall())
+        part.started_seq = entry.seq
         self._handed_over += 1
         self.store.submit(StartPart(self.fence, entry, start), partial(self._part_committed, part))
         return part
@@ -594,7 +595,10 @@ class SyncRun(Execution):
         if not isinstance(error, OutlastError) or isinstance(error, LeaseLost | StoreError):
             raise error
         if not self._has_outcome(part):
-            self._remember(self._append(self.entry(part.path, "failed", part.kind, part.name, data=codec.encode_error(error))))
+            failed = self.entry(part.path, "failed", part.kind, part.name, data=codec.encode_error(error))
+            # The number of the start that was not written is filled: a journal has no gaps.
+            self._commit(self.append(void(part.started_seq, part.name, failed.at), failed))
+            self._remember(failed)
 
     def _is_there(self, part: Part[Any]) -> bool:
         if part.error is not None:

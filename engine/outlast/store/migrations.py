@@ -72,6 +72,12 @@ def newest(schema: Traversable | None = None) -> int:
     return _discover(schema)[-1].number
 
 
+def statements() -> Iterator[str]:
+    """The statements of every migration, in order: the schema as it is made anew."""
+    for migration in _discover(None):
+        yield from migration.statements()
+
+
 def check(connection: StoreConnection, path: str, *, schema: Traversable | None = None) -> None:
     """Raise unless the file has exactly the schema of this code. For whoever may not create or migrate."""
     found = _version_or_error(connection, path)

@@ -65,25 +65,31 @@ INVARIANTS = (
         "waits for nothing",
         _REPORT,
         """
-        select uid from outlast_task where finished_at is null and agent_id is null and due_at is null and
-        (status = 'compensating' or ending is null and ( status = 'pending' or status = 'waiting' and
-        wait_count is null and coalesce(awaits, '[]') = '[]'))
-        and id not in (select task_id from outlast_successor)
-        and uid not in (select run_id from outlast_tick where place = 'waiting') limit :limit
+        select t.uid from outlast_task t
+        where t.finished_at is null and t.agent_id is null and t.due_at is null
+          and (t.status = 'compensating' or t.ending is null
+               and (t.status = 'pending' or t.status = 'waiting' and t.wait_count is null and coalesce(t.awaits, '[]') = '[]'))
+          and t.id not in (select task_id from outlast_successor)
+          and not exists (select 1 from outlast_tick k where k.run_id = t.uid and k.place = 'waiting')
+          and not exists (
+            select 1 from outlast_outcome o join outlast_task before on before.id = o.task_id
+            where o.successor_id = t.id and before.finished_at is null)
+        limit :limit
         """,
     ),
     Invariant(
         "delivered signals",
-        "nobody waits beside a signal that is there",
-        "waits for a signal that is there: it does not fit the waiting type, or its wakeup was lost",
-        "`outlast why RUN` says what waits; send a signal that fits.",
+        "nobody waits beside a signal that it would take",
+        "waits for a signal that came after it had lain down: its wakeup was lost",
+        "Send the signal again; make a backup, and report it.",
         """
         select t.uid from outlast_task t
         where t.status = 'waiting' and t.ending is null and t.awaits is not null
           and (t.due_at is null or t.due_at > :now)
           and exists (
             select 1 from outlast_signal s
-            where s.task_id = t.id and s.taken_path is null and s.created_at < :wall_before
+            -- What was there before, it has looked at: that does not fit the waiting type.
+            where s.task_id = t.id and s.taken_path is null and s.id > coalesce(t.seen_signal, 0)
               and s.name in (select value from json_each(t.awaits)))
         limit :limit
         """,
@@ -96,8 +102,11 @@ INVARIANTS = (
         """
         select t.uid from outlast_task t
         where t.status = 'waiting' and t.ending is null and t.wait_count is not null
-          and t.wait_count > (
-            select count(*) from outlast_task part where part.parent_id = t.id and part.finished_at is null)
+          and (t.wait_count <= 0 or t.wait_count > (
+            select count(*) from outlast_task part where part.parent_id = t.id and part.finished_at is null) + (
+            select count(*) from outlast_follower f join outlast_task other on other.id = f.task_id
+            where f.parent_id = t.id and other.finished_at is null))
+          and not (t.due_at is not null and t.due_at <= :now)
         limit :limit
         """,
     ),
@@ -162,7 +171,8 @@ INVARIANTS = (
         """
         select t.uid from outlast_task t
         where t.agent_id is null
-          and (select count(*) <> max(j.seq) from outlast_journal j where j.task_id = t.id)
+          -- What a forced cancel left behind is numbered downwards from the first.
+          and (select count(*) <> max(j.seq) from outlast_journal j where j.task_id = t.id and j.seq > 0)
         limit :limit
         """,
     ),
@@ -202,6 +212,32 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "lines",
+        "every run that went on as a new one leads to it",
+        "its successor is not there, or is held back although it has completed",
+        _REPORT,
+        """
+        select t.uid from outlast_outcome o
+        join outlast_task t on t.id = o.task_id left join outlast_task next on next.id = o.successor_id
+        where o.successor_id is not null
+          and (next.id is null or next.id <= t.id or t.status = 'completed' and next.claim = 0 and next.status = 'pending'
+               and next.due_at is null and next.id not in (select task_id from outlast_successor))
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "retries",
+        "every chain of retries has one unfinished run at most",
+        "a chain with several unfinished runs",
+        _REPORT,
+        """
+        select i.chain from outlast_input i join outlast_task t on t.id = i.task_id
+        where i.retry_of is not null and t.kind = 'run' and t.finished_at is null
+        group by i.chain having count(*) > 1
+        limit :limit
+        """,
+    ),
+    Invariant(
         "inputs",
         "every task has its input",
         "has no input",
@@ -218,26 +254,15 @@ INVARIANTS = (
         "rows without a task",
         _REPORT,
         """
-        select 'outlast_input ' || task_id from outlast_input
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select 'outlast_outcome ' || task_id from outlast_outcome
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select distinct 'outlast_journal ' || task_id from outlast_journal
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select distinct 'outlast_signal ' || task_id from outlast_signal
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select distinct 'outlast_published ' || task_id from outlast_published
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select distinct 'outlast_stream ' || task_id from outlast_stream
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
-        union all
-        select distinct 'outlast_inherited ' || task_id from outlast_inherited
-        where task_id not in (select id from outlast_task union select task_id from outlast_pruned)
+        with present as (select id from outlast_task union select task_id from outlast_pruned), rows_of(source, id) as (
+          select 'input', task_id from outlast_input
+          union select 'outcome', task_id from outlast_outcome
+          union select 'journal', task_id from outlast_journal
+          union select 'signal', task_id from outlast_signal
+          union select 'published', task_id from outlast_published
+          union select 'stream', task_id from outlast_stream
+          union select 'inherited', task_id from outlast_inherited)
+        select 'outlast_' || source || ' ' || id from rows_of where id not in (select id from present)
         limit :limit
         """,
     ),
@@ -275,6 +300,21 @@ INVARIANTS = (
         select uid from outlast_task
         where deadline_at < :before and finished_at is null and ending is null
           and status in ('pending', 'waiting')
+        limit :limit
+        """,
+    ),
+    Invariant(
+        "stuck for want of code",
+        "no due task waits for code that no live agent has",
+        "due for long, and no live agent has the code that it needs",
+        "`outlast why RUN` names the code; start an agent with it, or cancel the run.",
+        """
+        select t.uid from outlast_task t
+        where t.due_at < :before and t.due_at is not null and t.paused_at is null
+          and not exists (
+            select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
+            where c.needs = t.needs and a.status = 'active' and a.lease_until > :now)
+          and exists (select 1 from outlast_agent a where a.status = 'active' and a.lease_until > :now)
         limit :limit
         """,
     ),
