@@ -269,7 +269,10 @@ class Agent:
             suspects=suspects,
             taken=self._taken,
         )
-        self._answers.submit(claim, partial(self._claimed, suspects))
+        claimed = partial(self._claimed, suspects)
+        # Nothing else is to be done here: then the way by the writer's thread would only cost time.
+        if self._holding.runs or not self.store.committer.try_commit(claim, claimed):
+            self._answers.submit(claim, claimed)
 
     def _room(self) -> int:
         """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""

@@ -115,7 +115,8 @@ def _found(transaction: Transaction, operation: Claim, contention: contended.Con
         )
         return sorted(contention.as_they_are(rows, operation.code))
     if operation.suspects:
-        return sorted(_suspects(transaction.connection, contention, operation.code, operation.queues))
+        rows = _suspects(transaction.connection, operation.queues, now=transaction.now)
+        return sorted(contention.as_they_are(rows, operation.code))
     connection = transaction.connection
     code = operation.code
     partitioned = [one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code]
@@ -265,23 +266,19 @@ where suspect = 1 and due_at is not null and paused_at is null and due_at <= :no
 """
 
 
-def _suspects(
-    connection: Any, contention: contended.Contention, code: Collection[str], queues_served: tuple[str, ...] | None
-) -> list[Found]:
+def _suspects(connection: Any, queues_served: tuple[str, ...] | None, *, now: int) -> list[tuple[Any, ...]]:
     """What is due and must run alone. There are few: what was on agents that crashed."""
-    rows = connection.execute(_SUSPECTS, {"now": contention.now}).fetchall()
-    if queues_served is not None:
-        rows = [row for row in rows if row[6] in queues_served]
-    return contention.as_they_are(rows, code)
+    rows = connection.execute(_SUSPECTS, {"now": now}).fetchall()
+    return rows if queues_served is None else [row for row in rows if row[6] in queues_served]
 
 
 def has_suspects(connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
     """Whether a task waits that must run alone, and that no limit of its queue holds back."""
+    rows = _suspects(connection, queues_served, now=now)
+    if not rows:
+        return False
     contention = contended.Contention(connection, now=now)
-    return any(
-        one[5] is None or contention.place_for(one[5]) != contended.REFUSED
-        for one in _suspects(connection, contention, code, queues_served)
-    )
+    return any(one[5] is None or contention.place_for(one[5]) != contended.REFUSED for one in contention.as_they_are(rows, code))
 
 
 _NOTICES = """

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from ..errors import LeaseLost, OutlastError, StoreError, StoreFull, StoreLocked
-from ..operations import Append, Claim, End, Operation, R, RegisterAgent, Start, Started, StartPart
-from ..states import Status
-from .connection import ThreadConnections, transaction
+from ..errors import OutlastError, StoreError, StoreFull, StoreLocked
+from ..operations import Claim, Operation, R, RegisterAgent
+from . import lost_answers
+from .connection import BUSY_SECONDS, ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
 from .together import TOGETHER, Uneven, runs_of_a_kind
@@ -138,6 +138,24 @@ class Committer:
             self._start_writer()
         self._queue.put(pending)
 
+    def try_commit(self, operation: Operation[Any], done: Done) -> bool:
+        """Execute here and now if nobody else writes, without waiting for a lock; else do nothing and give false."""
+        if not self._queue.empty() or not self._busy.acquire(blocking=False):
+            return False
+        try:
+            if not self._queue.empty() or not self._turn.try_acquire():
+                return False
+            pending = _Pending(operation, done)
+            try:
+                if not self._run_here(pending):
+                    return False
+            finally:
+                self._turn.release()
+        finally:
+            self._busy.release()
+        pending.done(pending.result, pending.error)
+        return True
+
     def close(self) -> None:
         """Write what is queued and end the writer."""
         writer = self._writer
@@ -232,6 +250,30 @@ class Committer:
         if context.ring:
             self._ring()
 
+    def _run_here(self, pending: _Pending) -> bool:
+        """`try_commit`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
+        connection = self._connections.get()
+        set_busy_seconds(connection, 0)
+        try:
+            try:
+                connection.execute("begin immediate")
+            except sqlite3.OperationalError:
+                return False
+        finally:
+            set_busy_seconds(connection, BUSY_SECONDS)
+        context = self._context(connection)
+        try:
+            self._run_bare(context, pending)
+            connection.execute("commit")
+        except BaseException:  # noqa: BLE001 - handed to the writer, which raises it again
+            if connection.in_transaction:
+                connection.execute("rollback")
+            pending.result = pending.error = None
+            return False
+        if context.ring:
+            self._ring()
+        return True
+
     def _context(self, connection: Any) -> Transaction:
         engine_time = self._engine_time()
         now = engine_time.now()
@@ -276,44 +318,10 @@ class Committer:
             context.execute("rollback to operation")
             pending.error = error
             if pending.again:
-                _look_up(context, pending)
+                found = lost_answers.find(context, pending.operation, error)
+                if found is not None:
+                    pending.result, pending.error = found, None
         context.execute("release operation")
-
-
-_ENTRY_IS_THERE = """
-select 1 from outlast_journal where task_id = :id and seq = :seq and claim = :claim and path = :path
-"""
-_ENDED_AS = """
-select status from outlast_task
-where id = :id and ending is not null and (claim = :claim or claim = :claim + 1 and status = 'compensating')
-"""
-_STARTED_AS = "select id from outlast_task where uid = :uid"
-
-
-def _look_up(context: Transaction, pending: _Pending) -> None:
-    """Answer an operation that fails on its second writing because its first, whose answer was lost, had been committed."""
-    operation, error = pending.operation, pending.error
-    if isinstance(operation, Append) and isinstance(error, sqlite3.IntegrityError | LeaseLost):
-        fence = operation.fence
-        if all(
-            context.one(
-                _ENTRY_IS_THERE,
-                {"id": fence.task_id, "seq": entry.seq, "claim": fence.claim, "path": entry.path},
-            )
-            for entry in operation.entries
-        ):
-            pending.result, pending.error = True, None
-    elif isinstance(operation, End) and isinstance(error, LeaseLost):
-        fence = operation.fence
-        row = context.one(_ENDED_AS, {"id": fence.task_id, "claim": fence.claim})
-        if row is not None:
-            pending.result, pending.error = Status(row[0]), None
-    elif isinstance(operation, Start | StartPart) and isinstance(error, sqlite3.IntegrityError | LeaseLost):
-        # An id is made for one start, so whoever has it is that start.
-        uid = operation.uid if isinstance(operation, Start) else operation.start.uid
-        row = context.one(_STARTED_AS, {"uid": uid})
-        if row is not None:
-            pending.result, pending.error = Started(row[0], uid, True), None
 
 
 def _may_pass(error: StoreError) -> bool:
