@@ -34,7 +34,7 @@ _RUN = click.argument("reference", metavar="RUN")
 )
 @_RUN
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run is over.")
-@click.option("--undo", is_flag=True, help="What would be undone, in order, with arguments.")
+@click.option("--undo", is_flag=True, help="What would be undone (or was), in order, with arguments and results; the run goes on.")
 @click.option("--traceback", is_flag=True, help="The whole traceback of the run's error.")
 @click.pass_obj
 def show(context: Context, reference: str, following: bool, undo: bool, traceback: bool) -> int:

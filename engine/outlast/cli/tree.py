@@ -138,24 +138,41 @@ def _ending(run: dict[str, Any]) -> list[Line]:
     return lines
 
 
+_UNDO_HEADS = {
+    "completed": "Was undone, in this order:",
+    "pending": "Would be undone, in this order:",
+    "left": "Was left as it is:",
+}
+
+
 def undo_lines(plan: list[dict[str, Any]]) -> list[Line]:
-    """What would be undone, in order."""
+    """What was undone, and what would be, in order."""
     if not plan:
         return [[("  ", ""), ("There is nothing to undo.", "dim")]]
-    lines: list[Line] = [[("  Would be undone, in this order:", "dim")]]
-    for number, undo in enumerate(plan, 1):
-        cells: list[Cell] = [
-            (f"  {number:>3}. ", "dim"),
-            (safe(undo["name"]), "magenta"),
-            (f"  {_value(undo['input'])}", ""),
-            (f"  {undo['outcome']}", "dim"),
-        ]
-        if undo["outcome"] == "completed":
-            cells.append((f"  result {_value(undo['result'])}", "dim"))
-        if undo["tries"]:
-            cells.append((f"  {undo['tries']} tries so far", "yellow"))
-        lines.append(cells)
+    lines: list[Line] = []
+    for status, head in _UNDO_HEADS.items():
+        part = [undo for undo in plan if undo["status"] == status]
+        if part:
+            lines.append([(f"  {head}", "dim")])
+            lines += [_undo_line(number, undo) for number, undo in enumerate(part, 1)]
     return lines
+
+
+def _undo_line(number: int, undo: dict[str, Any]) -> Line:
+    cells: list[Cell] = [
+        (f"  {number:>3}. ", "dim"),
+        (safe(undo["name"]), "magenta"),
+        (f" #{safe(undo['path'])}", "dim"),
+        (f"  {_value(undo['input'])}", ""),
+        (f"  {undo['outcome']}", "dim"),
+    ]
+    if undo["outcome"] == "completed":
+        cells.append((f"  result {_value(undo['result'])}", "dim"))
+    if undo["tries"] > 1 or (undo["tries"] and undo["status"] != "completed"):
+        cells.append((f"  {undo['tries']} {'try' if undo['tries'] == 1 else 'tries'} so far", "yellow"))
+    if undo["error"]:
+        cells.append((f"  {error_text(undo['error'])}", "red"))
+    return cells
 
 
 def error_text(error: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from .queues import queues_json
 from .runs import children_ids, find_runs, run_json, runs_json, show_json, status_of
 from .state import messages_json, published_json, published_value, stream_names
 from .stats import stats_json
-from .steps import steps_json, undo_json
+from .steps import steps_json
+from .undo import undo_json
 
 __all__ = [
     "agents_json",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..operations import Entry
 from ..plan import UNDO_PREFIX
 from ..states import FINAL, Status
-from ..store import journal, undoing
-from .values import engine_json, error_json, value_json, wall_json
+from ..store import journal
+from .values import error_json, value_json, wall_json
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -180,20 +180,3 @@ def _add_inputs_of_undo(lines: list[StepLine]) -> None:
     for line in lines:
         if line.kind == "compensation" and line.input is None:
             line.input = inputs.get(line.path.removeprefix(UNDO_PREFIX))
-
-
-def undo_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
-    """What is left to undo, or would be undone, in order: the latest started step first, with its arguments."""
-    return [
-        {
-            "path": undo.path,
-            "name": undo.name,
-            "kind": undo.kind,
-            "outcome": undo.outcome,
-            "input": value_json(undo.input, raw=raw),
-            "result": value_json(undo.result, raw=raw),
-            "tries": undo.tries,
-            "due_at": engine_json(store, undo.due_at),
-        }
-        for undo in undoing.read_plan(store.connection(), task_id)
-    ]
