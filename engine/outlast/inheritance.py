@@ -140,7 +140,7 @@ def _of(path: str, place: _Place, before: Inherited | None, *, is_cut: bool) -> 
     made = Inherited(
         path, first.kind, first.name, first.seq, first.at, generation=generation,
         flags=given.flags if given is not None else 0, input=given.input if given is not None else None,
-        uid=_uid_of(started),
+        uid=part_id(started),
     )  # fmt: skip
     if outcome is not None and place.is_open and not is_cut and (finished or _is_a_timeout(outcome, started)):
         return replace(
@@ -170,7 +170,8 @@ def _is_a_timeout(outcome: Entry, started: Entry | None) -> bool:
     return outcome.kind == "signal" and outcome.event == "failed" and started is not None and started.due_at is not None
 
 
-def _uid_of(started: Entry | None) -> str | None:
+def part_id(started: Entry | None) -> str | None:
+    """The id of the part whose start an entry tells of."""
     if started is None or started.kind not in ("task", "child") or started.data is None:
         return None
     return started.data.decode().partition(" ")[2] or None

@@ -31,13 +31,14 @@ from ..errors import (
     Unwinding,
 )
 from ..handles import Current
+from ..inheritance import part_id
 from ..model import DEFAULT_QUEUE, derived_id, idempotency_key, step_code, workflow_code
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, Operation, RetryRun, Start
 from ..states import Ending
 from ..store import queues, retrying
 from ..stored_retry import retry_from, stored_retry
 from .history import History, Record
-from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
+from .inheriting import PREVIEW_BYTES, Inheritance, entries_of, is_equal
 from .tries import pause
 
 if TYPE_CHECKING:
@@ -319,16 +320,25 @@ class Execution:
             key=options.key if is_child else None,
             unique_key=options.unique_key if is_child else None,
             if_exists=options.if_exists,
+            debounce=_microseconds(options.debounce_seconds) if is_child else None,
+            debounce_max=_microseconds(options.debounce_max_seconds) if is_child else None,
             tags=json.dumps(dict(options.tags)) if options.tags else claimed.tags if is_child else None,
             timeout=round(timeout * clock.SECOND) if timeout is not None else None,
             parent_id=self.fence.task_id,
             parent_path=path,
-            retry_of=self.inheritance.child_before(path, definition.name, data) if is_child else None,
+            retry_of=self._child_before(path, definition.name, data) if is_child else None,
             chain="" if is_child else claimed.chain,
             idempotency_key=self.step_key(path),
             options=stored_retry(options.retry) if options.retry is not None else None,
             max_crashes=definition.max_crashes,
         )
+
+    def _child_before(self, path: str, name: str, data: bytes) -> str | None:
+        """The child that had stood here for the same input and not completed: the new one goes on from there."""
+        aside = self.history.child_set_aside(path, name)
+        if aside is not None and is_equal(aside.input, data, is_preview=bool(aside.flags & PREVIEW)):
+            return part_id(aside)
+        return self.inheritance.child_before(path, name, data)
 
     def _partition_of(self, queue: str, options: Options) -> str | None:
         """A part waits in its run's partition, unless it waits in another queue or was given one of its own."""
@@ -514,3 +524,7 @@ def _first_line(error: object) -> str:
     except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
         return ""
     return lines[0][:500] if lines else ""
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return round(seconds * clock.SECOND) if seconds is not None else None

@@ -95,6 +95,14 @@ class History:
         asides = self._asides.get(path, ())
         return sum(record.outcome is not None and record.outcome.event == "completed" for record in asides)
 
+    def child_set_aside(self, path: str, name: str) -> Entry | None:
+        """The start of the child that was here last, where it had not completed before it was set aside."""
+        asides = self._asides.get(path)
+        record = asides[-1] if asides else None
+        if record is None or record.kind != "child" or record.name != name:
+            return None
+        return None if record.outcome is not None and record.outcome.event == "completed" else record.started
+
     def has_inherited(self, path: str) -> bool:
         """Whether what the run had inherited for a place has become its own, be it set aside since."""
         present = self.records.get(path)

@@ -32,12 +32,14 @@ class Inheritance:
         one = self._result(path)
         if one is None or one.kind != kind or one.name != name:
             return None
-        return one if data is None or _is_equal(one, data) else None
+        return one if data is None or is_equal(one.input, data, is_preview=bool(one.flags & PREVIEW)) else None
 
     def child_before(self, path: str, name: str, data: bytes) -> str | None:
         """The child with this input that had not completed: the new one goes on from there."""
         one = self._inherited.get(path)
-        if one is None or one.event is not None or one.kind != "child" or one.name != name or not _is_equal(one, data):
+        if one is None or one.event is not None or one.kind != "child" or one.name != name:
+            return None
+        if not is_equal(one.input, data, is_preview=bool(one.flags & PREVIEW)):
             return None
         return None if self._history.generation(path) else one.uid
 
@@ -86,13 +88,14 @@ def entries_of(one: Inherited, next_seq: Callable[[], int], *, kept: bytes | Non
     return entries
 
 
-def _is_equal(one: Inherited, data: bytes) -> bool:
-    if one.input is None:
+def is_equal(kept: bytes | None, data: bytes, *, is_preview: bool) -> bool:
+    """Whether an input is the one that a journal has kept, whole or as a preview."""
+    if kept is None:
         return False
-    if one.flags & PREVIEW:
+    if is_preview:
         # It ends in a fingerprint of the whole.
-        return len(data) > PREVIEW_BYTES and codec.preview(data, PREVIEW_BYTES) == one.input
-    return one.input == data or _canonical(one.input) == _canonical(data)
+        return len(data) > PREVIEW_BYTES and codec.preview(data, PREVIEW_BYTES) == kept
+    return kept == data or _canonical(kept) == _canonical(data)
 
 
 def _canonical(data: bytes) -> Any:

@@ -72,12 +72,19 @@ def retry_child(transaction: Transaction, part: Start) -> Started | None:
     if before is None:
         return None
     newest = _newest(transaction, before)
+    if newest.status not in FINAL and transaction.one(_IS_ENDING, {"id": newest.task_id}) is not None:
+        return None
     if newest.status not in FINAL or newest.status is Status.COMPLETED:
         return Started(newest.task_id, newest.uid, False)
     inherited = _inherited(transaction, newest, None)
     started = insert(transaction, replace(part, retry_of=newest.uid, chain=newest.chain))
     _hand_over(transaction, newest, started.task_id, inherited)
     return started
+
+
+_IS_ENDING = """
+select 1 from outlast_task where id = :id and (cancel_requested_at is not null or coalesce(ending, 'completed') <> 'completed')
+"""
 
 
 def _last_of_line(transaction: Transaction, uid: str) -> _Run | None:

@@ -1,7 +1,7 @@
 """Signals: named messages to a run, kept until the run takes them.
 
-Owns the insert and the wakeup of whoever waits. Refuses a final run, and a key that has been here before. A signal to a parked run
-wakes it only if it waits for that name.
+Owns the insert and the wakeup of whoever waits. Refuses a final run, and takes a key that has been here before for the same signal
+again, for as long as the run is kept. A signal to a parked run wakes it only if it waits for that name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from . import succession
 from .transaction import Transaction
 
 _TARGET = "select id, status, finished_at from outlast_task where uid = :uid and kind = 'run'"
+
+_KNOWN = """
+with recursive line(id) as (
+  select :id union select o.task_id from line join outlast_outcome o on o.successor_id = line.id)
+select 1 from line join outlast_signal s on s.task_id = line.id where s.name = :name and s.key = :key limit 1
+"""
 
 _INSERT = """
 insert into outlast_signal (task_id, name, key, payload, created_at)
@@ -37,6 +43,9 @@ def signal(transaction: Transaction, operation: Signal) -> bool:
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status, finished_at = row
+    # A sender that did not hear our answer asks again, perhaps after the run has gone on as another one, or ended.
+    if operation.key is not None and transaction.one(_KNOWN, {"id": task_id, "name": operation.name, "key": operation.key}):
+        return False
     if finished_at is not None:
         raise RunFinished(operation.uid, status)
     cursor = transaction.execute(
