@@ -21,6 +21,7 @@ from outlast.settings import Settings
 from outlast.states import Status
 from outlast.store import pruning
 from outlast.store.sqlite import SqliteStore
+from outlast.views.chains import was_retried
 
 DAY = 86_400.0
 
@@ -193,6 +194,18 @@ def test_the_chain_of_an_unfinished_retry_stays_and_what_it_will_go_on_from(stor
     store.commit(op.Cancel(again.uid))
     assert pruned(store, statuses=everything) == 3
     assert rows(store, "inherited") == 0
+
+
+def test_a_retry_stays_while_a_run_that_it_retried_is_there(store: SqliteStore, make: Maker) -> None:
+    run = make.running()
+    make.fail(run.fence, ValueError("x"), simple=True)
+    again = store.commit(op.StartRetry(run.uid, new_id(clock.wall())))
+    make.complete(make.claim(make.agent()).fence)
+    assert pruned(store) == 0
+    assert was_retried(store, run.uid)
+    assert pruned(store, statuses=("failed",)) == 1
+    assert left(store) == [again.uid]
+    assert pruned(store) == 1
 
 
 def test_a_line_of_runs_goes_from_its_beginning(store: SqliteStore, make: Maker) -> None:

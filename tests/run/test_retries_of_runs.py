@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
-from run_bench import effects
+from run_bench import effects, eventually
 
 import outlast
 from outlast import Retry, registry, step, workflow
@@ -124,6 +125,99 @@ with registry.isolated() as defined:
             raise
         return outlast.wait_signal("word")
 
+    @step
+    def fragile(name: str, fails: int) -> str:
+        effects.append(name)
+        if effects.count(name) <= fails:
+            raise Down(name)
+        return name
+
+    @workflow(retry=FAST)
+    async def awraps(fails: int) -> list[str]:
+        try:
+            return [await good.aio("a"), await bad.aio(fails)]
+        except Down as error:
+            try:
+                raise ValueError("between") from error
+            except ValueError as between:
+                raise RuntimeError("wrapped") from between
+
+    @workflow(retry=FAST)
+    async def acaught_before() -> list[str]:
+        try:
+            await bad.aio(1)
+        except Down:
+            await good.aio("caught")
+        return [await bad.aio(2), await good.aio("end")]
+
+    @workflow(retry=FAST)
+    async def nests_groups(fails: int) -> list[str]:
+        async with asyncio.TaskGroup() as outer:
+            first = outer.create_task(inner_group(fails))
+            second = outer.create_task(waits_and_fails(fails))
+        return [*first.result(), second.result(), await good.aio("end")]
+
+    async def inner_group(fails: int) -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(fragile.aio("x", fails)), group.create_task(good.aio("y"))]
+        return [task.result() for task in tasks]
+
+    async def waits_and_fails(fails: int) -> str:
+        return await fragile.aio("z", 0)
+
+    @workflow(retry=FAST)
+    def raises_what_it_had_kept() -> list[str]:
+        results = outlast.gather(fragile.submit("p", 1), good.submit("q"), return_exceptions=True)
+        good("after")
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return list(results)
+
+    @workflow(retry=FAST)
+    def hides_its_cause(fails: int) -> str:
+        try:
+            return bad(fails)
+        except Down:
+            raise RuntimeError("hidden") from None
+
+    @step
+    def late(seconds: float) -> str:
+        effects.append("late")
+        if effects.count("late") == 1:
+            time.sleep(seconds)
+        return "in time"
+
+    @workflow(retry=Retry(50, initial="1ms"))
+    def waits_too_short() -> str:
+        return late.submit(0.2).result(timeout=0.1)
+
+    @workflow(retry=Retry(50, initial="1ms"))
+    async def awaits_too_short() -> str:
+        async with asyncio.timeout(0.1):
+            return await late.submit(0.2)
+
+    @workflow(retry=FAST)
+    async def catches_a_timeout_before(fails: int) -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await outlast.aio.wait_signal("never")
+        except TimeoutError:
+            await good.aio("caught")
+        return await bad.aio(fails)
+
+    @workflow(retry=FAST)
+    def waits_for_a_word(fails: int) -> str:
+        word = outlast.wait_signal("word", str, timeout=0.05)
+        return word + bad(fails)
+
+    @workflow(on_error="halt")
+    async def halts_in_a_group(fails: int) -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(bad.aio(fails))
+            two = group.create_task(good.aio("b"))
+        return [one.result(), two.result()]
+
 
 @pytest.mark.parametrize("flow", [tries_again, atries_again])
 def test_a_run_is_tried_again_from_the_step_that_failed(bench, flow):
@@ -210,3 +304,54 @@ def test_a_signal_that_was_taken_after_the_error_is_unread_again(bench):
     run.signal("word", 7)
     bench.agent()
     assert run.result(timeout=20) == 7
+
+
+def test_the_nearest_outcome_in_a_long_cause_chain_is_set_aside(bench):
+    assert bench.run(awraps, 2) == ["a", "up"]
+    assert effects == ["a", "bad", "bad", "bad"]
+
+
+def test_an_error_that_was_caught_earlier_stays_in_an_async_run(bench):
+    assert bench.run(acaught_before) == ["up", "end"]
+    assert effects == ["bad", "caught", "bad", "bad", "end"]
+
+
+def test_the_members_of_nested_groups_are_set_aside_and_results_stay(bench):
+    assert bench.run(nests_groups, 2) == ["x", "y", "z", "end"]
+    assert effects.count("x") == 3
+    assert effects.count("end") == 1
+
+
+def test_an_error_that_was_kept_and_raised_later_takes_with_it_what_came_between(bench):
+    assert bench.run(raises_what_it_had_kept) == ["p", "q"]
+    assert sorted(effects) == ["after", "after", "p", "p", "q"]
+
+
+def test_a_cause_that_is_not_to_be_shown_is_set_aside_all_the_same(bench):
+    assert bench.run(hides_its_cause, 2) == "up"
+
+
+@pytest.mark.parametrize("flow", [waits_too_short, awaits_too_short])
+def test_a_timeout_that_ended_the_run_is_waited_for_anew(bench, flow):
+    assert bench.run(flow) == "in time"
+
+
+def test_a_timeout_that_was_caught_earlier_stays(bench):
+    assert bench.run(catches_a_timeout_before, 2) == "up"
+    assert effects == ["caught", "bad", "bad", "bad"]
+
+
+def test_a_signal_that_came_too_late_for_one_try_is_there_for_the_next(bench):
+    bench.agent()
+    run = bench.start(waits_for_a_word, 0)
+    eventually(lambda: any(line[1] == "set_aside" for line in bench.lines(run)))
+    run.signal("word", "w")
+    assert run.result(timeout=20) == "wup"
+
+
+def test_the_resume_of_a_run_that_halted_on_a_group_goes_on(bench):
+    bench.agent()
+    run = bench.start(halts_in_a_group, 1)
+    bench.wait_for(run, "halted")
+    run.resume()
+    assert run.result(timeout=20) == ["up", "b"]

@@ -134,6 +134,11 @@ where t.id = :id and t.kind = 'run' and t.finished_at is not null
   and not exists (
     select 1 from outlast_inherited h join outlast_task u on u.id = h.task_id
     where h.uid = t.uid and h.event is null and u.finished_at is null)
+  -- A retry tells that the runs before it were retried, for as long as one of them is there.
+  and (i.retry_of is null or not exists (select 1 from outlast_task first where first.uid = i.chain)
+       and not exists (
+         select 1 from outlast_input b where b.chain = i.chain and b.retry_of is not null and b.task_id < t.id
+           and exists (select 1 from outlast_task before where before.id = b.task_id and before.kind = 'run')))
   -- What goes on by continue_as_new goes in the order of its line, so that a handle never leads to nothing.
   and not exists (
     select 1 from outlast_outcome o join outlast_task b on b.id = o.task_id where o.successor_id = t.id)
