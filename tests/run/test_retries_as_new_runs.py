@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -216,6 +217,69 @@ with registry.isolated() as defined:
     @workflow
     def with_a_gate() -> list[str]:
         return [call("a"), call("b"), guarded("c")]
+
+    @step
+    def other(name: str) -> str:
+        return do(name)
+
+    @workflow
+    def rewritten() -> list[str]:
+        if world.get("new code"):
+            return [call("a"), other("b"), other("z")]
+        return [call("a"), call("b"), call("c"), call("d"), call("e")]
+
+    @workflow
+    async def arewritten() -> list[str]:
+        if world.get("new code"):
+            return [await call.aio("a"), await other.aio("b"), await other.aio("z")]
+        return [await acall("a"), await call.aio("b"), *[await acall(name) for name in "cde"]]
+
+    @workflow
+    async def branches() -> list[str]:
+        async def line(name: str) -> list[str]:
+            return [await acall(f"{name}{number}") for number in range(3)]
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(line(name)) for name in "xyz"]
+        return [value for task in tasks for value in task.result()]
+
+    @workflow
+    def outlived() -> str:
+        return lasts.start("c").id + call("end")
+
+    @workflow
+    def lasts(name: str) -> object:
+        call(name)
+        return outlast.wait_signal("go")
+
+    @workflow
+    def undone_child(name: str) -> str:
+        return call(name)
+
+    @undone_child.compensation
+    def undo_child(result: str | None, name: str) -> None:
+        effects.append(f"undo {name}")
+
+    @workflow
+    def undoes_a_child() -> list[str]:
+        return [undone_child("k"), pay("p"), call("c")]
+
+    @workflow
+    def sends_to_a_child() -> object:
+        child = lasts.start("k")
+        child.signal("go", 7)
+        value = child.result()
+        call("c")
+        return value
+
+    @workflow
+    def is_first() -> str:
+        part = outlast.first(stands.submit(), call.submit("fast"))
+        return str(part.result()) + call(f"after {part.result()}") + call("c")
+
+    @workflow
+    def maps(names: list[str]) -> list[str]:
+        return call.map(names, concurrency=2)
 
 
 def fail_at(bench, flow, name, *args, status="failed", **options):
@@ -541,3 +605,93 @@ def test_who_was_first_is_first_again(bench):
     result = run.retry().result(timeout=20)
     assert names() == [*before, "b"]
     assert result.endswith("b!")
+
+
+@pytest.mark.parametrize("flow", [rewritten, arewritten])
+def test_code_that_was_rewritten_takes_what_still_fits_and_disagrees_with_nothing(bench, flow):
+    bench.agent()
+    run = fail_at(bench, flow, "e")
+    effects.clear()
+    world["new code"] = "yes"
+    bench.stop()
+    bench.agent()
+    again = run.retry()
+    assert again.result(timeout=20) == ["a!", "b!", "z!"]
+    assert names() == ["b", "z"] if flow is rewritten else names() == ["a", "b", "z"]
+    assert all(key.endswith("/1") for _, key in effects)
+    assert again.retry().result(timeout=20) == ["a!", "b!", "z!"]
+    assert len(effects) == (2 if flow is rewritten else 3)
+
+
+def test_branches_go_on_each_from_where_it_was(bench):
+    bench.agent()
+    run = fail_at(bench, branches, "y1")
+    before = names()
+    assert run.retry().result(timeout=20) == [f"{name}{number}!" for name in "xyz" for number in range(3)]
+    again = names()[len(before) :]
+    assert "y0" not in again
+    assert again.count("y1") == again.count("y2") == 1
+    assert len(set(keys("y1"))) == 1
+
+
+def test_a_child_that_outlives_its_parent_is_not_started_twice(bench):
+    bench.agent()
+    run = bench.start(outlived)
+    first = run.result(timeout=20)
+    assert run.retry(from_step="call").result(timeout=20) == first
+    eventually(lambda: names().count("c"))
+    assert sorted(names()) == ["c", "end", "end"]
+    assert len(bench.engine.runs(workflow=lasts)) == 1
+
+
+def test_a_child_that_was_undone_runs_again(bench):
+    bench.agent()
+    run = fail_at(bench, undoes_a_child, "c", status="compensated")
+    assert names() == ["k", "p", "c", "undo p", "undo k"]
+    effects.clear()
+    assert run.retry().result(timeout=20) == ["k!", "p!", "c!"]
+    assert names() == ["k", "p", "c"]
+
+
+def test_a_message_to_a_child_that_stands_is_not_sent_again(bench):
+    bench.agent()
+    run = fail_at(bench, sends_to_a_child, "c")
+    assert run.retry().result(timeout=20) == 7
+    assert names() == ["k", "c", "c"]
+
+
+def test_the_winner_of_a_race_stands(bench):
+    bench.agent()
+    world["c"] = "down"
+    run = bench.start(is_first)
+    gate.wait_until_reached()
+    eventually(lambda: "c" in names())
+    gate.open()
+    bench.wait_for(run, "failed")
+    world.clear()
+    effects.clear()
+    assert run.retry().result(timeout=20) == "fast!after fast!!c!"
+    assert [name for name in names() if name != "stands"] == ["c"]
+
+
+def test_of_a_map_only_what_is_missing_runs(bench):
+    bench.agent()
+    run = fail_at(bench, maps, "d", list("abcde"))
+    before = set(names()) - {"d"}
+    effects.clear()
+    assert run.retry().result(timeout=20) == [f"{name}!" for name in "abcde"]
+    assert set(names()) == set("abcde") - (before - {"e"}) or set(names()) == set("abcde") - before
+
+
+def test_retries_of_ten_processes_at_once_are_one(bench):
+    bench.agent()
+    run = fail_at(bench, three, "b")
+    bench.stop()
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(run.retry().id)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert len(found) == 10

@@ -53,6 +53,7 @@ from ..operations import (
 from ..options import Options
 from ..signature import convert_value
 from ..store import signals
+from ..store.parts import leads_to, may_lead_elsewhere
 from .arrivals import arrived, halted_step
 from .execution import Ended, Execution
 from .history import DELIVERED, OUTCOMES, Record, void
@@ -524,6 +525,8 @@ class AsyncRun(Execution):
             part.id, part.is_inherited = one.uid or "", True
             pending.inherited = one, definition, data
         if start is not None:
+            if may_lead_elsewhere(start):
+                part.id = leads_to(self.store.connection(), start) or part.id
             self._write_part(part, definition, data, start)
         return part
 

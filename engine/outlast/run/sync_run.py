@@ -51,6 +51,7 @@ from ..options import Options
 from ..signature import convert_value
 from ..states import Status
 from ..store import signals
+from ..store.parts import may_lead_elsewhere
 from . import execute, strays, transactional
 from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch
@@ -322,6 +323,9 @@ class SyncRun(Execution):
         part.started_seq = entry.seq
         self._handed_over += 1
         self.store.submit(StartPart(self.fence, entry, start), partial(self._part_committed, part))
+        if may_lead_elsewhere(start):
+            # The code may look at the handle's id at once: it must be that of the run which it stands for.
+            self._flush()
         return part
 
     def _part_committed(self, part: Part[Any], started: Any, error: BaseException | None) -> None:

@@ -6,13 +6,15 @@ the children that had not completed. Refuses a start whose parent's claim is los
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from ..errors import LeaseLost
 from ..operations import Entry, Start, Started, StartPart
 from .journal import write_entry
-from .retrying import retry_child
-from .starting import start
+from .retrying import present_child, retry_child
+from .starting import run_of_key, start
 from .transaction import Transaction
 
 _FOLLOW = "insert or ignore into outlast_follower (task_id, parent_id, path) values (:task_id, :parent_id, :path)"
@@ -38,6 +40,18 @@ def start_part(transaction: Transaction, operation: StartPart) -> Started:
         transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path})
     write_entry(transaction, fence, _naming(operation, started))
     return started
+
+
+def may_lead_elsewhere(part: Start) -> bool:
+    """Whether a start may give another run than it asks for."""
+    return part.key is not None or part.unique_key is not None or part.retry_of is not None
+
+
+def leads_to(connection: Any, part: Start) -> str | None:
+    """The run that a start would give now, where it is there already: for who cannot wait for the commit."""
+    if part.retry_of is not None:
+        return present_child(connection, part.retry_of)
+    return run_of_key(connection, part.name, part.key) if part.key is not None else None
 
 
 def _within(part: Start, *, root_id: int, deadline_at: int | None) -> Start:

@@ -44,10 +44,10 @@ class _Run:
 
 def retry(transaction: Transaction, operation: StartRetry) -> Started:
     """Start a final run anew, or give back the unfinished retry of its chain."""
-    named = _last_of_line(transaction, operation.retried)
+    named = _last_of_line(transaction.connection, operation.retried)
     if named is None:
         raise RunNotFound(operation.retried)
-    newest = _newest(transaction, named)
+    newest = _newest(transaction.connection, named)
     if newest.status not in FINAL:
         if newest.uid != named.uid:
             return Started(newest.task_id, newest.uid, False)
@@ -65,16 +65,13 @@ def retry_child(transaction: Transaction, part: Start) -> Started | None:
     """Start a child as the retry of the one that had stood at its place and not completed.
 
     What a person has made of that one meanwhile counts: the newest of its chain, if it is unfinished or has completed, is the
-    child. None where nothing of it is left.
+    child. None where nothing of it is left, or where it is being cancelled.
     """
     assert part.retry_of is not None
-    before = _last_of_line(transaction, part.retry_of)
-    if before is None:
+    newest = _newest_child(transaction.connection, part.retry_of)
+    if newest is None:
         return None
-    newest = _newest(transaction, before)
-    if newest.status not in FINAL and transaction.one(_IS_ENDING, {"id": newest.task_id}) is not None:
-        return None
-    if newest.status not in FINAL or newest.status is Status.COMPLETED:
+    if _stands(newest):
         return Started(newest.task_id, newest.uid, False)
     inherited = _inherited(transaction, newest, None)
     started = insert(transaction, replace(part, retry_of=newest.uid, chain=newest.chain))
@@ -82,22 +79,41 @@ def retry_child(transaction: Transaction, part: Start) -> Started | None:
     return started
 
 
+def present_child(connection: Any, uid: str) -> str | None:
+    """The run that would be the child, where it is not a new one."""
+    newest = _newest_child(connection, uid)
+    return newest.uid if newest is not None and _stands(newest) else None
+
+
+def _newest_child(connection: Any, uid: str) -> _Run | None:
+    before = _last_of_line(connection, uid)
+    if before is None:
+        return None
+    newest = _newest(connection, before)
+    is_ending = newest.status not in FINAL and connection.execute(_IS_ENDING, {"id": newest.task_id}).fetchone() is not None
+    return None if is_ending else newest
+
+
+def _stands(run: _Run) -> bool:
+    return run.status not in FINAL or run.status is Status.COMPLETED
+
+
 _IS_ENDING = """
 select 1 from outlast_task where id = :id and (cancel_requested_at is not null or coalesce(ending, 'completed') <> 'completed')
 """
 
 
-def _last_of_line(transaction: Transaction, uid: str) -> _Run | None:
-    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, uid)})
+def _last_of_line(connection: Any, uid: str) -> _Run | None:
+    row = connection.execute(_FIND, {"uid": succession.last_of_line(connection, uid)}).fetchone()
     return None if row is None else _Run(row)
 
 
-def _newest(transaction: Transaction, run: _Run) -> _Run:
+def _newest(connection: Any, run: _Run) -> _Run:
     """The run that the chain has come to."""
-    row = transaction.one(_NEWEST_RETRY, {"chain": run.chain})
+    row = connection.execute(_NEWEST_RETRY, {"chain": run.chain}).fetchone()
     if row is None:
         return run
-    return _last_of_line(transaction, row[0]) or run
+    return _last_of_line(connection, row[0]) or run
 
 
 def _refusal(run: _Run) -> Conflict:

@@ -7,6 +7,8 @@ input, or nothing is.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..operations import Start, Started
 from .transaction import Transaction
 from .uniqueness import admit, settle_start
@@ -51,6 +53,12 @@ def start(transaction: Transaction, operation: Start) -> Started:
         settle_start(transaction, operation, started.task_id, after_id=after_id)
         return started
     return insert(transaction, operation)
+
+
+def run_of_key(connection: Any, workflow: str, key: str) -> str | None:
+    """The id of the run that a key leads to."""
+    row = connection.execute(_BY_KEY, {"workflow": workflow, "key": key}).fetchone()
+    return None if row is None else str(row[1])
 
 
 def insert(transaction: Transaction, operation: Start) -> Started:
