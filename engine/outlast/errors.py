@@ -25,6 +25,7 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     │   └── DeadlineExceeded
     ├── RunCancelled                    6
     ├── RunHalted                       1
+    ├── StepDied                        1   the process of an isolated step ended without a result
     ├── RemoteError                     1   an error whose class is not loaded here
     ├── StoreError                      7
     │   ├── StoreLocked, StoreFull, StoreDamaged, StoreReadOnly, NotADatabase
@@ -225,6 +226,16 @@ class RunHalted(OutlastError):
         self.reason = reason
 
 
+class StepDied(OutlastError):
+    """The process of an isolated step ended without a result. `how` says by which signal or exit status."""
+
+    def __init__(self, step: str, how: str) -> None:
+        hint = "The system kills so when memory runs out." if "SIGKILL" in how else ""
+        super().__init__(f"Step {step} died: {how}.", hint=hint)
+        self.step = step
+        self.how = how
+
+
 class RemoteError(OutlastError):
     """An error of a class that is not loaded in this process: its type's name and its message."""
 
@@ -320,13 +331,20 @@ class LeaseLost(OutlastError):
 
 
 class Fail(OutlastError):
-    """Raised by a step that must not be tried again."""
+    """Raised by a step that must not be tried again, whatever its Retry says."""
 
 
 class RetryAfter(OutlastError):
-    """Raised by a step that wants its next try after `delay` (a duration, as "10s")."""
+    """Raised by a step that wants its next try after `delay` (a duration, as "10s").
+
+    It asks for another try whatever `on` of the step's Retry says, while tries are left. Raises `InvalidInput` for
+    what is no duration.
+    """
 
     def __init__(self, delay: str | float | timedelta, message: str = "") -> None:
+        from .duration import seconds
+
+        seconds(delay, place="delay of RetryAfter")
         super().__init__(message or f"retry after {delay}")
         self.delay = delay
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from .duration import seconds
@@ -92,6 +92,11 @@ class Options:
             raise InvalidInput("debounce_max needs a debounce.")
         if merged.debounce_seconds is not None and (merged.debounce_max_seconds or merged.debounce_seconds) < merged.debounce_seconds:
             raise InvalidInput("debounce_max is shorter than debounce.")
+        if merged.debounce_seconds is not None and merged.if_exists == "fail":
+            raise InvalidInput(
+                'debounce and if_exists="fail" exclude each other: with debounce the last call wins.',
+                hint="Leave one of them away.",
+            )
         return merged
 
 
@@ -164,7 +169,14 @@ def _priority(value: object) -> int:
 def _instant(value: object) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidInput(f"at must be a datetime, not {value!r}.", hint="Give a delay for a time from now.")
-    return value if value.tzinfo is not None else value.astimezone()
+    try:
+        instant = value if value.tzinfo is not None else value.astimezone()
+        is_near = 1970 <= instant.astimezone(UTC).year < 9000
+    except (ValueError, OverflowError, OSError):
+        is_near = False
+    if not is_near:
+        raise InvalidInput(f"at must lie between the years 1970 and 9000, not {value.isoformat()}.")
+    return instant
 
 
 def _connection(value: object) -> object:

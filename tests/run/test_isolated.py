@@ -21,7 +21,7 @@ import pytest
 
 import outlast
 from outlast import codec
-from outlast.errors import InvalidDefinition, NotStorable, OutsideRun, PayloadTooLarge
+from outlast.errors import InvalidDefinition, NotStorable, OutsideRun, PayloadTooLarge, StepDied
 from outlast.handles import Current, CurrentStep
 from outlast.run.isolated import (
     Completed,
@@ -31,7 +31,6 @@ from outlast.run.isolated import (
     IsolatedTry,
     Killed,
     Overran,
-    StepDied,
 )
 from outlast.run.isolated_call import IsolatedCall
 from outlast.run.isolated_output import LONGEST_LINE, MOST_OUTPUT, Output

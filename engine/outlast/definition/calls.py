@@ -41,6 +41,12 @@ class AsyncCalls(Definition, Generic[P, R]):
         coroutine: Coroutine[Any, Any, R] = dispatch.call(self, args, kwargs)
         return coroutine
 
+    if not TYPE_CHECKING:
+
+        def aio(self, *_, **__):
+            """Refuse with `WrongColour`: it is awaitable itself."""
+            dispatch.refuse_twin(self)
+
 
 class Submits(Definition, Generic[P, R]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:

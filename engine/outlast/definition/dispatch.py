@@ -31,6 +31,7 @@ def call(definition: Definition, args: Args, kwargs: Kwargs) -> Any:
         return plain(definition, caller)(*args, **kwargs)
     if caller.asynchronous is not definition.asynchronous:
         _refuse_colour(definition)
+    _refuse_connection(definition)
     return caller.call(definition.definition, args, kwargs, definition.bound)
 
 
@@ -42,6 +43,7 @@ def call_awaitable(definition: Definition, args: Args, kwargs: Kwargs) -> Corout
     if not caller.asynchronous:
         written = definition.fn.__name__
         raise WrongColour(f"{written}.aio() is for async workflows; this one is sync.", hint=f"Write `{written}(...)`.")
+    _refuse_connection(definition)
     coroutine: Coroutine[Any, Any, Any] = caller.call(definition.definition, args, kwargs, definition.bound)
     return coroutine
 
@@ -54,6 +56,8 @@ def submit(definition: Definition, args: Args, kwargs: Kwargs) -> Handle[Any]:
 def start(workflow: Workflow[..., Any], args: Args, kwargs: Kwargs) -> Run[Any]:
     caller = caller_module.active.get()
     if caller is not None:
+        if not caller.in_step:
+            _refuse_connection(workflow)
         return caller.start(workflow.definition, args, kwargs, workflow.bound)
     if caller_module.start_outside is None:
         written = workflow.fn.__name__
@@ -158,6 +162,27 @@ def _refuse_colour(definition: Definition) -> NoReturn:
             hint=f"Write `{written}.{verb}(...).result()`, or make the workflow an `async def`.",
         )
     raise WrongColour(f"{written} is a `def`, called in an async workflow.", hint=f"Write `await {written}.aio(...)`.")
+
+
+def refuse_twin(definition: Definition) -> NoReturn:
+    """`.aio` of an `async def`, which needs none."""
+    written = definition.fn.__name__
+    raise WrongColour(f"{written} is an `async def` already; `.aio` is for a `def`.", hint=f"Write `await {written}(...)`.")
+
+
+def refuse_submit(workflow: Workflow[..., Any], name: str) -> NoReturn:
+    """`.submit` or `.map` of a workflow, which is started."""
+    written = workflow.fn.__name__
+    instead = f"{written}.start(...)" if name == "submit" else f"gather(*[{written}.start(item) for item in items])"
+    raise InvalidInput(f"{written} is a workflow, which has no {name}().", hint=f"Write `{instead}`.")
+
+
+def _refuse_connection(definition: Definition) -> None:
+    if definition.bound.connection is not None:
+        raise InvalidInput(
+            f"connection is for starting {definition.fn.__name__} from outside a run: a child is committed with its parent's journal.",
+            hint="Leave connection away, or start it in a step.",
+        )
 
 
 async def _awaited(fn: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:

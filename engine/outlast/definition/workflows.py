@@ -35,6 +35,16 @@ class Workflow(Undoable[P, R]):
         """
         return dispatch.start(self, args, kwargs)
 
+    if not TYPE_CHECKING:
+
+        def submit(self, *_, **__):
+            """Refuse with `InvalidInput`: a workflow is started."""
+            dispatch.refuse_submit(self, "submit")
+
+        def map(self, *_, **__):
+            """Refuse with `InvalidInput`: a workflow is started."""
+            dispatch.refuse_submit(self, "map")
+
 
 class SyncWorkflow(SyncCalls[P, R], Workflow[P, R]):
     """A `def` workflow."""

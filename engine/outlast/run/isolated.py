@@ -24,7 +24,6 @@ from typing import Any
 import msgspec
 
 from .. import clock
-from ..errors import OutlastError
 from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
 from .isolated_call import IsolatedCall as IsolatedCall
 from .isolated_output import Output
@@ -35,16 +34,6 @@ _DRAIN_SECONDS = 5.0
 _LONGEST_SLEEP_SECONDS = 10.0
 # A real process is measured by the machine's own clock, whatever a test has set.
 _machine = clock.SystemClock()
-
-
-class StepDied(OutlastError):
-    """The process of an isolated step ended without a result. `how` says by which signal or exit status."""
-
-    def __init__(self, step: str, how: str) -> None:
-        hint = "The system kills so when memory runs out." if "SIGKILL" in how else ""
-        super().__init__(f"Step {step} died: {how}.", hint=hint)
-        self.step = step
-        self.how = how
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec
-from ..errors import StepTimeout
-from .isolated import Completed, Died, Failed, IsolatedCall, IsolatedTry, Killed, Overran, StepDied
+from ..errors import StepDied, StepTimeout
+from .isolated import Completed, Died, Failed, IsolatedCall, IsolatedTry, Killed, Overran
 from .tries import Tried
 
 if TYPE_CHECKING:

@@ -49,8 +49,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         try:
             while ready:
                 handle = ready.popleft()
-                if not handle._cancelled:
+                if handle._cancelled:
+                    continue
+                try:
                     handle._run()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # A Task keeps these as its outcome and raises them through its loop as well, which would
+                    # end the agent's thread and strand every run that it holds.
+                    log.debug("run %s: %r left a task", self._run.claimed.uid, error)
         finally:
             self._is_running = False
             events._set_running_loop(outer)
