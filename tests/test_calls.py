@@ -141,7 +141,34 @@ def test_the_wrong_colour_is_refused_and_the_right_one_named() -> None:
             charge.aio("o-1")
         with pytest.raises(WrongColour, match=r"fetch.submit\(item\) for item in items"):
             fetch.map(["u"])
+        with pytest.raises(WrongColour, match=r"Write `await fetch\(...\)`"):
+            fetch.aio("u")  # type: ignore[attr-defined]
     assert caller.asked == []
+
+
+def test_a_workflow_is_neither_submitted_nor_mapped() -> None:
+    with called_by() as caller:
+        with pytest.raises(InvalidInput, match=r"Write `fulfil.start\(...\)`"):
+            fulfil.submit("o-1")  # type: ignore[attr-defined]
+        with pytest.raises(InvalidInput, match=r"fulfil.start\(item\) for item in items"):
+            fulfil.map(["o-1"])  # type: ignore[attr-defined]
+    assert caller.asked == []
+
+
+def test_a_child_takes_no_connection_but_a_start_in_a_step_does() -> None:
+    connection = sqlite3.connect(":memory:")
+    bound = fulfil.options(connection=connection)
+    with called_by() as caller:
+        for call in (bound, bound.start):
+            with pytest.raises(InvalidInput, match="Leave connection away"):
+                call("o-1")
+    assert caller.asked == []
+    with called_by(asynchronous=True), pytest.raises(InvalidInput, match="Leave connection away"):
+        bound.aio("o-1")
+    with called_by(in_step=True) as caller:
+        bound.start("o-1")
+    assert [asked[0] for asked in caller.asked] == ["start"]
+    connection.close()
 
 
 def test_a_step_called_in_a_step_is_the_plain_function() -> None:

@@ -99,3 +99,9 @@ def test_a_policy_that_makes_no_sense_is_refused_in_one_sentence(arguments: dict
 def test_what_is_no_policy_is_refused(value: Any) -> None:
     with pytest.raises(InvalidInput, match="retry of x"):
         as_retry(value, place="retry of x")
+
+
+@pytest.mark.parametrize("delay", ["soon", -1, float("nan"), None])
+def test_a_retry_after_what_is_no_duration_is_refused_where_it_is_made(delay: Any) -> None:
+    with pytest.raises(InvalidInput, match="delay of RetryAfter must"):
+        RetryAfter(delay)

@@ -23,8 +23,7 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     │   ├── SignalTimeout
     │   ├── StepTimeout
     │   └── DeadlineExceeded
-    ├── RunCancelled                    6
-    ├── RunHalted                       1
+    ├── RunCancelled, RunHalted         6, 1
     ├── StepDied                        1   the process of an isolated step ended without a result
     ├── RemoteError                     1   an error whose class is not loaded here
     ├── StoreError                      7
@@ -32,12 +31,9 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     │   ├── StoreTooNew, StoreTooOld
     │   ├── NetworkFileSystem
     │   └── WrongSQLite
-    ├── OutsideRun                      2   a durable call where no run is
-    ├── WrongColour                     2   an async call in sync code, or the reverse
-    ├── CodeMismatch                    1   the code disagrees with the journal
-    ├── LeaseLost                       1   a fenced write that changed nothing
-    ├── Fail                            1   raised by a step: do not retry
-    └── RetryAfter                      1   raised by a step: retry after this long
+    ├── OutsideRun, WrongColour         2   a durable call where no run is; an async call in sync code, or the reverse
+    ├── CodeMismatch, LeaseLost         1   the code disagrees with the journal; a fenced write changed nothing
+    └── Fail, RetryAfter                1   raised by a step: do not retry, retry after this long
     BaseException
     └── Unwinding
         ├── Parked
@@ -157,10 +153,7 @@ class Conflict(OutlastError):
 
 class RunFinished(Conflict):
     def __init__(self, run_id: str, status: str) -> None:
-        super().__init__(
-            f"Run {run_id} is {status}: it has finished.",
-            hint=f"`outlast retry {run_id}` starts it anew.",
-        )
+        super().__init__(f"Run {run_id} is {status}: it has finished.", hint=f"`outlast retry {run_id}` starts it anew.")
 
 
 class AlreadyExists(Conflict):
@@ -335,11 +328,7 @@ class Fail(OutlastError):
 
 
 class RetryAfter(OutlastError):
-    """Raised by a step that wants its next try after `delay` (a duration, as "10s").
-
-    It asks for another try whatever `on` of the step's Retry says, while tries are left. Raises `InvalidInput` for
-    what is no duration.
-    """
+    """Raised by a step that wants its next try after `delay` ("10s"), whatever `on` of its Retry says, while tries are left."""
 
     def __init__(self, delay: str | float | timedelta, message: str = "") -> None:
         from .duration import seconds

@@ -89,6 +89,7 @@ class Holding:
         self._waiting: list[Any] = []
         self._acknowledging: set[int] = set()
         self._is_stirring = False
+        self._is_hung_told = False
         self.has_news = False
         """Whether somebody may have left notices since the last look."""
 
@@ -350,7 +351,10 @@ class Holding:
     def _end_hung_transaction(self) -> None:
         """A transaction that does not end holds the file's only write lock: nobody can work until its process is gone."""
         late = time.monotonic() - min(transactional.under_way.copy().values(), default=math.inf)
-        if late > _HUNG_TRANSACTION_SECONDS:
+        if late <= _HUNG_TRANSACTION_SECONDS:
+            self._is_hung_told = False
+        elif not self._is_hung_told:
+            self._is_hung_told = True
             log.error("a @transaction step holds the write lock %.0f s past its timeout", late)
             if not self._is_embedded:
                 os.kill(os.getpid(), signal.SIGKILL)

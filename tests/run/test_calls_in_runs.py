@@ -252,6 +252,13 @@ with registry.isolated() as defined:
         return str(id)
 
     @workflow
+    async def exits(error: str) -> None:
+        async def branch() -> None:
+            raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[error]
+
+        await asyncio.create_task(branch())
+
+    @workflow
     def many(count: int) -> int:
         return sum(double(index) for index in range(count))
 
@@ -329,6 +336,13 @@ def test_a_run_fails_with_its_own_error(bench):
     with pytest.raises(CardRefused) as caught:
         bench.run(fails)
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
+def test_an_async_workflow_that_exits_fails_and_takes_no_other_run_with_it(bench, error):
+    with pytest.raises(RemoteError, match=error):
+        bench.run(exits, error)
+    assert bench.run(aadds, 1) == 4
 
 
 def test_a_step_called_inside_a_step_is_a_plain_call(bench):

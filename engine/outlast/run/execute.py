@@ -24,6 +24,7 @@ from .tries import Tried
 if TYPE_CHECKING:
     from ..definition.definition import Definition
     from ..store.sqlite import SqliteStore
+    from .guarded import Guarded
     from .isolation import IsolatedStep
 
 
@@ -52,8 +53,8 @@ class StepCall:
             _heartbeat=self._beat,
         )
 
-    def caller(self, number: int) -> StepCaller:
-        return StepCaller(lambda: self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number))
+    def caller(self, number: int, db: Guarded | None = None) -> StepCaller:
+        return StepCaller(lambda: self.facts_of(number), self.publish, lambda stream, value: self.emit(stream, value, number), db=db)
 
     @property
     def part(self) -> tuple[Literal["fn", "compensation"], bytes]:

@@ -214,6 +214,7 @@ class InlineStep:
             return entry
 
         tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call))
-        if made and tried.committed is None:
-            run.host.on_loop(partial(run.void, made[0]))
+        for entry in made:
+            if entry is not tried.committed:
+                run.host.on_loop(partial(run.void, entry))
         return tried

@@ -1,7 +1,8 @@
 """The caller inside a step's try: steps called are plain calls, durable waits are refused.
 
 Owns what a step may know (`current()`), and what it may say while it runs: `publish`, `emit`, `heartbeat`. Refuses durable calls with a
-sentence. A workflow started inside a step gets a key derived from the step's, so that a repeated try does not start it twice.
+sentence. A workflow started inside a step gets a key derived from the step's, so that a repeated try does not start it twice; one
+started inside a `@transaction` is part of its transaction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..options import Options
 
 if TYPE_CHECKING:
     from ..handles import Handle, Run
+    from .guarded import Guarded
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class StepCaller:
     on_publish: Callable[[str, Any], None]
     on_emit: Callable[[str, Any], None]
     starts: int = 0
+    db: Guarded | None = None
+    """The connection of a `@transaction`: what it starts is there if and only if it commits."""
     asynchronous: bool = False
     in_step: bool = True
 
@@ -45,7 +49,10 @@ class StepCaller:
         self.starts += 1
         if options.key is None and options.unique_key is None:
             options = replace(options, key=f"{self.facts().idempotency_key}/{self.starts}")
-        return caller.start_outside(workflow, args, kwargs, options)
+        if self.db is None:
+            return caller.start_outside(workflow, args, kwargs, options)
+        with self.db.lifted():
+            return caller.start_outside(workflow, args, kwargs, replace(options, connection=self.db))
 
     def map(self, definition: Any, items: Any, options: Options, **_: Any) -> Any:
         raise _refusal(f"{definition.name}.map(...)")

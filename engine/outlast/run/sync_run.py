@@ -243,6 +243,7 @@ class SyncRun(Execution):
         self._flush()
 
         def entry_of(output: bytes, started_at: int) -> Entry:
+            self.seq = seq  # Of a commit that is made again, too.
             return self.entry(
                 call.path, "completed", "transaction", call.definition.name, try_number=number,
                 started_at=started_at, input=None if flags & COMPENSABLE else self.kept_input(call.definition, call.data)[0],
