@@ -287,6 +287,19 @@ def test_a_supervisor_prunes_by_the_setting_in_small_steps(store: SqliteStore, m
     assert is_sound(store)
 
 
+def test_agents_that_ended_long_ago_are_forgotten(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    ended, held = make.agent(), make.agent(slots=1)
+    store.commit(op.LeaveAgent(ended))
+    store.commit(op.AgentEnded(held, "lost", "its lease ran out", 5, False))
+    live = make.agent(lease=10_000_000 * clock.SECOND)
+    pruned(store, DAY)
+    assert rows(store, "agent") == 3
+    manual.advance(DAY + 60)
+    pruned(store, DAY)
+    assert [row[0] for row in store.connection().execute("select id from outlast_agent")] == [live]
+    assert {row[0] for row in store.connection().execute("select agent_id from outlast_agent_code")} == {live}
+
+
 def test_room_is_given_back_to_the_disk_by_and_by(store: SqliteStore, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_PAGES", 40)
     run = make.running()

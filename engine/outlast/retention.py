@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import clock
 from .clock import SECOND
-from .retention_operations import Discard, Prune
+from .retention_operations import Discard, Prune, PruneAgents
 from .schedule_operations import PruneTicks
 from .states import Status
 from .store import pruning, ticks
@@ -108,6 +108,8 @@ class Walk:
             count = self._store.commit(PruneTicks(self._ticks_before, _TICKS))
             self.ticks += count
             self._has_ticks = count == _TICKS
+            if not self._has_ticks:
+                self._store.commit(PruneAgents(self._before))
             return True
         return False
 

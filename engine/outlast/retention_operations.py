@@ -38,3 +38,9 @@ class Discard(Operation[int], frozen=True, gc=False):
 
     rows: int = 500
     bytes: int = 8 << 20
+
+
+class PruneAgents(Operation[int], frozen=True, gc=False):
+    """Forget agents that have ended, whose lease was over before an engine instant; gives how many."""
+
+    before: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..retention_operations import DeclareRetention, Discard, Prune
+from ..retention_operations import DeclareRetention, Discard, Prune, PruneAgents
 from .transaction import Transaction
 
 _SET = """
@@ -280,6 +280,24 @@ def _discard_stream(transaction: Transaction, task_id: int, budget: _Budget) -> 
     if last is not None:
         transaction.execute(_DROP_STREAM, {"id": task_id, "stream": last[0], "last": last[1]})
     return not budget.is_spent
+
+
+# Never the newest: an id that was given again would let a process that slept for long speak for another.
+_OLD_AGENTS = """
+delete from outlast_agent
+where status in ('stopped', 'lost', 'crashed') and lease_until < :before and id < (select max(id) from outlast_agent)
+  and not exists (select 1 from outlast_task t where t.agent_id = outlast_agent.id)
+  and not exists (select 1 from outlast_stray s where s.agent_id = outlast_agent.id)
+"""
+_CODE_OF_NOBODY = "delete from outlast_agent_code where agent_id not in (select id from outlast_agent)"
+
+
+def prune_agents(transaction: Transaction, operation: PruneAgents) -> int:
+    """Forget agents that ended long ago. One whose try may still run somewhere is kept."""
+    pruned: int = transaction.execute(_OLD_AGENTS, {"before": operation.before}).rowcount
+    if pruned:
+        transaction.execute(_CODE_OF_NOBODY, {})
+    return pruned
 
 
 _FREE = "pragma freelist_count"

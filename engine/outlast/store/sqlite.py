@@ -85,6 +85,7 @@ HANDLERS: dict[type, Handler] = {
     rop.DeclareRetention: pruning.declare,
     rop.Prune: pruning.prune,
     rop.Discard: pruning.discard,
+    rop.PruneAgents: pruning.prune_agents,
     sop.FireDue: ticks.fire_due,
     sop.PassLine: ticks.pass_line,
     sop.TriggerSchedule: ticks.trigger,
