@@ -26,7 +26,7 @@ WORKFLOWS = '''
 import os
 from decimal import Decimal
 
-from outlast import Retry, emit, publish, sleep, step, wait_signal, workflow
+from outlast import Retry, continue_as_new, emit, publish, sleep, step, wait_signal, workflow
 
 
 @step
@@ -82,6 +82,16 @@ def waits(name: str = "go") -> object:
     """Wait for a signal."""
     take("a seat")
     return wait_signal(name)
+
+
+@workflow
+def endless(number: int = 1, until: int = 3) -> int:
+    """Go on as new runs."""
+    double.submit(number).result()
+    publish("number", number)
+    if number < until:
+        continue_as_new(number + 1, until)
+    return number
 
 
 @workflow

@@ -243,8 +243,10 @@ def _ask(verb: str, count: int) -> None:
 def _report(context: Context, store: SqliteStore, uids: list[str], *, as_list: bool = False) -> None:
     """What has become of the runs."""
     from ..views import find_run, run_json
+    from ..views.chains import last_in_line
 
-    runs = [run_json(store, find_run(store, uid)[0], raw=context.raw) for uid in uids]
+    # Who acts on a run acts on the one that goes on with what it began.
+    runs = [run_json(store, last_in_line(store, find_run(store, uid)[0]), raw=context.raw) for uid in uids]
     if context.machine:
         if runs or as_list:
             context.answer(runs if as_list else runs[0])

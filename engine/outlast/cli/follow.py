@@ -119,9 +119,13 @@ def follow(
     check: Callable[[], None] | None = None,
     raw: bool = False,
 ) -> dict[str, Any] | None:
-    """Watch a run until it is final or halted, and give it; None when `timeout_seconds` went by first."""
+    """Watch a run, and those that go on from it, until it is final or halted, and give it.
+
+    None when `timeout_seconds` went by first.
+    """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     explained = _Explained(store, task_id)
+    from ..views.chains import last_in_line
     from ..views.watch import Watch
 
     with Watch(store) as watch, screen(stream or sys.stderr, silent=silent) as where:
@@ -130,7 +134,12 @@ def follow(
             run = _read(store, task_id, whole=not silent, raw=raw)
             where.show(run, "" if silent else explained.of(run))
             if is_over(run):
-                return run
+                last_id = last_in_line(store, task_id)
+                if last_id == task_id:
+                    return run
+                # It went on as a new run: so do we.
+                task_id, explained = last_id, _Explained(store, last_id)
+                continue
             if check is not None:
                 check()
             # A run of ten thousand steps takes a while to read: never more than a fifth of the time goes to

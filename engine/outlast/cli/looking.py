@@ -38,7 +38,8 @@ _RUN = click.argument("reference", metavar="RUN")
 @click.option("--traceback", is_flag=True, help="The whole traceback of the run's error.")
 @click.pass_obj
 def show(context: Context, reference: str, following: bool, undo: bool, traceback: bool) -> int:
-    from ..views import show_json, undo_json
+    from ..views import run_json, show_json, undo_json
+    from ..views.chains import last_in_line
 
     store = context.store()
     task_id, _ = context.find(store, reference)
@@ -51,6 +52,9 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
         context.answer({**shown, "undo_plan": plan} if undo else shown)
         return 0
     print_lines(run_lines(shown))
+    last_id = last_in_line(store, task_id)
+    if last_id != task_id:
+        print_lines([[("  ", ""), ("went on as ", "dim"), (run_json(store, last_id)["id"], "")]])
     if undo:
         print_lines(undo_lines(plan))
     if traceback and shown["error"]:
@@ -60,9 +64,10 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
 
 def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
     from ..views import show_json
+    from ..views.chains import last_in_line
 
     follow(store, task_id, stream=sys.stdout, silent=context.machine, raw=context.raw)
-    shown = show_json(store, task_id, raw=context.raw)
+    shown = show_json(store, last_in_line(store, task_id), raw=context.raw)
     if context.machine:
         context.answer(shown)
     elif not sys.stdout.isatty():
@@ -83,10 +88,12 @@ def result(context: Context, reference: str, wait: bool, timeout: str | None) ->
     from ..duration import seconds
     from ..errors import ResultTimeout
     from ..views import run_json
+    from ..views.chains import last_in_line
 
     limit = None if timeout is None else seconds(timeout, place="--timeout")
     store = context.store()
     task_id, uid = context.find(store, reference)
+    task_id = last_in_line(store, task_id)
     found = run_json(store, task_id, raw=context.raw)
     if not is_over(found) and (wait or limit is not None):
         over = follow(
@@ -151,10 +158,11 @@ def _explanation(context: Context, reference: str) -> Explanation:
 def query(context: Context, reference: str, key: str) -> int:
     store = context.store()
     task_id, uid = context.find(store, reference)
+    from ..views.chains import last_in_line
     from ..views.state import published_value
     from ..views.values import value_json
 
-    output.document(value_json(published_value(store, task_id, key, run_id=uid), raw=context.raw))
+    output.document(value_json(published_value(store, last_in_line(store, task_id), key, run_id=uid), raw=context.raw))
     return 0
 
 

@@ -113,12 +113,14 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
     from ..agent import Agent
     from ..supervisor import Supervisor
     from ..views import run_json
+    from ..views.chains import last_in_line, root_of
     from .roles import quiet_logging
 
-    found = run_json(store, task_id, raw=context.raw)
+    last_id = last_in_line(store, task_id)
+    found = run_json(store, last_id, raw=context.raw)
     if is_over(found):
         return found
-    agent = Agent(store, context.registry, context.settings, concurrency=concurrency, root_id=task_id)
+    agent = Agent(store, context.registry, context.settings, concurrency=concurrency, root_id=root_of(store, last_id))
     supervisor = Supervisor(store, context.settings)
     failures: list[BaseException] = []
 
@@ -131,7 +133,7 @@ def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: 
     def check() -> None:
         if failures:
             raise failures[0]
-        if not thread.is_alive() and not is_over(run_json(store, task_id)):
+        if not thread.is_alive() and not is_over(run_json(store, last_in_line(store, task_id))):
             # A step that overran holds its thread; its retry or undo waits for the end of this process.
             raise _Overran(uid)
 

@@ -15,7 +15,7 @@ from . import ending, starting
 from .transaction import Transaction
 
 _HELD = """
-select t.cancel_requested_at, t.parent_id, t.parent_path, t.root_id, t.unique_key,
+select t.cancel_requested_at, t.parent_id, t.parent_path, coalesce(t.root_id, t.id), t.unique_key,
        (select p.deadline_at from outlast_task p where p.id = t.parent_id), i.key, i.options, i.timeout, i.max_crashes
 from outlast_task t join outlast_input i on i.task_id = t.id
 where t.id = :id and t.claim = :claim and t.status = 'running' and t.ending is null

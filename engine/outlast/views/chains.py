@@ -1,11 +1,13 @@
-"""The chain of a run: the run that was retried, and its retries.
+"""The runs before and after a run: those that it retries, its retries, and the line of those that went on from it.
 
-Owns the look along it. Refuses to choose which of them a retry goes on from: that is the store's, in the transaction that starts it.
+Owns the looks along both. Refuses to choose which of them a retry goes on from: that is the store's, in the transaction that starts it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from ..store.succession import last_of_line
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -31,6 +33,29 @@ def was_retried(store: SqliteStore, uid: str) -> bool:
     return bool(retries(store, uid))
 
 
+_ID = "select uid from outlast_task where id = :id"
+_ID_OF = "select id from outlast_task where uid = :uid"
+
+
+def last_in_line(store: SqliteStore, task_id: int) -> int:
+    """The run that goes on with what a run began by `continue_as_new`; itself, where none does."""
+    connection = store.connection()
+    row = connection.execute(_ID, {"id": task_id}).fetchone()
+    if row is None:
+        return task_id
+    found = connection.execute(_ID_OF, {"uid": last_of_line(connection, row[0])}).fetchone()
+    return task_id if found is None else int(found[0])
+
+
+_ROOT = "select case when parent_id is null then coalesce(root_id, id) else id end from outlast_task where id = :id"
+
+
+def root_of(store: SqliteStore, task_id: int) -> int:
+    """The run by whose number all that belongs to a run is found: the first of its line."""
+    row = store.connection().execute(_ROOT, {"id": task_id}).fetchone()
+    return task_id if row is None else int(row[0])
+
+
 _RETRY_OF = """
 select i.retry_of, count(h.path) from outlast_task t join outlast_input i on i.task_id = t.id
 left join outlast_inherited h on h.task_id = t.id and h.event is not null
@@ -45,6 +70,9 @@ def chain_texts(store: SqliteStore, uid: str) -> list[str]:
     if row is not None and row[0] is not None:
         count = "1 result" if row[1] == 1 else f"{row[1]:,} results"
         texts.append(f"It is a retry of {row[0]}, and began with {count} of the runs before.")
+    last = last_of_line(store.connection(), uid)
+    if last != uid:
+        texts.append(f"It went on as a new run; the last of them is {last}.")
     later = retries(store, uid)
     if later:
         newest, status = later[-1]

@@ -1,0 +1,46 @@
+"""Commands on a run that went on as new ones: they follow it."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Call
+
+
+def test_run_works_on_all_of_them_and_prints_the_last_result(outlast: Call) -> None:
+    done = outlast("run", "endless", "--json")
+    assert (done.code, done.json) == (0, 3)
+    assert [run["status"] for run in outlast("runs", "--json").json] == ["completed"] * 3
+
+
+@pytest.fixture
+def first(outlast: Call) -> str:
+    """The first of three runs, all of which have completed."""
+    uid = outlast("start", "endless", "--key", "e").out.strip()
+    outlast("agent", "--once")
+    return uid
+
+
+def test_looking_at_the_first_gives_what_the_last_has(outlast: Call, first: str) -> None:
+    last = outlast("show", "endless:e", "--json").json["id"]
+    assert last != first
+    assert outlast("result", first, "--json").json == 3
+    assert outlast("result", first, "--wait", "--json").json == 3
+    assert outlast("query", first, "number", "--json").json == 3
+    assert f"went on as {last}" in outlast("show", first).out
+    assert outlast("show", first, "--json").json["id"] == first
+    assert outlast("show", first, "--follow", "--json").json["id"] == last
+    assert last in outlast("why", first).out
+
+
+def test_acting_on_the_first_acts_on_the_last(outlast: Call, first: str) -> None:
+    last = outlast("show", "endless:e", "--json").json["id"]
+    again = outlast("retry", first, "--json").json
+    assert again["retry_of"] == last
+    assert outlast("cancel", last, "--json").code == 4
+
+
+def test_run_with_the_key_of_one_that_went_on_carries_that_on(outlast: Call) -> None:
+    outlast("start", "endless", "until=4", "--key", "k")
+    assert outlast("run", "endless", "until=4", "--key", "k", "--json").json == 4
+    assert outlast("run", "endless", "--key", "k", "--json").json == 4
