@@ -7,6 +7,7 @@ from run_bench import Gate, effects, eventually
 
 import outlast
 from outlast import Retry, registry, step, workflow
+from outlast.doctor import examine
 from outlast.errors import Conflict, KeyNotFound, RunFinished
 
 gate = Gate()
@@ -107,6 +108,22 @@ def test_one_started_and_one_pending_run_at_a_time(bench):
     assert third.result(timeout=20) == "third"
     assert second.status == "cancelled"
     assert effects == ["first", "third"]
+
+
+def test_the_run_in_line_waits_for_the_last_of_those_that_go_on(bench):
+    bench.agent()
+    first = bench.start(listens.options(unique_key="u"), 1)
+    bench.wait_for(first, "waiting")
+    in_line = bench.start(listens.options(unique_key="u", if_exists="replace"), 10)
+    first.signal("word", "next")
+    eventually(lambda: (1, "next") in effects)
+    eventually(lambda: first.status == "waiting")
+    assert in_line.status == "pending"
+    assert [finding.name for finding in examine(bench.store) if not finding.ok] == []
+    first.signal("word", "end")
+    assert first.result(timeout=20) == 2
+    in_line.signal("word", "end")
+    assert in_line.result(timeout=20) == 10
 
 
 def test_the_last_of_many_calls_wins(bench):

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from outlast import Every, backfill, clock, registry, scheduling, workflow
+from outlast import operations as op
 from outlast import schedule_operations as sop
 from outlast.clock import SECOND
 from outlast.errors import Conflict, InvalidInput, ScheduleNotFound
 from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
+from outlast.states import Ending
 from outlast.store import schedules
 from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
@@ -256,3 +258,29 @@ def test_a_schedule_that_is_not_paused_cannot_be_resumed(store: SqliteStore, app
     for operation in (sop.PauseSchedule("x"), sop.ResumeSchedule("x"), sop.DeleteSchedule("x")):
         with pytest.raises(ScheduleNotFound):
             store.commit(operation)
+
+
+def test_a_run_that_goes_on_as_a_new_one_is_unfinished_to_the_overlap_rule(
+    store: SqliteStore, app: Registry, manual: clock.ManualClock
+) -> None:
+    ours = made(store, app)
+    manual.advance(60)
+    settle(ours, store)
+    code = {"workflow:report": "f"}
+    agent = store.commit(op.RegisterAgent("a", "elsewhere/0/0", clock.boot_id(), 1, "1", 8, None, 600 * clock.SECOND, code))
+    [held] = store.commit(op.Claim(agent, 1, code))
+    start = op.Start(
+        uid="next", kind="run", name="report", needs="workflow:report", queue="default", input=b"{}", tick=held.tick
+    )  # fmt: skip
+    store.commit(op.ContinueAsNew(held.fence, start))
+    manual.advance(60)
+    settle(ours, store)
+    assert [(row["outcome"], row["reason"]) for row in ticks_json(store, "report")] == [
+        ("skipped", "run next was unfinished"),
+        ("fired", None),
+    ]
+    [held] = store.commit(op.Claim(agent, 1, code))
+    store.commit(op.End(held.fence, Ending.COMPLETED, output=b"null", simple=True))
+    manual.advance(60)
+    settle(ours, store)
+    assert ledger(store)[-1] == ("fired", 3, 3, 1)

@@ -28,6 +28,15 @@ insert into outlast_outcome (task_id, output, successor_id) values (:id, :output
 on conflict (task_id) do update set output = excluded.output, error = null, successor_id = excluded.successor_id
 """
 
+# The run in line of a unique key waits for the end of the line, not of its first.
+_WAIT_ON = "update outlast_successor set after_id = :successor_id where after_id = :id"
+
+# While the overlap rule looks at a tick's run, that is the one which goes on.
+_KEEP_TICK = """
+update outlast_tick set run_id = :uid
+where run_id = (select uid from outlast_task where id = :id) and place is not null
+"""
+
 _HOLD_BACK = "update outlast_task set due_at = null where id = :id"
 
 
@@ -58,5 +67,8 @@ def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Statu
         ),
     )
     transaction.execute(_HOLD_BACK, {"id": started.task_id})
+    transaction.execute(_WAIT_ON, {"id": fence.task_id, "successor_id": started.task_id})
+    if operation.start.tick is not None:
+        transaction.execute(_KEEP_TICK, {"id": fence.task_id, "uid": started.uid})
     transaction.execute(_NAME_SUCCESSOR, {"id": fence.task_id, "output": b"null", "successor_id": started.task_id})
     return ending.decide(transaction, fence.task_id, Ending.COMPLETED)
