@@ -51,10 +51,10 @@ def process(path: Path, *words: str, **more: str) -> Iterator[subprocess.Popen[b
                 started.wait()
 
 
-def run_agent_once(path: Path, *words: str) -> None:
+def run_agent_once(path: Path, *words: str, **more: str) -> None:
     """One agent that ends when nothing is due."""
     subprocess.run(
-        command(path, "agent", "--once", *words), cwd=ROOT, env=environment(), check=True, timeout=600,
+        command(path, "agent", "--once", *words), cwd=ROOT, env=environment(**more), check=True, timeout=600,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
 

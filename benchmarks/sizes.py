@@ -15,7 +15,7 @@ from outlast.store.process import this_process
 
 from . import definitions
 from .figures import Bar, Benchmark, Round, Setting
-from .processes import ROOT, environment, eventually, process, resident_bytes, start_many
+from .processes import ROOT, environment, eventually, process, resident_bytes, run_agent_once, start_many
 
 _CODE = {"workflow:noop": "f"}
 
@@ -109,6 +109,30 @@ def waiting(setting: Setting) -> Round:
     return {"idle MiB": idle, f"{count:,} waiting MiB": after, "ratio": after / idle, "parked runs/s": rate}
 
 
+def file_size(setting: Setting) -> Round:
+    """Bytes that a no-op run and a no-op step leave in the file, and how large the WAL is after the work."""
+    runs, steps = setting.size(10_000, 3_000), setting.size(20_000, 6_000)
+    with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+        path = folder / "app.db"
+
+        def size() -> int:
+            engine.store.connection().execute("pragma wal_checkpoint(truncate)")
+            return path.stat().st_size
+
+        empty = size()
+        start_many(engine, definitions.noop, runs)
+        run_agent_once(path)
+        wal = Path(f"{path}-wal").stat().st_size
+        after_runs = size()
+        start_many(engine, definitions.steps, 20, steps // 20)
+        run_agent_once(path)
+        wal = max(wal, Path(f"{path}-wal").stat().st_size)
+        after_steps = size()
+    return {
+        "bytes a run": (after_runs - empty) / runs, "bytes a step": (after_steps - after_runs) / steps, "WAL MiB": wal / 2**20,
+    }  # fmt: skip
+
+
 def help_text(setting: Setting) -> Round:
     def seconds(*words: str) -> float:
         times = []
@@ -125,5 +149,6 @@ def help_text(setting: Setting) -> Round:
 BENCHMARKS = (
     Benchmark("claim", "claim beside finished tasks", claim_beside, (Bar("ratio", at_most=1.2),), rounds=3),
     Benchmark("waiting", "an agent beside waiting runs", waiting, (Bar("ratio", at_most=1.2),), rounds=3),
+    Benchmark("file", "the size of the file and its WAL", file_size, (Bar("WAL MiB", at_most=32),), rounds=3),
     Benchmark("help", "`outlast --help`", help_text, (Bar("more ms", at_most=200, aim=100),)),
 )

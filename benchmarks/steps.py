@@ -26,6 +26,18 @@ def one_run(setting: Setting) -> Round:
     return {"steps/s": rate, "raw one-row commits/s": limit, "ratio": rate / limit}
 
 
+def durability(setting: Setting) -> Round:
+    """What a user gains who lets a power cut take the last commits."""
+    count = setting.size(6_000, 1_500)
+    rates = {}
+    for choice in ("full", "normal"):
+        with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+            start_many(engine, definitions.steps, 1, count)
+            run_agent_once(folder / "app.db", OUTLAST_DURABILITY=choice)
+            rates[choice] = rate_of_runs(engine) * count
+    return {"full steps/s": rates["full"], "normal steps/s": rates["normal"], "normal / full": rates["normal"] / rates["full"]}
+
+
 def many_runs(workflow: object) -> Callable[[Setting], Round]:
     def measure(setting: Setting) -> Round:
         runs, count = 64, setting.size(300, 60)
@@ -81,6 +93,10 @@ BENCHMARKS = (
     ),
     Benchmark("many-sync", "64 runs at once in one agent, sync", many_runs(definitions.steps), _MANY, _DURABILITY),
     Benchmark("many-async", "64 runs at once in one agent, async", many_runs(definitions.steps_async), _MANY, _DURABILITY),
+    Benchmark(
+        "durability", "the same run with durability = normal", durability,
+        durability={"full": _DURABILITY["outlast"], "normal": "WAL, synchronous=NORMAL: a power cut takes the last commits"},
+    ),
     Benchmark(
         "long-run", "one run of 10,000 steps, and its replay", long_run,
         (Bar("last / first", at_most=1.3), Bar("replay of 10,000 s", at_most=0.5, aim=0.1)), _DURABILITY, rounds=3,

@@ -107,12 +107,14 @@ def _journal_mode(store: SqliteStore) -> Finding:
     synchronous = connection.execute("pragma synchronous").fetchone()[0]
     wanted = "wal" if library.safe else "delete"
     detail = f"journal_mode {mode}, synchronous {_SYNCHRONOUS.get(synchronous, synchronous)}"
-    if mode == wanted and synchronous >= 1:
-        return Finding("journal mode", True, detail)
+    chosen = store.durability
+    if mode == wanted and synchronous >= (1 if chosen == "normal" else 2):
+        choice = ': by durability = "normal", a power cut can take the last commits' if chosen == "normal" else ""
+        return Finding("journal mode", True, f"{detail}{choice}")
     return Finding(
         "journal mode",
         False,
-        f"{detail}; expected {wanted} and full",
+        f"{detail}; expected {wanted} and {chosen}",
         "Stop every process that has the file open, then run `outlast migrate`.",
     )
 

@@ -281,7 +281,7 @@ def _open_store(path: str, settings: Settings) -> SqliteStore:
         raise InvalidInput(f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
     from .store.sqlite import SqliteStore
 
-    return SqliteStore(Path(path), create=True, allow_network=settings.allow_network)
+    return SqliteStore(Path(path), create=True, allow_network=settings.allow_network, durability=settings.durability)
 
 
 # The engines of this process that are open. Weakly, so that one which nobody holds does not count.

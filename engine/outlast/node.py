@@ -91,7 +91,8 @@ class Node:
 
     def run(self) -> int:
         """Keep everything alive until a signal; give the exit code (130 or 143). No child outlives it."""
-        self._store = SqliteStore(self._database, allow_network=self._settings.allow_network)
+        settings = self._settings
+        self._store = SqliteStore(self._database, allow_network=settings.allow_network, durability=settings.durability)
         with ExitStack() as ends:
             ends.callback(self._store.close)
             loop = self._loop = RoleLoop("node", self._tick, self._store, watched=self._fds)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def test_a_new_file_and_what_stands_beside_it_are_for_the_owner_alone(connection
 def test_every_commit_reaches_the_disk(connection):
     assert connection.execute("pragma synchronous").fetchone()[0] == 2
     assert connection.execute("pragma journal_mode").fetchone()[0] == ("wal" if library.safe else "delete")
+
+
+def test_with_normal_durability_a_commit_is_left_to_the_system(tmp_path):
+    connection = connect(tmp_path / "app.db", create=True, durability="normal")
+    assert connection.execute("pragma synchronous").fetchone()[0] == 1
+    connection.close()
 
 
 def test_a_missing_file_is_not_created_by_whoever_only_looks(tmp_path):
@@ -294,3 +301,13 @@ def _run(code: str, path: Path) -> str:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return output.strip()
+
+
+def test_the_wal_is_copied_into_the_file_while_work_goes_on(tmp_path):
+    with closing(connect(tmp_path / "app.db", create=True)) as connection:
+        connection.execute("create table t (id integer primary key, b blob)")
+        for _ in range(600):
+            with transaction(connection, None):
+                connection.execute("insert into t (b) values (zeroblob(100000))")
+        written = 600 * 100_000
+        assert (tmp_path / "app.db-wal").stat().st_size < written / 3

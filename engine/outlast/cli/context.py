@@ -118,7 +118,8 @@ class Context:
 
         if not create:
             self.require_file()
-        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=self.settings.allow_network)
+        settings = self.settings
+        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=settings.allow_network, durability=settings.durability)
         self.stores.append(store)
         return store
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from ..errors import OutlastError
 from ..store.connection import translate
 from ..store.library import sqlite3
+from ..store.pragmas import SYNCHRONOUS
 
 
 def _codes(*names: str) -> frozenset[int]:
@@ -192,21 +193,21 @@ _BUSY_SECONDS = 5.0
 _thread = threading.local()
 
 
-def take(path: str) -> Guarded:
+def take(path: str, durability: str) -> Guarded:
     """This thread's connection to the file."""
-    held: tuple[str, Guarded] | None = getattr(_thread, "held", None)
-    if held is not None and held[0] == path:
+    held: tuple[tuple[str, str], Guarded] | None = getattr(_thread, "held", None)
+    if held is not None and held[0] == (path, durability):
         held[1].unshut()
         return held[1]
     if held is not None:
         held[1].really_close()
     try:
         db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=Guarded)
-        db.execute("pragma synchronous = full")
+        db.execute(f"pragma synchronous = {SYNCHRONOUS[durability]}")
         db.execute("pragma foreign_keys = on")
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    _thread.held = (path, db)
+    _thread.held = ((path, durability), db)
     return db
 
 

@@ -64,7 +64,7 @@ class _StepTransaction:
     started_at: int
 
     def run(self) -> Tried:
-        db = guarded.take(self.call.store.path)
+        db = guarded.take(self.call.store.path, self.call.store.durability)
         timeout = self.call.timeout_seconds if self.call.timeout_seconds is not None else DEFAULT_TIMEOUT_SECONDS
         try:
             self._begin(db)

@@ -1,6 +1,6 @@
 """Opening the file, one connection for each thread, and the one way to write: `transaction`.
 
-Owns the pragmas, the rights of a new file (0600) and the translation of SQLite's errors into ours. Refuses
+Owns the journal mode, the rights of a new file (0600) and the translation of SQLite's errors into ours. Refuses
 folders, missing files where the caller may not create, network file systems, and the use of a connection in
 another thread or after a fork. Nothing here, or anywhere, `open()`s an existing database file: closing any
 descriptor of it drops the locks that SQLite holds for the process.
@@ -19,7 +19,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly
-from . import library
+from . import library, pragmas
 from .filesystem import refuse_network
 from .library import sqlite3
 from .translation import BUSY_SECONDS as BUSY_SECONDS
@@ -27,9 +27,6 @@ from .translation import is_lock, is_of_the_file
 from .translation import translate as translate
 from .turn import Turn
 
-_CHECKPOINT_PAGES = 4_000
-_CACHE_KIB = 16_384
-_WAL_LIMIT_BYTES = 64 << 20
 _STATEMENTS = 512
 
 # Between the creation of a file and the closing of that descriptor no other thread may open it: the closing
@@ -55,17 +52,19 @@ def connect(
     create: bool,
     allow_network: bool = False,
     busy_seconds: float = BUSY_SECONDS,
+    durability: str = "full",
 ) -> StoreConnection:
     """Open the file;
 
     with `create`, make it if it is not there. Every failure is a typed error, and leaves nothing behind.
+    With `durability` "normal" a commit is not fsynced: a power cut can take the last ones.
     """
     name = os.path.abspath(path)  # noqa: PTH100
     # Guarded before it is open, since opening and closing it would already cost the other library its locks.
     opener = _Opener()
     library.guard(name, opener)
     try:
-        connection = _open_file(name, create=create, allow_network=allow_network, busy_seconds=busy_seconds)
+        connection = _open_file(name, create=create, allow_network=allow_network, busy_seconds=busy_seconds, durability=durability)
     except sqlite3.Error as error:
         raise translate(error, name) from error
     finally:
@@ -153,10 +152,13 @@ class transaction:
 class ThreadConnections:
     """The connections of one file: each thread has its own, from its first use until the thread ends."""
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, allow_network: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, create: bool = False, allow_network: bool = False, durability: str = "full"
+    ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
+        self._durability = durability
         self._local = threading.local()
         self._is_closed = False
 
@@ -168,7 +170,7 @@ class ThreadConnections:
         self._drop()
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
-        connection = connect(self.path, create=self._create, allow_network=self._allow_network)
+        connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self._durability)
         self._local.held = (os.getpid(), connection)
         return connection
 
@@ -191,7 +193,7 @@ def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"pragma busy_timeout = {round(seconds * 1000)}")
 
 
-def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: float) -> StoreConnection:
+def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: float, durability: str) -> StoreConnection:
     with _opening:
         is_new = _prepare(name, create=create, allow_network=allow_network)
         connection = sqlite3.connect(
@@ -207,7 +209,7 @@ def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: fl
     try:
         library.guard(name, connection)
         _open.add(connection)
-        _configure(connection, may_convert=create, is_new=is_new, busy_seconds=busy_seconds)
+        _configure(connection, may_convert=create, is_new=is_new, busy_seconds=busy_seconds, durability=durability)
     except BaseException:
         connection.close()
         raise
@@ -253,7 +255,7 @@ def _create_file(name: str) -> bool:
     return True
 
 
-def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, busy_seconds: float) -> None:
+def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, busy_seconds: float, durability: str) -> None:
     if is_new:
         # Before the first page is written: so that room can be given back by and by, without a rewrite of the file.
         connection.execute("pragma auto_vacuum = incremental")
@@ -266,12 +268,7 @@ def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, 
     # A foreign file, that somebody only looks at, keeps its mode.
     if current != wanted and (is_new or may_convert or _is_ours(connection)):
         _convert(connection, wanted, busy_seconds)
-    connection.execute("pragma synchronous = full")
-    connection.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"pragma journal_size_limit = {_WAL_LIMIT_BYTES}")
-    connection.execute("pragma temp_store = memory")
-    connection.execute(f"pragma cache_size = -{_CACHE_KIB}")
-    connection.execute("pragma mmap_size = 0")
+    pragmas.set_for_work(connection, durability)
 
 
 def _convert(connection: StoreConnection, wanted: str, busy_seconds: float) -> None:

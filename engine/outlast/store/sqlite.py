@@ -112,13 +112,16 @@ class SqliteStore:
         create: bool = False,
         migrate: bool = False,
         allow_network: bool = False,
+        durability: str = "full",
     ) -> None:
         """Open the file. `create` makes it (and its tables) where there is none, `migrate` brings an old one up to date.
 
         Raises `FileMissing`, `NotADatabase`, `StoreTooNew`, `StoreTooOld` and the other `StoreError`s.
         """
         self.path = str(Path(path).absolute())
-        self._connections = ThreadConnections(self.path, create=create, allow_network=allow_network)
+        self.durability = durability
+        """"full", or "normal" where its user accepts that a power cut takes the last commits."""
+        self._connections = ThreadConnections(self.path, create=create, allow_network=allow_network, durability=durability)
         self.turn = Turn(self.path)
         self.doorbell = Doorbell(self.path)
         self.patient = False

@@ -1,0 +1,31 @@
+"""How a connection is set for its work: each pragma with its reason.
+
+Owns what a connection is told once it is open. The journal mode is the file's, not the connection's: `connection` sees to it. Refuses
+numbers without a measurement: `benchmarks/` shows what each is worth.
+"""
+
+from __future__ import annotations
+
+from .library import sqlite3
+
+_CHECKPOINT_PAGES = 4_000
+_CACHE_KIB = 16_384
+_WAL_LIMIT_BYTES = 64 << 20
+
+SYNCHRONOUS = {"full": "full", "normal": "normal"}
+"""The pragma for each durability; there is no third."""
+
+
+def set_for_work(connection: sqlite3.Connection, durability: str) -> None:
+    # full: each commit is fsynced before its caller is answered. normal: only a checkpoint is; a crash of processes loses nothing.
+    connection.execute(f"pragma synchronous = {SYNCHRONOUS[durability]}")
+    # The WAL grows to 16 MiB before it is copied into the file: a page that many commits change is then copied once, not each time.
+    connection.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    # A WAL that a long reader has let grow beyond this is cut back to it once it starts anew.
+    connection.execute(f"pragma journal_size_limit = {_WAL_LIMIT_BYTES}")
+    # Statement journals and sorters never touch the disk.
+    connection.execute("pragma temp_store = memory")
+    # The upper levels of all indexes and the pages of the runs at work; each thread's connection has its own.
+    connection.execute(f"pragma cache_size = -{_CACHE_KIB}")
+    # A mapped file that somebody truncates kills the process; reads that the cache misses are too few to matter.
+    connection.execute("pragma mmap_size = 0")
