@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="how often each is measured (at least 3 to be believed)")
     parser.add_argument("--folder", type=Path, help="where the files lie, on the disk to measure")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the page of results: machine, table and chart")
     parser.add_argument("--svg", type=Path, metavar="FILE")
     given = parser.parse_args()
     setting = Setting(given.quick, given.folder)
@@ -44,6 +45,8 @@ def main() -> int:
         given.json.write_text(json.dumps(report.as_json(measured, curves), indent=1) + "\n")
     if given.svg:
         given.svg.write_text(chart.draw(measured, curves))
+    if given.markdown:
+        given.markdown.write_text(report.page(measured, curves, sys.argv[1:], given.svg))
     missed = [f"{one.benchmark.title}: {bar.figure} {bar}" for one in measured for bar in one.missed()]
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)

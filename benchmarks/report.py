@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,17 @@ def table(measured: Iterable[Measured], curves: Iterable[Curve]) -> str:
         points = ", ".join(f"{number(size)}: {number(value)}" for size, value in curve.points)
         lines += ["", f"{curve.title}, {curve.figure} by {curve.size}: {points}"]
     return "\n".join(lines)
+
+
+def page(measured: Sequence[Measured], curves: Sequence[Curve], words: Sequence[str], chart: Path | None) -> str:
+    """The whole as a page: how it was measured, on what, and the figures."""
+    facts = "\n".join(f"- {name}: {value}" for name, value in machine().items())
+    picture = f"\n![Each figure against its bar, and the curves]({chart.name})\n" if chart is not None else ""
+    return (
+        f"# Results\n\nThe output of `python -m benchmarks {' '.join(words)}`.\n\n"
+        "The machine is shared with other work, so ratios, which are made of things measured next to each other, say more than\n"
+        f"single figures; the verdict is on the median.\n\n{facts}\n{picture}\n{table(measured, curves)}\n"
+    )
 
 
 def number(value: float) -> str:

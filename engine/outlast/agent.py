@@ -11,7 +11,6 @@ import gc
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +43,6 @@ _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256
 _AHEAD_SECONDS = 0.02
 _SOLO_IDLE_SECONDS = 10.0
-_SWITCH_SECONDS = 0.0005
 
 
 class Agent:
@@ -402,12 +400,10 @@ class Agent:
 
 
 def _tune_process() -> None:
-    """Set the interpreter of a process that is an agent's alone: both are measured by `benchmarks/`."""
+    """Set the interpreter of a process that is an agent's alone, by what `benchmarks/` measure."""
     # What is loaded by now stays: no collection need walk it. Steps leave few cycles, so they may be collected seldom.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    # The writer comes back from the disk to answers that others wait for: it shall not wait long behind their code.
-    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 _HELD = "select id, claim from outlast_task where agent_id = :agent_id"

@@ -33,7 +33,7 @@ _RETRY_SECONDS = 0.25
 _PATIENCE_SECONDS = 0.0005
 """How long callers wait for one of them that was woken and does not come back."""
 _FEW, _CROWD = 2, 16
-_LINGER_SECONDS = 0.0002
+_LINGER_SECONDS = 0.0005
 """How long a group of a crowd waits for more, since a commit costs more than its rows."""
 
 
