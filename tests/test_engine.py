@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3 as standard
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -545,6 +547,21 @@ def test_a_rollback_takes_the_run_with_it(engine: Engine, connection: Any) -> No
     assert connection.execute("select count(*) from orders").fetchone() == (0,)
 
 
+def test_the_bell_is_rung_once_the_caller_has_committed(engine: Engine, connection: Any) -> None:
+    with closing(engine.store.listen()) as listener:
+        engine.start(engine_fulfil.options(connection=connection), "o-1")
+        assert not listener.wait(0.05)
+        connection.commit()
+        assert listener.wait(5)
+
+
+def test_a_connection_that_cannot_be_used_here_is_refused(engine: Engine) -> None:
+    opened = sqlite3.connect(engine.path)
+    opened.close()
+    with pytest.raises(InvalidInput, match="an open connection of this thread"):
+        engine.start(engine_fulfil.options(connection=opened), "o-1")
+
+
 def test_a_start_that_fails_leaves_the_callers_changes_alone(engine: Engine, connection: Any) -> None:
     connection.row_factory = sqlite3.Row
     bound = engine_fulfil.options(connection=connection, unique_key="u", if_exists="fail")
@@ -596,6 +613,17 @@ def test_an_embedded_agent_carries_runs_to_their_end(engine: Engine) -> None:
         assert engine.start(engine_doubled_async, 4).result(timeout=10) == 8
     assert not caller.embedded_agent
     assert views.agents_json(engine.store) == []
+
+
+def test_an_embedded_agent_leaves_signals_alone_and_steps_elsewhere_only_warn(engine: Engine) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
+    with engine.agent():
+        assert {number: signal.getsignal(number) for number in before} == before
+        with pytest.warns(RuntimeWarning, match=r"Write `engine_double.fn"):
+            assert engine_double(2) == 4
+        assert engine_double.fn(2) == 4
+    assert engine_double(2) == 4
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_an_embedded_agent_in_an_async_program_drains_off_the_loop(engine: Engine) -> None:

@@ -23,7 +23,7 @@ from .embedded import EmbeddedAgent
 from .errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
 from .options import DEFAULT, Options
 from .settings import Settings, database_path, resolve
-from .starts import start_operation, start_within
+from .starts import start_operation
 
 if TYPE_CHECKING:
     from .definition import Workflow
@@ -139,6 +139,8 @@ class Engine:
         if options.connection is None:
             started = self.store.commit(operation)
         else:
+            from .outbox import start_within
+
             started = start_within(self.store, options.connection, operation)
         return StoredRun(self.store, self.settings, started.uid)
 

@@ -181,6 +181,7 @@ def _instant(value: object) -> datetime:
 
 def _connection(value: object) -> object:
     # Two SQLite libraries may be in play, so a class cannot be named here; the store checks which one it is.
-    if not (hasattr(value, "execute") and hasattr(value, "in_transaction")):
+    kind = type(value)
+    if not (hasattr(kind, "execute") and hasattr(kind, "in_transaction")):
         raise InvalidInput(f"connection must be a connection of outlast.sqlite3, not {value!r}.")
     return value

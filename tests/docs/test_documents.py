@@ -29,6 +29,7 @@ SET_UP = "python3 -m venv .venv && .venv/bin/pip install -q "
 LEFT_TO_THE_READER = {
     "cron.md": "from apscheduler.triggers.interval import IntervalTrigger\nsome_apscheduler_trigger = IntervalTrigger(hours=1)\n"
 }
+NEEDED = {"web.md": ("fastapi", "httpx")}
 LOOKING = ("agents", "doctor", "query", "runs", "show", "stats", "why")
 NAMED_FILE = re.compile(r"`([\w./-]+\.py)`")
 
@@ -102,6 +103,8 @@ def test_a_block_of_python_compiles(block: Block) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_a_session_that_goes_as_it_says(page: Path, tmp_path: Path) -> None:
+    for module in NEEDED.get(page.name, ()):
+        pytest.importorskip(module)
     with Session(tmp_path) as session:
         for block in blocks(page):
             if block.language == "python" and block.file:

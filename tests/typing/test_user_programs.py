@@ -68,15 +68,17 @@ def pyright(program: Path, folder: Path) -> dict[int, str]:
     return {said["range"]["start"]["line"] + 1: said["message"] for said in report["generalDiagnostics"] if said["severity"] == "error"}
 
 
+@pytest.mark.parametrize("program", ["accepted.py", "accepted_engine.py"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_what_users_write_is_accepted(checker: type, tmp_path: Path) -> None:
-    assert checker(PROGRAMS / "accepted.py", tmp_path) == {}
+def test_what_users_write_is_accepted(checker: type, program: str, tmp_path: Path) -> None:
+    assert checker(PROGRAMS / program, tmp_path) == {}
 
 
+@pytest.mark.parametrize("name", ["refused.py", "refused_engine.py"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_what_users_must_not_write_is_refused_where_it_stands(checker: type, tmp_path: Path) -> None:
-    program = PROGRAMS / "refused.py"
-    marked = {number for number, line in enumerate(program.read_text().splitlines(), 1) if line.endswith("# refused")}
+def test_what_users_must_not_write_is_refused_where_it_stands(checker: type, name: str, tmp_path: Path) -> None:
+    program = PROGRAMS / name
+    marked = {number for number, line in enumerate(program.read_text().splitlines(), 1) if "# refused" in line}
     found: dict[int, str] = checker(program, tmp_path)
     assert sorted(marked - set(found)) == []
     assert {line: text for line, text in found.items() if line not in marked} == {}

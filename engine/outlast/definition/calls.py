@@ -30,18 +30,27 @@ class SyncCalls(Definition, Generic[P, R]):
         value: R = dispatch.call(self, args, kwargs)
         return value
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Call it from an async workflow: `await fn.aio(...)`."""
-        return dispatch.call_awaitable(self, args, kwargs)
+    # An `async def` to type checkers alone: written as a Coroutine[Any, Any, R], two of them in one
+    # asyncio.gather() would be Any to mypy. What is wrong raises at the call, not where it is awaited.
+    if TYPE_CHECKING:
+
+        async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    else:
+
+        def aio(self, *args, **kwargs):
+            """Call it from an async workflow: `await fn.aio(...)`. Raises `WrongColour` in a sync one."""
+            return dispatch.call_awaitable(self, args, kwargs)
 
 
 class AsyncCalls(Definition, Generic[P, R]):
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Call it: durably in an async workflow. Raises `WrongColour` in a sync one."""
-        coroutine: Coroutine[Any, Any, R] = dispatch.call(self, args, kwargs)
-        return coroutine
+    if TYPE_CHECKING:
 
-    if not TYPE_CHECKING:
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    else:
+
+        def __call__(self, *args, **kwargs):
+            """Call it: durably in an async workflow. Raises `WrongColour` in a sync one."""
+            return dispatch.call(self, args, kwargs)
 
         def aio(self, *_, **__):
             """Refuse with `WrongColour`: it is awaitable itself."""
