@@ -270,6 +270,25 @@ def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     edit(store, "update outlast_task set needs = 'compensation:other'")
 
 
+@breaks("outcomes")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    make.complete(make.running().fence)
+    edit(store, "delete from outlast_outcome")
+
+
+@breaks("parents")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    make.start()
+    edit(store, "update outlast_task set parent_id = 4711")
+
+
+@breaks("taken signals")
+def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    started = make.start()
+    store.commit(op.Signal(started.uid, "go", b"1"))
+    edit(store, "update outlast_signal set taken_path = '1'")
+
+
 @breaks("lines")
 def _(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     make.complete(make.running().fence)

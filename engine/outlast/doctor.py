@@ -20,7 +20,8 @@ from .errors import OutlastError
 from .store import drift, library, migrations
 from .store.filesystem import NETWORK, kind_of
 from .store.library import sqlite3
-from .views.invariants import INVARIANTS, Invariant
+from .views.invariant import Invariant
+from .views.invariants import INVARIANTS
 
 if TYPE_CHECKING:
     from .store.sqlite import SqliteStore

@@ -1,36 +1,22 @@
 """What must hold in every file, as queries that find nothing where it does.
 
-Owns the list that `doctor` goes through. Refuses to know what to repair: the operations keep these by
-themselves, each in the transaction that could break it, so a find is a defect of ours, a file that somebody
-edited, or a supervisor that is missing. Every query gives the id of what breaks it first. `before` and
-`wall_before` are a minute ago: what is younger has not been looked at yet.
+Owns the list that `doctor` goes through. Every query gives the id of what breaks it first. `before` is a minute ago: what is younger
+has not been looked at yet. Refuses false alarms: each says what is in order although it looks odd.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .invariant import REPORT, Invariant
+from .invariants_of_rows import OF_ROWS
 
-_REPORT = "Make a backup, and report it with the output of `outlast show RUN --json`."
 _SUPERVISE = "Start a supervisor: `outlast up` or `outlast supervisor`."
-
-
-@dataclass(frozen=True, slots=True)
-class Invariant:
-    """One thing that must hold. `holds` and `broken` say what was found."""
-
-    name: str
-    holds: str
-    broken: str
-    action: str
-    query: str
-
 
 INVARIANTS = (
     Invariant(
         "leases",
         "every lease is of an agent that is up",
         "held by an agent that has ended",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t left join outlast_agent a on a.id = t.agent_id
         where t.agent_id is not null and (a.id is null or a.status not in ('active', 'draining'))
@@ -52,7 +38,7 @@ INVARIANTS = (
         "due while held",
         "nothing that is held can be claimed",
         "held and claimable at once",
-        _REPORT,
+        REPORT,
         """
         select uid from outlast_task
         where agent_id is not null and (due_at is not null or finished_at is not null)
@@ -63,7 +49,7 @@ INVARIANTS = (
         "wakeups",
         "everything that waits has something that wakes it",
         "waits for nothing",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t
         where t.finished_at is null and t.agent_id is null and t.due_at is null
@@ -98,7 +84,7 @@ INVARIANTS = (
         "ended parts",
         "nobody waits for parts that have ended",
         "waits for more ends than it has open parts",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t
         where t.status = 'waiting' and t.ending is null and t.wait_count is not null
@@ -131,7 +117,7 @@ INVARIANTS = (
         "open parts",
         "no final run has an open part that should have ended with it",
         "open although its run has ended",
-        _REPORT,
+        REPORT,
         """
         select part.uid from outlast_task part join outlast_task t on t.id = part.parent_id
         where part.finished_at is null and t.finished_at is not null
@@ -143,7 +129,7 @@ INVARIANTS = (
         "undo plans",
         "everything that is being undone has something to undo",
         "is being undone without a compensation in its journal",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t
         where t.status = 'compensating' and t.finished_at is null
@@ -156,7 +142,7 @@ INVARIANTS = (
         "claims",
         "no journal was written by a claim that has not been",
         "its journal is of a later claim than its row",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t
         where t.claim < (select max(j.claim) from outlast_journal j where j.task_id = t.id)
@@ -167,7 +153,7 @@ INVARIANTS = (
         "journals",
         "no journal has a gap",
         "entries of its journal are missing",
-        _REPORT,
+        REPORT,
         """
         select t.uid from outlast_task t
         where t.agent_id is null
@@ -177,111 +163,10 @@ INVARIANTS = (
         """,
     ),
     Invariant(
-        "keys",
-        "every idempotency key leads to a run",
-        "a key that leads nowhere",
-        _REPORT,
-        """
-        select k.workflow || ':' || k.key from outlast_key k
-        where not exists (select 1 from outlast_task t where t.id = k.task_id)
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "unique keys",
-        "no two started runs share a unique key",
-        "a unique key of two started runs",
-        _REPORT,
-        """
-        select name || ':' || unique_key from outlast_task
-        where unique_key is not null and finished_at is null and started_at is not null
-        group by name, unique_key having count(*) > 1
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "successors",
-        "every run that is held back waits for one that has not ended",
-        "held back for a run that has ended, or is not there",
-        _REPORT,
-        """
-        select t.uid from outlast_successor s
-        join outlast_task t on t.id = s.task_id left join outlast_task before on before.id = s.after_id
-        where before.id is null or before.finished_at is not null or t.due_at is not null or t.started_at is not null
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "lines",
-        "every run that went on as a new one leads to it",
-        "its successor is not there, or is held back although it has completed",
-        _REPORT,
-        """
-        select t.uid from outlast_outcome o
-        join outlast_task t on t.id = o.task_id left join outlast_task next on next.id = o.successor_id
-        where o.successor_id is not null
-          and (next.id is null or next.id <= t.id or t.status = 'completed' and next.claim = 0 and next.status = 'pending'
-               and next.due_at is null and next.id not in (select task_id from outlast_successor))
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "retries",
-        "every chain of retries has one unfinished run at most",
-        "a chain with several unfinished runs",
-        _REPORT,
-        """
-        select i.chain from outlast_input i join outlast_task t on t.id = i.task_id
-        where i.retry_of is not null and t.kind = 'run' and t.finished_at is null
-        group by i.chain having count(*) > 1
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "inputs",
-        "every task has its input",
-        "has no input",
-        _REPORT,
-        """
-        select t.uid from outlast_task t
-        where not exists (select 1 from outlast_input i where i.task_id = t.id)
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "leftovers",
-        "no row belongs to a task that is not there",
-        "rows without a task",
-        _REPORT,
-        """
-        with present as (select id from outlast_task union select task_id from outlast_pruned), rows_of(source, id) as (
-          select 'input', task_id from outlast_input
-          union select 'outcome', task_id from outlast_outcome
-          union select 'journal', task_id from outlast_journal
-          union select 'signal', task_id from outlast_signal
-          union select 'published', task_id from outlast_published
-          union select 'stream', task_id from outlast_stream
-          union select 'inherited', task_id from outlast_inherited)
-        select 'outlast_' || source || ' ' || id from rows_of where id not in (select id from present)
-        limit :limit
-        """,
-    ),
-    Invariant(
-        "tick runs",
-        "every tick that fired has its run",
-        "a tick whose run is not there, although nobody pruned it",
-        _REPORT,
-        """
-        select schedule || ' at ' || tick from outlast_tick
-        where run_id is not null and not run_pruned and run_id not in (select uid from outlast_task)
-        limit :limit
-        """,
-    ),
-    Invariant(
         "strays",
         "every try that may still run is of an agent that may still live",
         "a try counts as running on an agent that has ended, and holds up",
-        _REPORT,
+        REPORT,
         """
         select coalesce(t.uid, 'task ' || s.task_id)
         from outlast_stray s
@@ -339,4 +224,5 @@ INVARIANTS = (
         limit :limit
         """,
     ),
+    *OF_ROWS,
 )
