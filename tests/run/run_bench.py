@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from outlast.agent import Agent
+from outlast.doctor import examine
 from outlast.engine import Engine
 from outlast.operations import AgentEnded, Entry, Sweep
 from outlast.settings import Settings
@@ -90,7 +91,9 @@ class Bench:
         self.stop(0.2)
         for agent in getattr(self, "_zombies", []):
             agent.stop(0.0)
+        broken = [f"{finding.name}: {finding.detail}" for finding in examine(self.store) if not finding.ok and finding.query]
         self.engine.close()
+        assert not broken, "the test leaves a file in which something does not hold"
 
     def start(self, workflow: Any, *args: Any, **kwargs: Any) -> Any:
         return self.engine.start(workflow, *args, **kwargs)
