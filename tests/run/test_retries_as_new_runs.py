@@ -281,6 +281,18 @@ with registry.isolated() as defined:
     def maps(names: list[str]) -> list[str]:
         return call.map(names, concurrency=2)
 
+    @workflow
+    def top() -> list[str]:
+        return [call("t1"), *middle(), call("t2")]
+
+    @workflow
+    def middle() -> list[str]:
+        return [call("m1"), *child.options(key="grandchild").start("g").result(), call("m2")]
+
+    @workflow
+    def has_a_unique_child() -> list[str]:
+        return child.options(unique_key="u").start("k").result()
+
 
 def fail_at(bench, flow, name, *args, status="failed", **options):
     world[name] = "down"
@@ -695,3 +707,35 @@ def test_retries_of_ten_processes_at_once_are_one(bench):
         thread.join()
     assert len(set(found)) == 1
     assert len(found) == 10
+
+
+def test_a_failure_three_levels_down_is_all_that_runs_again(bench):
+    bench.agent()
+    run = fail_at(bench, top, "g2")
+    again = run.retry()
+    assert again.result(timeout=20) == ["t1!", "m1!", "g1!", "g2!", "m2!", "t2!"]
+    assert names() == ["t1", "m1", "g1", "g2", "g2", "m2", "t2"]
+    assert len(set(keys("g2"))) == 1
+    grandchild = bench.engine.get(child, key="grandchild")
+    assert grandchild.status == "completed"
+    assert again.children()[0].children() == [grandchild]
+
+
+def test_the_retry_of_a_child_heeds_its_unique_key(bench):
+    bench.agent()
+    run = fail_at(bench, has_a_unique_child, "k2")
+    bench.stop()
+    other = bench.start(child.options(unique_key="u"), "other")
+    again = run.retry()
+    bench.agent()
+    assert again.result(timeout=20) == other.result(timeout=20) == ["other1!", "other2!"]
+
+
+def test_from_a_child_on_it_runs_again_from_its_beginning(bench):
+    bench.agent()
+    run = bench.start(top)
+    run.result(timeout=20)
+    effects.clear()
+    assert run.retry(from_step="middle").result(timeout=20)[-1] == "t2!"
+    # The grandchild has a key, and its run is there.
+    assert names() == ["m1", "m2", "t2"]

@@ -18,7 +18,7 @@ from ..model import workflow_code
 from ..operations import Entry, Start, Started, StartRetry
 from ..states import FINAL, Status
 from . import journal, succession, undoing
-from .starting import insert, start
+from .starting import start
 from .transaction import Transaction
 
 _FIND = """
@@ -74,8 +74,9 @@ def retry_child(transaction: Transaction, part: Start) -> Started | None:
     if _stands(newest):
         return Started(newest.task_id, newest.uid, False)
     inherited = _inherited(transaction, newest, None)
-    started = insert(transaction, replace(part, retry_of=newest.uid, chain=newest.chain))
-    _hand_over(transaction, newest, started.task_id, inherited)
+    started = start(transaction, replace(part, retry_of=newest.uid, chain=newest.chain))
+    if started.created:
+        _hand_over(transaction, newest, started.task_id, inherited)
     return started
 
 
