@@ -21,14 +21,14 @@ class Answers:
     """Submits operations for one loop."""
 
     def __init__(self, store: SqliteStore, loop: asyncio.AbstractEventLoop) -> None:
-        self._store = store
+        self._submit = store.committer.submit
         self._loop = loop
         self._arrived: deque[tuple[Done, Any, BaseException | None]] = deque()
         self._is_called = False
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
         """Execute an operation; `done` is called on the loop, in the order of the calls. From any thread."""
-        self._store.submit(operation, partial(self._arrive, done))
+        self._submit(operation, partial(self._arrive, done))
 
     def on_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the loop, from any thread; nothing where the loop has ended."""

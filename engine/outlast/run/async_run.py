@@ -77,7 +77,7 @@ class Pending:
         self.kind = kind
         self.name = name
         self.future: asyncio.Future[Any] | None = None
-        self.start: Callable[[], None] | None = None
+        self.start: Callable[[Pending], None] | None = None
         self.inline: InlineStep | None = None
         self.part: Part[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -188,7 +188,7 @@ class AsyncRun(Execution):
         fresh, self._fresh = self._fresh, []
         for pending in fresh:
             if pending.path in self._pending and pending.start is not None:
-                pending.start()
+                pending.start(pending)
         return True
 
     def _inherit(self, pending: Pending) -> None:
@@ -400,7 +400,7 @@ class AsyncRun(Execution):
         if record is None:
             self.history.mark(path, kind, name)
         if record is None or record.outcome is None:
-            pending.start = partial(start, pending)
+            pending.start = start
             self._fresh.append(pending)
         return pending
 

@@ -37,7 +37,8 @@ class StepCall:
     path: str
     facts: Callable[[], Current]
     """The run's; the step's own are added for each try, where the code asks for them."""
-    key: str
+    key: Callable[[], str]
+    """The idempotency key."""
     timeout_seconds: float | None
     fence: Fence
     store: SqliteStore
@@ -48,7 +49,7 @@ class StepCall:
     def facts_of(self, number: int) -> Current:
         return replace(
             self.facts(),
-            idempotency_key=self.key,
+            idempotency_key=self.key(),
             step=CurrentStep(name=self.definition.name, path=self.path, try_number=number),
             _heartbeat=self._beat,
         )

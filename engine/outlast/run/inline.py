@@ -62,7 +62,7 @@ class InlineStep:
             keeps_start = run.keeps_start(definition, flags)
             timeout = self._options.timeout_seconds
             call = StepCall(
-                definition, self._data, self._path, run.current, run.step_key(self._path),
+                definition, self._data, self._path, run.current, partial(run.step_key, self._path),
                 timeout if timeout is not None else definition.timeout_seconds, run.fence, run.store,
                 run.host.settings.max_payload, run.fence.task_id,
             )  # fmt: skip
@@ -75,6 +75,8 @@ class InlineStep:
             try:
                 while True:
                     match driver.send(answer):
+                        case Try(number):
+                            answer = await self._try(call, number, flags)
                         case WaitUntil(due_at):
                             await self._wait(due_at)
                             answer = None
@@ -83,8 +85,6 @@ class InlineStep:
                             if self._thread is not None and self._thread.overran:
                                 await self._wait_for_thread(self._thread)
                             answer = None
-                        case Try(number):
-                            answer = await self._try(call, number, flags)
             except StopIteration as stop:
                 outcome: Entry = stop.value
             self.is_trying = False

@@ -184,7 +184,7 @@ class SyncRun(Execution):
         keeps_start = self.keeps_start(definition, flags)
         timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
         call = StepCall(
-            definition, data, path, self.current, self.step_key(path), timeout, self.fence, self.store,
+            definition, data, path, self.current, partial(self.step_key, path), timeout, self.fence, self.store,
             self.host.settings.max_payload, self.fence.task_id,
         )  # fmt: skip
         driver = tries(

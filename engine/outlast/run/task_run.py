@@ -47,10 +47,13 @@ class TaskRun:
         self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
         self.call = StepCall(
-            definition, claimed.input, claimed.parent_path or "", self._facts, claimed.idempotency_key
-            or idempotency_key(claimed.chain, claimed.parent_path or ""), timeout, self.fence, host.store,
+            definition, claimed.input, claimed.parent_path or "", self._facts, self._key, timeout, self.fence, host.store,
             host.settings.max_payload, claimed.parent_id or claimed.fence.task_id,
         )  # fmt: skip
+
+    def _key(self) -> str:
+        claimed = self.claimed
+        return claimed.idempotency_key or idempotency_key(claimed.chain, claimed.parent_path or "")
 
     def _facts(self) -> Current:
         claimed = self.claimed

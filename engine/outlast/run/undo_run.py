@@ -124,7 +124,7 @@ class UndoRun:
         args, kwargs = definition.spelled_out(codec.decode(undo.input))
         call = _UndoCall(
             definition, undo.input, UNDO_PREFIX + undo.path, partial(self._facts, undo),
-            idempotency_key(self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
+            partial(idempotency_key, self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
             self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
             compensation.fn, ((result, *args), kwargs), undo.result,
         )  # fmt: skip
