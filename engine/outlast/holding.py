@@ -314,13 +314,16 @@ class Holding:
         return len(self.runs) < _IN_MEMORY + self._concurrency and not self.is_draining
 
     def leave_slot(self) -> None:
+        self.runners.waits()
         self.slots.leave()
 
     def take_slot(self) -> None:
         self.slots.take()
+        self.runners.goes_on()
 
     def take_slot_now(self) -> None:
         self.slots.take_now()
+        self.runners.goes_on()
 
     def run_in_thread(self, function: Callable[[], None]) -> None:
         def call() -> None:

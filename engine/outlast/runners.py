@@ -17,6 +17,8 @@ from typing import Any
 from .slots import Slots
 
 _SHORT_SECONDS = 0.002
+_ALONE_SECONDS = 0.0002
+"""Less than a commit takes: a piece of work that is so short has waited for nothing."""
 
 
 class Runners:
@@ -32,12 +34,13 @@ class Runners:
         self._signalled = 0
         self.seconds = 0.01
         """A moving mean of how long a piece of work held its slot."""
+        self._here = threading.local()
         self._begun = 0
         self._seen = 0
 
     @property
     def is_short(self) -> bool:
-        """Whether a piece of work is done in less time than it takes to hand it over well."""
+        """Whether a piece of work is done in less time than a claim for it takes: then more are claimed than there are slots."""
         return self.seconds < _SHORT_SECONDS
 
     def __len__(self) -> int:
@@ -47,8 +50,8 @@ class Runners:
         now = time.monotonic()
         for item in items:
             self._backlog.append((now, item))
-        # Short pieces are done sooner by one thread than by many, which only take the interpreter's lock from each other.
-        for _ in range(1 if self.is_short else min(len(items), max(1, self._slots.free))):
+        # What waits for nothing is done sooner by one thread than by many, which only take the interpreter's lock from each other.
+        for _ in range(1 if self.seconds < _ALONE_SECONDS else min(len(items), max(1, self._slots.free))):
             self.wake()
 
     def stir(self) -> bool:
@@ -60,6 +63,15 @@ class Runners:
                 self.wake()
         self._seen = self._begun
         return True
+
+    def waits(self) -> None:
+        """The work in this thread gives up its slot for a while."""
+        self._here.since = time.monotonic()
+
+    def goes_on(self) -> None:
+        """It has a slot again; the time between does not count."""
+        now = time.monotonic()
+        self._here.waited = getattr(self._here, "waited", 0.0) + now - getattr(self._here, "since", now)
 
     def wake(self) -> None:
         """See that a thread looks at the backlog."""
@@ -117,8 +129,9 @@ class Runners:
                     except IndexError:
                         break
                     self._begun += 1
+                    self._here.waited = 0.0
                     began = time.monotonic()
                     self._work(item)
-                    self.seconds += 0.05 * (time.monotonic() - began - self.seconds)
+                    self.seconds += 0.05 * (time.monotonic() - began - self._here.waited - self.seconds)
             finally:
                 slots.leave()
