@@ -43,6 +43,10 @@ with registry.isolated():
     def book(db: sqlite3.Connection, order_id: str) -> int:
         return len(order_id)
 
+    @step
+    def named_as_ours(self: int, definition: int, args: int, kwargs: int) -> int:
+        return self + definition + args + kwargs
+
     @workflow(queue="orders", timeout="7d")
     def fulfil(order_id: str) -> dict[str, str]:
         """Bring it to the customer."""
@@ -144,6 +148,13 @@ def test_the_wrong_colour_is_refused_and_the_right_one_named() -> None:
         with pytest.raises(WrongColour, match=r"Write `await fetch\(...\)`"):
             fetch.aio("u")  # type: ignore[attr-defined]
     assert caller.asked == []
+
+
+def test_a_parameter_may_have_any_name() -> None:
+    assert named_as_ours(self=1, definition=2, args=3, kwargs=4) == 10
+    with called_by() as caller:
+        named_as_ours.submit(self=1, definition=2, args=3, kwargs=4)
+    assert caller.asked[0][3] == {"self": 1, "definition": 2, "args": 3, "kwargs": 4}
 
 
 def test_a_workflow_is_neither_submitted_nor_mapped() -> None:

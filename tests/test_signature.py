@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Required, TypedDict, TypeVar
 
 import msgspec
 import pydantic
@@ -49,6 +49,38 @@ class Order(TypedDict, total=False):
 
 class Record(msgspec.Struct):
     item: Item
+
+
+class Partial(TypedDict, total=False):
+    id: Required[int]
+    note: str
+
+
+class Whole(TypedDict):
+    id: int
+    note: NotRequired[str]
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+
+
+@dataclass
+class Boxes(Generic[T]):
+    first: Box[T]
+    rest: dict[str, list[T]]
+
+
+class Slot(NamedTuple, Generic[T]):
+    content: T
+
+
+class Shelf(msgspec.Struct, Generic[T]):
+    content: T
 
 
 def fulfil(order_id: str, items: list[str]) -> None: ...
@@ -310,3 +342,25 @@ def test_an_annotation_that_cannot_be_resolved_means_object() -> None:
 def test_a_repeated_key_is_refused() -> None:
     with pytest.raises(InvalidInput, match="twice"):
         F.parse(["order_id=1", "order_id=2"])
+
+
+@pytest.mark.parametrize("kind", [Box, Slot, Shelf])
+def test_a_generic_class_takes_its_argument_for_its_fields(kind: Any) -> None:
+    assert convert_value({"content": "5"}, kind[int], "box") == kind(5)
+    assert convert_value({"content": "5"}, kind[str], "box") == kind("5")
+    with pytest.raises(InvalidInput, match="box"):
+        convert_value({"content": "x"}, kind[int], "box")
+
+
+def test_a_type_argument_reaches_the_fields_of_fields() -> None:
+    given = {"first": {"content": "1"}, "rest": {"a": ["2"]}}
+    assert convert_value(given, Boxes[int], "boxes") == Boxes(Box(1), {"a": [2]})
+    with pytest.raises(InvalidInput, match=r"boxes.rest\['a'\]\[0\] must be int"):
+        convert_value({"first": {"content": 1}, "rest": {"a": ["x"]}}, Boxes[int], "boxes")
+
+
+@pytest.mark.parametrize("kind", [Partial, Whole])
+def test_required_and_not_required_hold_in_postponed_annotations(kind: Any) -> None:
+    assert convert_value({"id": "1"}, kind, "order") == {"id": 1}
+    with pytest.raises(InvalidInput, match="id is missing"):
+        convert_value({"note": "x"}, kind, "order")

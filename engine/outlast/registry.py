@@ -39,10 +39,10 @@ class Registry:
             places, key = self._steps, definition.name
         known: Definition | None = places.get(key)
         if known is not None and not _same_place(known, definition):
-            hint = "Rename one, or give one another name=..."
+            hint = "Rename one, or give one another `name=`"
             raise InvalidDefinition(
                 f"Two {_plural(definition)} are named {definition.name!r}: in {known.place} and in {definition.place}.",
-                hint=f"{hint} or version=..." if definition.kind == "workflow" else f"{hint}.",
+                hint=f"{hint} or `version=`." if definition.kind == "workflow" else f"{hint}.",
             )
         places[key] = definition
         return definition

@@ -140,7 +140,7 @@ def _convert(value: Any, annotation: Any, place: str, strict: bool = False) -> A
     if origin in _DICTS:
         return _convert_dict(value, hint, arguments, place, strict)
     if typing.is_typeddict(origin):
-        return _convert_typeddict(value, origin, place, strict)
+        return _convert_typeddict(value, origin, arguments, place, strict)
     if not isinstance(origin, type):
         return value
     if origin is type(None):
@@ -159,12 +159,13 @@ def _convert_to_class(value: Any, cls: Any, annotation: Any, place: str, strict:
         return _convert_to_enum(value, cls, place)
     if cls in _SCALARS:
         return _convert_to_scalar(value, cls, annotation, place, strict)
+    arguments = typing.get_args(_plain(annotation))
     if dataclasses.is_dataclass(cls):
-        return _convert_to_dataclass(value, cls, place, strict)
+        return _convert_to_dataclass(value, cls, arguments, place, strict)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _convert_to_namedtuple(value, cls, place, strict)
+        return _convert_to_namedtuple(value, cls, arguments, place, strict)
     if issubclass(cls, msgspec.Struct):
-        return _convert_to_struct(value, cls, place, strict)
+        return _convert_to_struct(value, cls, _plain(annotation), place, strict)
     if issubclass(cls, PurePath) and isinstance(value, str):
         return Path(value) if cls is Path else cls(value)
     if getattr(cls, "_is_protocol", False):
@@ -266,18 +267,18 @@ def _convert_dict(value: Any, hint: Any, arguments: tuple[Any, ...], place: str,
     return found
 
 
-def _convert_typeddict(value: Any, cls: Any, place: str, strict: bool) -> Any:
+def _convert_typeddict(value: Any, cls: Any, arguments: tuple[Any, ...], place: str, strict: bool) -> Any:
     if not isinstance(value, Mapping):
         _misfit(place, cls, value)
-    hints = _hints(cls)
-    _check_fields(value, hints, cls.__required_keys__, cls, place)
+    hints = _hints(cls, arguments)
+    _check_fields(value, hints, sorted(_required(cls, hints)), cls, place)
     return {name: _convert(part, hints[name], f"{place}[{show(name)}]", strict) for name, part in value.items()}
 
 
-def _convert_to_dataclass(value: Any, cls: Any, place: str, strict: bool) -> Any:
+def _convert_to_dataclass(value: Any, cls: Any, arguments: tuple[Any, ...], place: str, strict: bool) -> Any:
     if not isinstance(value, Mapping):
         _misfit(place, cls, value)
-    hints = _hints(cls)
+    hints = _hints(cls, arguments)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     missing = dataclasses.MISSING
     required = [n for n, field in fields.items() if field.default is missing and field.default_factory is missing]
@@ -286,24 +287,24 @@ def _convert_to_dataclass(value: Any, cls: Any, place: str, strict: bool) -> Any
     return _call(cls, value, cls, place, **values) if values else _call(lambda _: cls(), value, cls, place)
 
 
-def _convert_to_namedtuple(value: Any, cls: Any, place: str, strict: bool) -> Any:
+def _convert_to_namedtuple(value: Any, cls: Any, arguments: tuple[Any, ...], place: str, strict: bool) -> Any:
     if isinstance(value, (list, tuple)) and len(value) <= len(cls._fields):
         value = dict(zip(cls._fields, value, strict=False))
     if not isinstance(value, Mapping):
         _misfit(place, cls, value)
     required = [name for name in cls._fields if name not in cls._field_defaults]
     _check_fields(value, cls._fields, required, cls, place)
-    hints = _hints(cls)
+    hints = _hints(cls, arguments)
     return cls(**{name: _convert(part, hints.get(name, object), f"{place}.{name}", strict) for name, part in value.items()})
 
 
-def _convert_to_struct(value: Any, cls: Any, place: str, strict: bool) -> Any:
+def _convert_to_struct(value: Any, cls: Any, annotation: Any, place: str, strict: bool) -> Any:
     def hook(kind: Any, part: Any) -> Any:
         return _convert(part, kind, place, strict)
 
     for is_strict in (True,) if strict else (True, False):
         try:
-            return msgspec.convert(value, cls, strict=is_strict, dec_hook=hook)
+            return msgspec.convert(value, annotation, strict=is_strict, dec_hook=hook)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
             refusal = error
     raise InvalidInput(f"{place} must be {describe_type(cls)}, not {show(value)}: {refusal}.") from refusal
@@ -355,11 +356,30 @@ def _convert_to_scalar(value: Any, cls: Any, annotation: Any, place: str, strict
     raise _Misfit(place, expected, value)
 
 
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: Any, arguments: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """The types of a class's fields; those of `Box[int]` with its arguments put in."""
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, include_extras=True)
+        known = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
+        return {name: _put_in(hint, known) for name, hint in hints.items()} if known else hints
     except Exception:  # noqa: BLE001 - annotations are a stranger's expressions
         return dict.fromkeys(getattr(cls, "__annotations__", {}), object)
+
+
+def _put_in(hint: Any, known: Mapping[Any, Any]) -> Any:
+    if isinstance(hint, typing.TypeVar):
+        return known.get(hint, hint)
+    parameters = getattr(hint, "__parameters__", ())
+    if isinstance(hint, type) or not parameters:
+        return hint
+    return hint[tuple(known.get(parameter, parameter) for parameter in parameters)]
+
+
+def _required(cls: Any, hints: Mapping[str, Any]) -> set[str]:
+    """The keys that a typed dict must have: told by its hints, since Python misreads `Required` in postponed annotations."""
+    asked = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.Required}
+    spared = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+    return (set(cls.__required_keys__) | asked) - spared
 
 
 def _check_fields(value: Mapping[Any, Any], known: Any, required: Any, cls: Any, place: str) -> None:

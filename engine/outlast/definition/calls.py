@@ -25,7 +25,7 @@ U = TypeVar("U")
 
 
 class SyncCalls(Definition, Generic[P, R]):
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it: durably in a sync workflow. Raises `WrongColour` in an async one."""
         value: R = dispatch.call(self, args, kwargs)
         return value
@@ -34,10 +34,10 @@ class SyncCalls(Definition, Generic[P, R]):
     # asyncio.gather() would be Any to mypy. What is wrong raises at the call, not where it is awaited.
     if TYPE_CHECKING:
 
-        async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        async def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     else:
 
-        def aio(self, *args, **kwargs):
+        def aio(self, /, *args, **kwargs):
             """Call it from an async workflow: `await fn.aio(...)`. Raises `WrongColour` in a sync one."""
             return dispatch.call_awaitable(self, args, kwargs)
 
@@ -45,10 +45,10 @@ class SyncCalls(Definition, Generic[P, R]):
 class AsyncCalls(Definition, Generic[P, R]):
     if TYPE_CHECKING:
 
-        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     else:
 
-        def __call__(self, *args, **kwargs):
+        def __call__(self, /, *args, **kwargs):
             """Call it: durably in an async workflow. Raises `WrongColour` in a sync one."""
             return dispatch.call(self, args, kwargs)
 
@@ -58,7 +58,7 @@ class AsyncCalls(Definition, Generic[P, R]):
 
 
 class Submits(Definition, Generic[P, R]):
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Let any agent execute it, beside this run, and give a handle of it at once.
 
         Raises `OutsideRun` outside a workflow.

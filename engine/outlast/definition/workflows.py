@@ -26,7 +26,7 @@ class Workflow(Undoable[P, R]):
     kind = "workflow"
     queue: str
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run and give it back at once.
 
         In a run it is a child; elsewhere the process's only engine starts it, and when this returns the run
