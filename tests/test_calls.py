@@ -311,6 +311,12 @@ def test_outside_a_run_a_durable_function_names_what_to_write_instead(name: str)
         ({**SYNC, **WORKFLOW_ONLY, **ANYWHERE})[name]()
 
 
+@pytest.mark.parametrize(("call", "instead"), [(lambda: aio.sleep(1), "await asyncio.sleep"), (lambda: aio.gather(), "await handle for")])
+def test_outside_a_run_an_awaitable_names_an_awaitable_instead(call: Callable[[], Any], instead: str) -> None:
+    with pytest.raises(OutsideRun, match=rf"^outlast\.aio\.\w+\(\) was called outside a run\. .*{instead}"):
+        run(call())
+
+
 @pytest.mark.parametrize("name", [*SYNC, *WORKFLOW_ONLY])
 def test_in_a_step_what_belongs_in_a_workflow_is_refused(name: str) -> None:
     with called_by(in_step=True), pytest.raises(OutsideRun, match=rf"^{name}\(\) was called in a step"):

@@ -36,6 +36,7 @@ ROLES = (r"agent|holding|answers|runners|slots|run(\..+)?", r"scheduler|schedule
 LONG = {
     "agent",
     "codec_types",
+    "errors",
     "holding",
     "operations",
     "run.async_run",

@@ -66,3 +66,17 @@ def test_importing_outlast_imports_nothing_heavy() -> None:
         "sqlite3",
     }
     assert heavy & set(loaded) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in outlast.__all__ if name not in ("NOT_DONE", "sqlite3")])
+def test_each_public_name_is_documented_by_itself(name: str) -> None:
+    value = getattr(outlast, name)
+    assert (vars(value) if isinstance(value, type) else {"__doc__": value.__doc__}).get("__doc__")
+
+
+@pytest.mark.parametrize("kind", [outlast.Engine, outlast.Run, outlast.Handle, outlast.Retry])
+def test_each_public_method_is_documented(kind: type) -> None:
+    methods = {
+        name: value for name, value in vars(kind).items() if not name.startswith("_") and (callable(value) or hasattr(value, "fget"))
+    }
+    assert [name for name, value in methods.items() if not value.__doc__] == []

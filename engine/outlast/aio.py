@@ -37,7 +37,7 @@ class Mapped(Protocol[Item, Result]):
 
 
 async def sleep(duration: Duration) -> None:
-    """Wait for `duration`, through restarts. `asyncio.sleep` does the same with seconds."""
+    """`outlast.sleep` for async workflows; `asyncio.sleep` does the same with seconds."""
     length = seconds(duration, place="The duration of sleep()")
     await async_caller("sleep").sleep(length)
 
@@ -51,8 +51,8 @@ async def wait_signal(name: str, type: object, *, timeout: Duration | None = Non
 async def wait_signal(name: str, type: object = object, *, timeout: Duration | None = None) -> object:
     """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
 
-    Raises `SignalTimeout` after `timeout`. A payload that does not fit stays unread and holds up none that
-    does.
+    Each signal is taken once, and is kept through restarts until it is. A payload that does not fit stays unread and
+    holds up none that does. Raises `SignalTimeout` after `timeout`, which a signal that is there already beats.
     """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")
@@ -87,7 +87,7 @@ async def first(a: Handle[T1], b: Handle[T2], /) -> Handle[T1] | Handle[T2]: ...
 @overload
 async def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | Handle[T2] | Handle[T3]: ...
 async def first(*handles: Handle[Any]) -> Any:
-    """Wait for the first handle that is done, and give that handle. The winner is journalled."""
+    """Wait for the first handle that is done, and give that handle: `await winner` is its value. It is journalled; others go on."""
     checked_handles(handles, "first", least=1)
     return await async_caller("first").first(handles)
 

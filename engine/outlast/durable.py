@@ -31,7 +31,11 @@ T4 = TypeVar("T4")
 
 
 def sleep(duration: Duration) -> None:
-    """Wait for `duration` ("30s", 90, a timedelta), through restarts; a long wait holds no thread."""
+    """Wait for `duration` ("30s", 90 seconds, a timedelta) of elapsed time.
+
+    If the process dies meanwhile, the wait goes on where it was, and is over when it would have been. One that is
+    longer than `park_after` holds no thread. Raises `InvalidInput`, `OutsideRun`, `WrongColour`.
+    """
     length = seconds(duration, place="The duration of sleep()")
     sync_caller("sleep").sleep(length)
 
@@ -45,8 +49,9 @@ def wait_signal(name: str, type: object, *, timeout: Duration | None = None) -> 
 def wait_signal(name: str, type: object = object, *, timeout: Duration | None = None) -> object:
     """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
 
-    Raises `SignalTimeout` after `timeout`. A payload that does not fit stays unread and holds up none that
-    does.
+    Each signal is taken once, and is kept through restarts until it is. A payload that does not fit stays unread and
+    holds up none that does. Raises `SignalTimeout` after `timeout` (elapsed time), which a signal that is there
+    already beats.
     """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")
@@ -61,7 +66,10 @@ def signal_handle(name: str, type: type[T]) -> Handle[T]: ...
 @overload
 def signal_handle(name: str, type: object) -> Handle[object]: ...
 def signal_handle(name: str, type: object = object) -> Handle[Any]:
-    """A handle of the next signal `name`, for `first` and `gather`."""
+    """A handle of the next unread signal `name` whose payload fits `type`, for `first` and `gather`.
+
+    The signal is taken when the handle wins, not before.
+    """
     checked_text(name, place="The name of a signal")
     return run_caller("signal_handle").signal_handle(name, type)
 
@@ -81,7 +89,7 @@ def gather(*handles: Handle[Any], return_exceptions: bool = False) -> Any:
     """Wait for all handles and give their results in order.
 
     The first error cancels the rest and is raised; with `return_exceptions` errors stand among the results
-    instead.
+    instead. The wait goes on after a restart, and holds no thread if it is long.
     """
     checked_handles(handles, "gather")
     return sync_caller("gather").gather(handles, return_exceptions=return_exceptions)
@@ -94,25 +102,39 @@ def first(a: Handle[T1], b: Handle[T2], /) -> Handle[T1] | Handle[T2]: ...
 @overload
 def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | Handle[T2] | Handle[T3]: ...
 def first(*handles: Handle[Any]) -> Any:
-    """Wait for the first handle that is done, and give that handle. The winner is journalled."""
+    """Wait for the first handle that is done, and give that handle: `winner.result()` is its value, or raises.
+
+    The winner is journalled, so that it wins on replay too. The others go on: cancel, or wait for, what must not.
+    """
     checked_handles(handles, "first", least=1)
     return sync_caller("first").first(handles)
 
 
 def publish(key: str, value: object) -> None:
-    """Set a state of the run that anyone can query; the last one wins. Also in a step."""
+    """Set a state of the run that anyone can query (`run.query(key)`); the last one wins. Also in a step.
+
+    It is written soon, in order, and not again on replay; a step that is tried again publishes again. Raises
+    `NotStorable`.
+    """
     checked_text(key, place="The key of publish()")
     any_caller("publish").publish(key, value)
 
 
 def emit(stream: str, value: object) -> None:
-    """Append a numbered message to a stream of the run, for others to follow. Also in a step."""
+    """Append a numbered message to a stream of the run, for others to follow (`run.stream(name)`). Also in a step.
+
+    It is written soon, in order, and not again on replay; a step that is tried again emits again, marked with its
+    try. Raises `NotStorable`.
+    """
     checked_text(stream, place="The stream of emit()")
     any_caller("emit").emit(stream, value)
 
 
 def now() -> datetime:
-    """The instant of the last journal entry that the code has seen: the same on replay. Aware, in UTC."""
+    """The instant of the last journal entry that the code has seen: the same on replay. Aware, in UTC.
+
+    It stands still between two entries. In a step it is the time of day.
+    """
     return any_caller("now").now()
 
 
@@ -127,7 +149,10 @@ def rng() -> Random:
 
 
 def patched(change_id: str) -> bool:
-    """Whether this run takes the new side of a change; one that was past it before keeps the old one."""
+    """Whether this run takes the new side of a change; one that was past this place before keeps the old one.
+
+    The answer is journalled under `change_id`, so that a run never changes sides.
+    """
     checked_text(change_id, place="The change of patched()")
     return run_caller("patched").patched(change_id)
 
@@ -135,14 +160,20 @@ def patched(change_id: str) -> bool:
 def continue_as_new(*args: object, **kwargs: object) -> NoReturn:
     """Complete this run and start its successor with these arguments, in one transaction: loops without end.
 
-    It leaves the workflow's code by an unwinding, in both colours, and does not return.
+    The successor has its key, parent, tags and unread signals, and handles of this run follow it. It leaves the
+    workflow's code by an unwinding, in both colours, and does not return: catch no `BaseException` around it. If the
+    process dies before the commit, this run goes on from its journal and does it then.
     """
     run_caller("continue_as_new").continue_as_new(args, kwargs)
     raise AssertionError("continue_as_new() came back.")
 
 
 def current() -> Current:
-    """What the code that executes may know of its run: ids, tags, its idempotency key, its step and try."""
+    """What the code that executes may know of its run: ids, tags, its idempotency key, its step and try.
+
+    In a step, `current().idempotency_key` is the same on every try and after every crash: give it to services that
+    deduplicate. `current().heartbeat(progress)` says how far a long step is.
+    """
     return any_caller("current").current()
 
 
@@ -161,6 +192,12 @@ _INSTEAD = {
     "patched": "Call it from a workflow.",
     "continue_as_new": "Call it from a workflow; write `workflow.start(...)` to start a run.",
     "current": "Call it from a workflow or a step; `engine.get(run_id)` tells of a run from outside.",
+}
+
+_INSTEAD_ASYNC = {
+    "sleep": "Write `await asyncio.sleep(...)`.",
+    "gather": "Write `[await handle for handle in handles]`.",
+    "first": "Write `await handle`.",
 }
 
 _INSTEAD_IN_STEP = {
@@ -204,6 +241,8 @@ def sync_caller(name: str) -> Caller:
 
 def async_caller(name: str) -> Caller:
     """The caller, a run of an async workflow; or `WrongColour` in a sync one."""
+    if caller_module.active.get() is None and name in _INSTEAD_ASYNC:
+        raise OutsideRun(f"outlast.aio.{name}() was called outside a run.", hint=_INSTEAD_ASYNC[name])
     caller = run_caller(name)
     if not caller.asynchronous:
         raise WrongColour(

@@ -36,7 +36,11 @@ R = TypeVar("R")
 
 
 class Engine:
-    """One file of runs. `with Engine() as engine: ...` closes it at the end."""
+    """One file of runs: what starts them, finds them, and, by `agent()`, carries them out beside the application.
+
+    Threads may share it. It survives a fork: the child opens connections of its own. `with Engine() as engine: ...`
+    closes it at the end.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class Engine:
 
         Without a path it is `$OUTLAST_DB`, `db` in `[tool.outlast]`, or `outlast.db` at the root of the
         project. What is not given here comes from `OUTLAST_…` variables and `[tool.outlast]`. Raises
-        `InvalidInput`, and the `StoreError`s.
+        `InvalidInput`, `FileMissing` where the folder is not there, and the `StoreError`s; on Windows
+        `OutlastError`. Durations are "30s", seconds or a timedelta, `max_payload` bytes or "2MiB".
         """
         settings = resolve(
             {

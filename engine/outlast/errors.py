@@ -66,7 +66,10 @@ class InvalidInput(OutlastError):
 
 
 class NotStorable(InvalidInput):
-    """A value that the codec refuses. `place` names the offending part, as `result["items"][3]`."""
+    """A value that the codec refuses, there and then. `place` names the offending part, as `result["items"][3]`.
+
+    What a step returned and cannot be stored is never retried: that would repeat its effect.
+    """
 
     def __init__(self, place: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{place} cannot be stored: {problem}.", hint=hint)
@@ -75,7 +78,7 @@ class NotStorable(InvalidInput):
 
 
 class PayloadTooLarge(InvalidInput):
-    """A value over `max_payload`."""
+    """A value over `max_payload` (1 MiB unless set), in bytes once encoded. Of a step it is never retried."""
 
     def __init__(self, place: str, size: int, limit: int) -> None:
         super().__init__(
@@ -110,28 +113,38 @@ class NotFound(OutlastError):
 
 
 class RunNotFound(NotFound):
+    """No run has this id, prefix or key: it was never started, was rolled back with its caller, or has been pruned."""
+
     def __init__(self, reference: str) -> None:
         super().__init__(f"There is no run {reference!r}.", hint="`outlast runs` lists them.")
 
 
 class WorkflowNotFound(NotFound):
+    """No workflow of this name is defined in what was imported."""
+
     def __init__(self, name: str, *, close: list[str] | None = None) -> None:
         hint = f"Did you mean {close[0]!r}?" if close else "`outlast workflows` lists what is defined."
         super().__init__(f"There is no workflow {name!r}.", hint=hint)
 
 
 class StepNotFound(NotFound):
+    """A run has no step of this name or path."""
+
     def __init__(self, name: str, *, run_id: str) -> None:
         super().__init__(f"Run {run_id} has no step {name!r}.", hint=f"`outlast show {run_id}` lists its steps.")
 
 
 class QueueNotFound(NotFound):
+    """No such queue: neither code nor `outlast queue set` declares it."""
+
     def __init__(self, name: str, *, close: list[str] | None = None) -> None:
         hint = f"Did you mean {close[0]!r}?" if close else "`outlast queues` lists them; declare it with Queue(...) or `outlast queue set`."
         super().__init__(f"There is no queue {name!r}.", hint=hint)
 
 
 class ScheduleNotFound(NotFound):
+    """No such schedule in the file."""
+
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no schedule {name!r}.", hint="`outlast schedules` lists them.")
 
@@ -141,6 +154,8 @@ class KeyNotFound(NotFound):
 
 
 class FileMissing(NotFound):
+    """A file, or its folder, that is not there."""
+
     def __init__(self, path: str, *, hint: str = "") -> None:
         super().__init__(f"There is no file {path}.", hint=hint)
 
@@ -152,6 +167,8 @@ class Conflict(OutlastError):
 
 
 class RunFinished(Conflict):
+    """A signal, a pause or a cancel came too late: the run is final, and nothing was done."""
+
     def __init__(self, run_id: str, status: str) -> None:
         super().__init__(f"Run {run_id} is {status}: it has finished.", hint=f"`outlast retry {run_id}` starts it anew.")
 
@@ -177,24 +194,32 @@ class TimedOut(OutlastError):
 
 
 class ResultTimeout(TimedOut):
+    """A result was waited for long enough. Nothing was changed: the run goes on."""
+
     def __init__(self, run_id: str, seconds: float | None) -> None:
         waited = "is still open" if seconds is None else f"was not over after {seconds:g} s"
         super().__init__(f"Run {run_id} {waited}.", hint=f"`outlast why {run_id}` says what it waits for.")
 
 
 class SignalTimeout(TimedOut):
+    """`wait_signal` waited out its timeout; a signal that arrives later stays unread."""
+
     def __init__(self, name: str, seconds: float) -> None:
         super().__init__(f"No signal {name!r} arrived within {seconds:g} s.")
         self.name = name
 
 
 class StepTimeout(TimedOut):
+    """One try of a step overran its timeout. Whether it took effect is unknown; its Retry may try it again."""
+
     def __init__(self, step: str, seconds: float) -> None:
         super().__init__(f"Step {step} overran its timeout of {seconds:g} s.")
         self.step = step
 
 
 class DeadlineExceeded(TimedOut):
+    """A run went past its workflow's timeout, or past what its parent had left; it was ended and undone."""
+
     exit_code = 1
 
     def __init__(self, run_id: str) -> None:
@@ -202,6 +227,8 @@ class DeadlineExceeded(TimedOut):
 
 
 class RunCancelled(OutlastError):
+    """Whoever waits for a cancelled run gets this; the run's own code is unwound by `Cancelled` instead."""
+
     exit_code = 6
 
     def __init__(self, run_id: str) -> None:
@@ -210,6 +237,8 @@ class RunCancelled(OutlastError):
 
 
 class RunHalted(OutlastError):
+    """A run waits for a person; `reason` says why. It is not final: a resume goes on with it."""
+
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(
             f"Run {run_id} is halted: {reason}",
@@ -245,6 +274,8 @@ class StoreError(OutlastError):
 
 
 class StoreLocked(StoreError):
+    """Somebody held the write lock for longer than was waited. Nothing was done."""
+
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(
             f"{path} has been locked by another process for {seconds:g} s.",
@@ -253,36 +284,50 @@ class StoreLocked(StoreError):
 
 
 class StoreFull(StoreError):
+    """There is no room on the disk. What was to be written was not; agents stop claiming until there is room."""
+
     def __init__(self, path: str) -> None:
         super().__init__(f"The disk of {path} is full.", hint="Make room; work goes on by itself.")
 
 
 class StoreDamaged(StoreError):
+    """SQLite finds the file's contents malformed."""
+
     def __init__(self, path: str, detail: str) -> None:
         super().__init__(f"{path} is damaged: {detail}.", hint="Restore a backup, or run sqlite3's `.recover` on a copy.")
 
 
 class StoreReadOnly(StoreError):
+    """The file, or its folder, cannot be written."""
+
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} cannot be written.", hint="Check the rights of the file and of its folder.")
 
 
 class NotADatabase(StoreError):
+    """The file is there and is something else."""
+
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is not a SQLite database.", hint="Name another file with --db.")
 
 
 class StoreTooNew(StoreError):
+    """The file's schema is newer than this code; nothing was touched."""
+
     def __init__(self, path: str, found: str) -> None:
         super().__init__(f"{path} was written by newer code (schema {found}).", hint="Upgrade outlast.")
 
 
 class StoreTooOld(StoreError):
+    """The file's schema is older than this code, and nobody asked to migrate it."""
+
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} has an older schema than this code.", hint="Run `outlast migrate` (it makes a backup first).")
 
 
 class NetworkFileSystem(StoreError):
+    """The file lies where SQLite's locks cannot be trusted."""
+
     def __init__(self, path: str, kind: str) -> None:
         super().__init__(
             f"{path} is on a network file system ({kind}), where SQLite's locks cannot be trusted.",
@@ -295,13 +340,13 @@ class WrongSQLite(StoreError):
 
 
 class OutsideRun(OutlastError):
-    """A durable call where no run is."""
+    """A durable call where no run is, or where it does not belong. Nothing was done; the hint says what to write."""
 
     exit_code = 2
 
 
 class WrongColour(OutlastError):
-    """An async call in a sync workflow, or the reverse."""
+    """An async call in a sync workflow, or the reverse. Nothing was done; the hint says what to write."""
 
     exit_code = 2
 

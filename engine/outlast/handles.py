@@ -17,7 +17,10 @@ Duration = str | float | timedelta
 
 
 class Handle(ABC, Generic[T]):
-    """Work whose result can be waited for: a submitted step, a run, a signal."""
+    """Work whose result can be waited for: a submitted step, a run, a signal.
+
+    `handle.result()` in sync code, `await handle` in async code. To let go of a handle does not end its work.
+    """
 
     id: str
 
@@ -30,41 +33,55 @@ class Handle(ABC, Generic[T]):
 
 
 class Run(Handle[T]):
-    """One execution of a workflow."""
+    """One execution of a workflow. Once its start has returned, it is on disk, and goes on whatever process dies."""
 
     @property
     @abstractmethod
-    def status(self) -> str: ...
+    def status(self) -> str:
+        """The status now, read anew each time: `pending`, `running`, `waiting`, `compensating`, `paused`, `halted`, or a final one."""
 
     @abstractmethod
-    def signal(self, name: str, payload: object = None, *, key: str | None = None) -> None: ...
+    def signal(self, name: str, payload: object = None, *, key: str | None = None) -> None:
+        """Send it a message, kept until it is taken; of two with one name and `key`, the first counts.
+
+        When this returns the message is on disk. Raises `RunFinished`, `NotStorable`, `PayloadTooLarge`.
+        """
 
     @abstractmethod
-    def query(self, key: str) -> object: ...
+    def query(self, key: str) -> object:
+        """The value that it has published under `key` last. Raises `KeyNotFound`."""
 
     @abstractmethod
-    def stream(self, name: str, after: int = 0) -> Iterator[object]: ...
+    def stream(self, name: str, after: int = 0) -> Iterator[object]:
+        """The messages of a stream, in order, from the one after number `after` on; it ends when the run has ended."""
 
     @abstractmethod
-    def astream(self, name: str, after: int = 0) -> AsyncIterator[object]: ...
+    def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:
+        """`stream` for `async for`."""
 
     @abstractmethod
-    def cancel(self, *, undo: bool = True, force: bool = False) -> None: ...
+    def cancel(self, *, undo: bool = True, force: bool = False) -> None:
+        """Ask it to end: nothing of it goes on, and what it did is undone, unless `undo=False`. Raises `RunFinished`."""
 
     @abstractmethod
-    def pause(self, *, children: bool = False) -> None: ...
+    def pause(self, *, children: bool = False) -> None:
+        """Hold it at its next durable call, its children only when asked. Raises `RunFinished`."""
 
     @abstractmethod
-    def resume(self, *, done: object = ..., not_done: bool = False) -> None: ...
+    def resume(self, *, done: object = ..., not_done: bool = False) -> None:
+        """End a pause, or send a halted run on; one of unknown outcome with `done=` its result, or `not_done=True`."""
 
     @abstractmethod
-    def retry(self, from_step: str | None = None) -> Run[T]: ...
+    def retry(self, from_step: str | None = None) -> Run[T]:
+        """Start a final run anew, from its failure, or from a step by path or name; what stands before is inherited."""
 
     @abstractmethod
-    def steps(self) -> list[dict[str, Any]]: ...
+    def steps(self) -> list[dict[str, Any]]:
+        """Its steps in order of start, as `outlast show --json` has them."""
 
     @abstractmethod
-    def children(self) -> list[Run[Any]]: ...
+    def children(self) -> list[Run[Any]]:
+        """The runs that it started, in order."""
 
 
 @dataclass(frozen=True, slots=True)

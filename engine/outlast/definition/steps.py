@@ -87,8 +87,13 @@ def step(
 ) -> Any:
     """Make a step of a module-level function: it runs at least once, its outcome is committed once.
 
-    `timeout` covers one try. A step with a `queue` is always a task: calling it is submitting it and waiting.
-    `isolate` runs it in a child process group that a timeout or a cancel kills at once. `on_unknown` says
+    In a run a call of it is journalled: once its result, or its last error, is in the journal, it is not executed
+    again. If the process dies in it, it runs again, with the same idempotency key. Outside a run, and in another
+    step, it is the plain function.
+
+    A bare step is tried once; `retry` is a `Retry` or a number of tries, the first included. `timeout` covers one
+    try ("30s", seconds, a timedelta). A step with a `queue` is always a task: calling it is submitting it and
+    waiting. `isolate` runs it in a child process group that a timeout or a cancel kills at once. `on_unknown` says
     what follows when nobody knows whether a try took effect. Raises `InvalidDefinition` or `InvalidInput`.
     """
 

@@ -94,8 +94,11 @@ def transaction(
 ) -> Any:
     """Make a transaction of a module-level function whose first parameter is the connection `db`.
 
-    What it writes by `db` is committed with its journal entry, or not at all. It holds the one write lock
-    while it runs: its `timeout` is 5 s unless given. Raises `InvalidDefinition` or `InvalidInput`.
+    What it writes by `db` is committed with its journal entry, or not at all: exactly once, whenever the process
+    dies. An error, and a result that cannot be stored, roll it back; a workflow started in it is part of it. `with
+    db:` is a savepoint; what would end the transaction is refused, and so is a change of a PRAGMA or of the engine's
+    tables. It holds the one write lock while it runs: its `timeout` is 5 s unless given. Raises `InvalidDefinition`
+    or `InvalidInput`.
     """
 
     def define(fn: Any) -> Transaction[..., Any]:

@@ -102,7 +102,9 @@ def workflow(
 ) -> Any:
     """Make a workflow of a module-level function: a run of it, once started, goes on until it is final.
 
-    `timeout` covers the whole run from its first start. `schedule` is a trigger, a cron text or a list of
+    Whenever its agent dies, another takes the run over and runs the code again from its beginning, with what the
+    journal holds: between its steps it must do the same each time. `timeout` covers the whole run from its first
+    start, and its children inherit what is left. `schedule` is a trigger, a cron text or a list of
     them. `retry` tries the run anew after an error; `on_error="halt"` leaves it to a person. `max_crashes`
     and `retention` go before the settings of the same name. Runs carry `version`, and only code of that
     version goes on with them. Raises `InvalidDefinition` or `InvalidInput`.
