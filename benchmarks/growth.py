@@ -80,7 +80,7 @@ def agents(setting: Setting) -> Curve:
 
 
 def waiting_runs(setting: Setting) -> Curve:
-    sizes = (1_000, 10_000) if setting.quick else (1_000, 10_000, 100_000)
+    sizes = (1_000, 10_000) if setting.quick else (1_000, 10_000, 30_000)
     return _curve("agent's memory", "waiting runs", "MiB", sizes, lambda count: memory_of_waiting(setting, count)[1], rounds=1)
 
 

@@ -88,14 +88,14 @@ def memory_of_waiting(setting: Setting, count: int) -> tuple[float, float, float
     with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
         path = folder / "app.db"
         connection = engine.store.connection()
-        start_many(engine, definitions.waits, 300)
+        start_many(engine, definitions.waits_async, 300)
         with process(path, "agent", OUTLAST_PARK_AFTER="1ms") as agent:
             # Warm, with every path of the code loaded: what an agent needs in any case.
             eventually(lambda: connection.execute(_WAITING).fetchone()[0] >= 300)
             time.sleep(1)
             idle = resident_bytes(agent.pid)
             began = time.monotonic()
-            start_many(engine, definitions.waits, count - 300)
+            start_many(engine, definitions.waits_async, count - 300)
             eventually(lambda: connection.execute(_WAITING).fetchone()[0] >= count, 600, 0.2)
             parked_in = time.monotonic() - began
             time.sleep(1)

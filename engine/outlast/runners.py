@@ -16,7 +16,7 @@ from typing import Any
 
 from .slots import Slots
 
-_SHORT_SECONDS = 0.002
+_SHORT_SECONDS = 0.02
 _ALONE_SECONDS = 0.0002
 """Less than a commit takes: a piece of work that is so short has waited for nothing."""
 

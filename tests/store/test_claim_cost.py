@@ -11,7 +11,9 @@ import pytest
 from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.store import claiming, sweeping
+from outlast.states import Ending
+from outlast.store import claiming, sweeping, together
+from outlast.store.transaction import Transaction
 
 
 @pytest.fixture
@@ -96,6 +98,24 @@ def test_no_hot_statement_walks_a_table_or_sorts(file: Driver) -> None:
     hot = {sql for sql in statements if re.match(r"\s*(select|update|insert|delete|with)\b", sql)}
     assert len(hot) > 25, "the trace saw too little"
     assert costly(connection, hot) == {}
+
+
+def test_no_statement_of_a_group_walks_a_table_or_sorts(file: Driver) -> None:
+    finish_many(file, 30_000)
+    agent_id = file.agent()
+    fences = [file.claimed(agent_id, f"r{number}") for number in range(90)]
+    connection = file.store.connection()
+    statements: set[str] = set()
+    connection.set_trace_callback(lambda sql: statements.add(sql))
+    with file.store.transaction():
+        context = Transaction(connection, now=file.store.now(), wall=1)
+        together.append(context, [op.Append(fence, [entry(1)]) for fence in fences])
+        together.end(context, [op.End(fence, Ending.COMPLETED, output=b"1", simple=True) for fence in fences])
+    connection.set_trace_callback(None)
+    hot = {sql for sql in statements if re.match(r"\s*(select|update|insert|delete|with)\b", sql)}
+    assert len(hot) > 5, "the trace saw too little"
+    plans = {sql: [line for line in plan_of(connection, sql) if line != "SCAN entry" and "-ROW VALUES" not in line] for sql in hot}
+    assert {sql for sql, plan in plans.items() if any(re.match(r"SCAN outlast_", line) or "TEMP B-TREE" in line for line in plan)} == set()
 
 
 def test_a_claim_costs_the_same_work_beside_thirty_thousand_finished_runs(file: Driver) -> None:
