@@ -463,3 +463,12 @@ def test_a_frozen_clock_does_not_make_datetimes_unstorable() -> None:
 def test_a_fingerprint_is_sixteen_bytes_and_tells_values_apart() -> None:
     assert len(codec.fingerprint(b"1")) == 16
     assert codec.fingerprint(b"1") != codec.fingerprint(b"2")
+
+
+@pytest.mark.parametrize("functions", [("str", int), (str, None)])
+def test_a_type_is_registered_with_functions(functions: Any) -> None:
+    class Registered:
+        pass
+
+    with pytest.raises(InvalidDefinition, match="must be a function"):
+        codec.register_type(Registered, *functions)

@@ -166,6 +166,11 @@ def test_a_unique_key_that_fails_starts_nothing(engine: Engine) -> None:
         (lambda e: e.get(engine_fulfil), InvalidInput),
         (lambda e: e.get("none"), RunNotFound),
         (lambda e: e.agent(concurrency=0), InvalidInput),
+        (lambda e: e.runs(limit=-1), InvalidInput),
+        (lambda e: e.runs(limit="many"), InvalidInput),
+        (lambda e: e.runs(tags={"a": 1}), InvalidInput),
+        (lambda e: e.runs(tags="a"), InvalidInput),
+        (lambda e: e.runs(workflow=engine_double), InvalidInput),
         (lambda e: e.agent(queues=["nowhere"]), QueueNotFound),
     ],
 )
@@ -175,6 +180,15 @@ def test_bad_input_is_a_typed_error_and_nothing_is_written(
     with pytest.raises(error):
         start(engine)
     assert engine.runs() == []
+
+
+def test_a_stream_is_asked_for_by_a_name_and_a_number_or_refused_at_once(engine: Engine) -> None:
+    run = engine.start(engine_fulfil, "o-1")
+    for name, after in (("", 0), ("log", -1), ("log", "3")):
+        with pytest.raises(InvalidInput):
+            run.stream(name, after)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput):
+            run.astream(name, after)  # type: ignore[attr-defined]
 
 
 def test_outside_input_is_converted_at_the_door(engine: Engine) -> None:
@@ -613,6 +627,18 @@ def test_an_embedded_agent_carries_runs_to_their_end(engine: Engine) -> None:
         assert engine.start(engine_doubled_async, 4).result(timeout=10) == 8
     assert not caller.embedded_agent
     assert views.agents_json(engine.store) == []
+
+
+def test_an_embedded_agent_learns_what_is_defined_while_it_works(engine: Engine) -> None:
+    cells = {"__name__": "notebook"}
+    with engine.agent(concurrency=2):
+        for number in (1, 2):
+            cell = f"@step\ndef late_step():\n    return {number}\n\n@workflow\ndef late():\n    return late_step.submit().result()"
+            exec(compile(f"from outlast import step, workflow\n{cell}", f"<cell {number}>", "exec"), cells)
+            assert engine.start("late").result(timeout=20) == number
+        known = engine.store.connection().execute("select needs, fingerprint from outlast_agent_code").fetchall()
+    late: Any = cells["late"]
+    assert ("workflow:late", late.fingerprint) in known
 
 
 def test_an_embedded_agent_leaves_signals_alone_and_steps_elsewhere_only_warn(engine: Engine) -> None:

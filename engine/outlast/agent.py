@@ -24,7 +24,7 @@ from .errors import StoreError
 from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
 from .model import new_id
-from .operations import Claim, Claimed, Fence, GiveBack, Heartbeat, LeaveAgent, RegisterAgent
+from .operations import Claim, Claimed, Fence, GiveBack, Heartbeat, LearnCode, LeaveAgent, Operation, RegisterAgent
 from .run import logs
 from .store import claiming
 from .store.process import this_process
@@ -64,8 +64,8 @@ class Agent:
         self.store = store
         self.settings = settings
         self.agent_id = 0
+        self._registry = registry
         self._code = Code(registry)
-        self._declarations = (queue_operations.declaration(registry), retention_operations.declaration(registry))
         self._concurrency = 1 if solo else concurrency
         self._queues = queues
         self._root_id = root_id
@@ -185,7 +185,7 @@ class Agent:
 
     def _register(self) -> None:
         identity = this_process()
-        for declaration in self._declarations:
+        for declaration in self._declarations():
             self.store.commit(declaration)
         self.agent_id = self._holding.agent_id = self.store.commit(
             RegisterAgent(
@@ -243,6 +243,7 @@ class Agent:
     def _pump(self) -> None:
         """Read the news of what we hold, then claim for the slots that are free."""
         self._pump_scheduled = False
+        self._learn()
         self._holding.read_notices()
         self._holding.start_waiting()
         if self._stopping:
@@ -271,6 +272,15 @@ class Agent:
         # Nothing else is to be done here: then the way by the writer's thread would only cost time.
         if self._holding.runs or not self.store.committer.try_commit(claim, claimed):
             self._answers.submit(claim, claimed)
+
+    def _learn(self) -> None:
+        """Tell the store of what was defined while we ran: in a notebook, or by a module that came late."""
+        if self._code.refresh():
+            for operation in (*self._declarations(), LearnCode(self.agent_id, dict(self._code.fingerprints))):
+                self._answers.submit(operation, nothing)
+
+    def _declarations(self) -> tuple[Operation[Any], ...]:
+        return queue_operations.declaration(self._registry), retention_operations.declaration(self._registry)
 
     def _room(self) -> int:
         """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""

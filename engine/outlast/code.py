@@ -15,20 +15,31 @@ from .registry import Registry
 
 
 class Code:
-    """The definitions of one agent, taken once: what is defined later is not claimed."""
+    """The definitions of one agent. What is defined later, as in a notebook, is there after the next `refresh`."""
 
     def __init__(self, registry: Registry) -> None:
-        workflows: list[Definition] = list(registry.workflows())
-        steps: list[Definition] = list(registry.steps())
         self.fingerprints: dict[str, str] = {}
         """What the agent may claim, with the digest of its source."""
-        self._workflows = {(found.name, found.version): found for found in workflows}
-        self._steps = {found.name: found for found in steps}
+        self._registry = registry
+        self._edition = -1
+        self._workflows: dict[tuple[str, str], Definition] = {}
+        self._steps: dict[str, Definition] = {}
         self._undoable: dict[tuple[str, str], Definition] = {}
-        for found in workflows:
-            self._enter(found, workflow_code(found.name, found.version), "workflow")
-        for found in steps:
-            self._enter(found, step_code(found.name), "step")
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Take over what was defined meanwhile; whether there was anything."""
+        edition = self._registry.edition
+        if edition == self._edition:
+            return False
+        self._edition = edition
+        for workflow in list(self._registry.workflows()):
+            self._workflows[workflow.name, workflow.version] = workflow
+            self._enter(workflow, workflow_code(workflow.name, workflow.version), "workflow")
+        for step in list(self._registry.steps()):
+            self._steps[step.name] = step
+            self._enter(step, step_code(step.name), "step")
+        return True
 
     def workflow(self, name: str, version: str) -> Definition | None:
         return self._workflows.get((name, version))

@@ -97,6 +97,9 @@ def register(cls: type, to_json: Callable[[Any], object], from_json: Callable[[A
         raise InvalidDefinition(f"register_type() takes a class, not {short(cls)}.")
     if cls in _TAGGERS or cls in LEAVES or cls in (float, list, dict):
         raise InvalidDefinition(f"register_type() cannot change how {cls.__qualname__} is stored.")
+    for name, function in (("to_json", to_json), ("from_json", from_json)):
+        if not callable(function):
+            raise InvalidDefinition(f"{name} of register_type() must be a function, not {short(function)}.")
     custom = Custom(f"{cls.__module__}:{cls.__qualname__}", cls, to_json, from_json)
     registered[cls] = registered_by_name[custom.name] = custom
 

@@ -21,7 +21,8 @@ from . import caller, clock, registry
 from .duration import seconds
 from .embedded import EmbeddedAgent
 from .errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
-from .options import DEFAULT, Options
+from .names import checked_whole
+from .options import DEFAULT, Options, checked_tags
 from .settings import Settings, database_path, resolve
 from .starts import start_operation
 
@@ -191,17 +192,19 @@ class Engine:
         """The runs that fit every filter, the newest first.
 
         `since` and `until` are about the instant of the start: a datetime, or how long ago, as `"1h"`.
-        `limit=None` gives all.
+        `limit=None` gives all. Raises `InvalidInput` for a status that there is not.
         """
         from .run_handle import StoredRun
         from .views.runs import find_runs
 
-        name = workflow if isinstance(workflow, str) or workflow is None else workflow.name
+        name = workflow if isinstance(workflow, str) or workflow is None else _workflow(workflow).name
+        if limit is not None:
+            checked_whole(limit, place="limit", least=0)
         found = find_runs(
             self.store,
             status=status,
             workflow=name,
-            tags=tags,
+            tags=None if tags is None else checked_tags(tags),
             since=_instant(since, "since"),
             until=_instant(until, "until"),
             limit=limit,

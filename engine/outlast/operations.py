@@ -360,6 +360,13 @@ class RegisterAgent(Operation[int], frozen=True, gc=False):
     code: dict[str, str]
 
 
+class LearnCode(Operation[None], frozen=True, gc=False):
+    """An agent has code that was defined while it ran."""
+
+    agent_id: int
+    code: dict[str, str]
+
+
 class Heartbeat(Operation[bool], frozen=True, gc=False):
     """Renew an agent's lease; false where it was lost and everything under it is somebody else's."""
 

@@ -29,6 +29,8 @@ class Registry:
         self._workflows: dict[str, dict[str, Workflow[..., Any]]] = {}
         self._steps: dict[str, Step[..., Any] | Transaction[..., Any]] = {}
         self._queues: dict[str, Queue] = {}
+        self.edition = 0
+        """Rises with each change, so that agents of this process learn of what is defined while they run."""
 
     def add(self, definition: D) -> D:
         """Keep a definition. Raises `InvalidDefinition` when its name is another's, and names both files."""
@@ -45,6 +47,7 @@ class Registry:
                 hint=f"{hint} or `version=`." if definition.kind == "workflow" else f"{hint}.",
             )
         places[key] = definition
+        self.edition += 1
         return definition
 
     def add_queue(self, queue: Queue) -> None:
@@ -58,6 +61,7 @@ class Registry:
                 hint="Declare it once and import it.",
             )
         self._queues[queue.name] = queue
+        self.edition += 1
 
     def workflow(self, name: str, version: str | None = None) -> Workflow[..., Any]:
         """The workflow of this name: of this version, or of the newest. Raises `WorkflowNotFound`."""
@@ -67,7 +71,7 @@ class Registry:
         if version is None:
             return versions[max(versions, key=_natural)]
         if version not in versions:
-            raise WorkflowNotFound(f"{name}@{version}" if version else name, close=[f"{name}@{max(versions, key=_natural)}"])
+            raise WorkflowNotFound(f"{name}@{version}" if version else name, close=[f"{name}@{max(versions, key=_natural)}".rstrip("@")])
         return versions[version]
 
     def step(self, name: str) -> Step[..., Any] | Transaction[..., Any]:
@@ -128,6 +132,11 @@ def isolated() -> Iterator[Registry]:
 
 def add(definition: D) -> D:
     return _current.add(definition)
+
+
+def changed() -> None:
+    """A definition that is in already has got a compensation or a probe."""
+    _current.edition += 1
 
 
 def add_queue(queue: Queue) -> None:

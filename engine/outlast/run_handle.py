@@ -26,7 +26,7 @@ from .errors import (
 )
 from .handles import Duration, Run
 from .model import new_id
-from .names import checked_text
+from .names import checked_text, checked_whole
 from .operations import Cancel, Pause, Resume, Signal, StartRetry
 from .states import FINAL, Status
 from .store.succession import last_of_line
@@ -141,6 +141,7 @@ class StoredRun(Run[T]):
         """The messages of a stream, in order, from the one after number `after` on; ends when the run has
         ended.
         """
+        _check_stream(name, after)
         return self._follow(self._task_id(), name, after)
 
     def _follow(self, task_id: int, name: str, after: int) -> Iterator[object]:
@@ -159,6 +160,7 @@ class StoredRun(Run[T]):
 
     def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:
         """`stream` for `async for`."""
+        _check_stream(name, after)
         return self._follow_async(self._task_id(), name, after)
 
     async def _follow_async(self, task_id: int, name: str, after: int) -> AsyncIterator[object]:
@@ -248,6 +250,11 @@ class StoredRun(Run[T]):
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
+
+
+def _check_stream(name: object, after: object) -> None:
+    checked_text(name, place="The name of a stream")
+    checked_whole(after, place="after", least=0)
 
 
 def _own_error(run_id: str, status: str, data: bytes | None) -> Exception:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, get_args
 
 from .. import options as options_module
+from .. import registry
 from ..errors import InvalidDefinition
 from ..names import checked_name, checked_whole
 from ..options import Options, checked_choice
@@ -171,6 +172,7 @@ class Definition:
                 timeout=timeout,
                 inherited=inherited,
             )
+            registry.changed()
             return fn
 
         # A workflow's policy is about the whole run, which is no measure for one function.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..operations import AgentEnded, Heartbeat, LeaveAgent, RegisterAgent
+from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
 from . import ending
 from .transaction import Transaction
@@ -44,6 +44,18 @@ def register(transaction: Transaction, operation: RegisterAgent) -> int:
     for needs, fingerprint in operation.code.items():
         transaction.execute(_REGISTER_CODE, {"agent_id": agent_id, "needs": needs, "fingerprint": fingerprint})
     return agent_id
+
+
+_LEARN = """
+insert or replace into outlast_agent_code (agent_id, needs, fingerprint)
+select id, :needs, :fingerprint from outlast_agent where id = :agent_id and status in ('active', 'draining')
+"""
+
+
+def learn(transaction: Transaction, operation: LearnCode) -> None:
+    """Enter code that an agent has learnt since it was registered; nothing where it has ended."""
+    for needs, fingerprint in operation.code.items():
+        transaction.execute(_LEARN, {"agent_id": operation.agent_id, "needs": needs, "fingerprint": fingerprint})
 
 
 _RENEW = """

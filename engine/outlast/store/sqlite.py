@@ -74,6 +74,7 @@ HANDLERS: dict[type, Handler] = {
     op.Resume: control.resume,
     op.StartRetry: retrying.retry,
     op.RegisterAgent: agents.register,
+    op.LearnCode: agents.learn,
     op.Heartbeat: agents.heartbeat,
     op.LeaveAgent: agents.leave,
     op.AgentEnded: agents.ended,
