@@ -299,9 +299,11 @@ class Holding:
         where = claimed.parent_path if claimed.kind == "step" else path
         if tried.error is None and tried.committed is None and run_id is not None and not isinstance(run, UndoRun):
             kind = "task" if claimed.kind == "step" else "step"
+            given, flags = run.step_inputs.get(path, (None, 0)) if kind == "step" else (None, 0)
             entry = Entry(
                 0, where or "", "completed", kind, run.definition.name if kind == "task" else run.step_name(path),
                 clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
+                input=given, flags=flags,
             )  # fmt: skip
         self.store.submit(StrayEnded(claimed.fence.task_id, self.agent_id, path, entry, run_id))
 

@@ -59,22 +59,31 @@ class _Place:
         self.first = first
         self.started: Entry | None = None
         self.outcome: Entry | None = None
+        self.given: Entry | None = None
+        """The entry that has the input."""
         self.is_open = True
         """Something is there; not only what was set aside."""
         self.finished_before = 0
         self.has_inherited = False
 
+    @property
+    def succeeded(self) -> bool:
+        return self.outcome is not None and self.outcome.event == "completed"
+
     def read(self, entry: Entry) -> None:
         if entry.event == "set_aside":
-            self.finished_before += self.outcome is not None and self.outcome.event == "completed"
-            self.started = self.outcome = None
+            self.finished_before += self.succeeded
+            self.started = self.outcome = self.given = None
             self.is_open = False
             return
         if not self.is_open:
             self.first, self.is_open = entry, True
+        if entry.input is not None and self.given is None:
+            self.given = entry
         if entry.event == "started":
             self.started = entry
-        elif entry.event != "tried" and (self.outcome is None or self.outcome.event == "unknown"):
+        elif entry.event != "tried" and (self.outcome is None or self.outcome.event != "completed"):
+            # A success that came late, after a timeout or a cancel, is what the world knows of.
             self.outcome = entry
         self.has_inherited = self.has_inherited or bool(entry.flags & INHERITED)
 
@@ -95,7 +104,9 @@ def inherit(
     places = _read(journal)
     left = {path: one for path, one in before.items() if path not in places}
     last_seq = max((entry.seq for entry in journal), default=0)
-    cut = {entry.path for entry in to_set_aside(journal, failed, branches)}
+    # What failed by a timeout and succeeded after it, stands.
+    late = {path for path in failed if path in places and places[path].succeeded and places[path].first.kind in STEPS}
+    cut = {entry.path for entry in to_set_aside(journal, failed, branches)} - late
     if chosen is not None:
         at = places[chosen].first.seq if chosen in places else last_seq + left[chosen].seq
         cut |= {path for path, place in places.items() if _follows(path, place.first.seq, chosen, at)}
@@ -129,14 +140,13 @@ def _read(entries: Iterable[Entry]) -> dict[str, _Place]:
 
 def _of(path: str, place: _Place, before: Inherited | None, *, is_cut: bool) -> Inherited | None:
     first, outcome = place.first, place.outcome
-    finished = outcome is not None and outcome.event == "completed"
+    finished = place.succeeded
     generation = place.finished_before + (finished and is_cut) if first.kind in STEPS else 0
     if before is not None:
         # What was inherited and never taken was refused: other input, or other code.
         refused = before.event == "completed" and not place.has_inherited
         generation += before.generation + (refused and first.kind in STEPS)
-    started = place.started
-    given = started if started is not None and started.input is not None else outcome
+    started, given = place.started, place.given
     made = Inherited(
         path, first.kind, first.name, first.seq, first.at, generation=generation,
         flags=given.flags if given is not None else 0, input=given.input if given is not None else None,

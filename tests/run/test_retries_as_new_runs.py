@@ -188,12 +188,18 @@ with registry.isolated() as defined:
 
     @workflow
     async def races() -> str:
-        slow, fast = asyncio.ensure_future(acall("slow")), asyncio.ensure_future(acall("fast"))
-        if world.get("late"):
-            await asyncio.sleep(0)
+        slow, fast = asyncio.ensure_future(astands()), asyncio.ensure_future(acall("fast"))
         done, _ = await asyncio.wait([slow, fast], return_when=asyncio.FIRST_COMPLETED)
         winner = next(iter(done)).result()
+        await slow
         return winner + await acall("b")
+
+    @step
+    async def astands() -> str:
+        while "fast" not in names():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        return do("slow")
 
     @workflow
     def halfway() -> list[str]:
@@ -289,9 +295,43 @@ with registry.isolated() as defined:
     def middle() -> list[str]:
         return [call("m1"), *child.options(key="grandchild").start("g").result(), call("m2")]
 
+    @workflow(retry=Retry(2, initial="1ms"))
+    def raises_later() -> str:
+        error = None
+        try:
+            flaky("b")
+        except Down as caught:
+            error = caught
+        call("c")
+        outlast.wait_signal("go")
+        if error is not None:
+            raise error
+        return "done"
+
+    @step
+    def flaky(name: str) -> str:
+        effects.append(name)
+        if names().count(name) <= 2:
+            raise Down(name)
+        return name
+
     @workflow
     def has_a_unique_child() -> list[str]:
         return child.options(unique_key="u").start("k").result()
+
+    @step(timeout=0.05)
+    def overruns(name: str) -> str:
+        do(name)
+        gate.pass_through()
+        return "late"
+
+    @workflow
+    def waits_for_what_overruns() -> str:
+        return overruns("o")
+
+    @workflow
+    async def await_what_overruns() -> str:
+        return await overruns.aio("o")
 
 
 def fail_at(bench, flow, name, *args, status="failed", **options):
@@ -380,6 +420,7 @@ def test_a_cancel_without_undo_leaves_what_was_done_to_the_retry_which_undoes_it
     run = bench.start(halfway)
     gate.wait_until_reached()
     run.cancel(undo=False)
+    eventually(lambda: bench.field(run, "ending"))
     gate.open()
     bench.wait_for(run, "cancelled")
     world["c"] = "down"
@@ -615,8 +656,9 @@ def test_who_was_first_is_first_again(bench):
     run = fail_at(bench, races, "b")
     before = names()
     result = run.retry().result(timeout=20)
+    assert before == ["fast", "slow", "b"]
     assert names() == [*before, "b"]
-    assert result.endswith("b!")
+    assert result == "fast!b!"
 
 
 @pytest.mark.parametrize("flow", [rewritten, arewritten])
@@ -739,3 +781,42 @@ def test_from_a_child_on_it_runs_again_from_its_beginning(bench):
     assert run.retry(from_step="middle").result(timeout=20)[-1] == "t2!"
     # The grandchild has a key, and its run is there.
     assert names() == ["m1", "m2", "t2"]
+
+
+def test_each_other_input_in_a_chain_has_a_key_of_its_own(bench):
+    bench.agent()
+    runs = [fail_at(bench, three, "c")]
+    for number, other_name in enumerate("qrs", 1):
+        world.update({"middle": other_name, "c": "down"})
+        runs.append(runs[-1].retry())
+        bench.wait_for(runs[-1], "failed")
+        assert keys(other_name) == [f"{keys('b')[0]}/{number}"]
+    world.clear()
+    world["middle"] = "s"
+    assert runs[0].retry().result(timeout=20) == ["a!", "s!", "c!"]
+    assert len(set(keys("c"))) == 1
+    assert names().count("s") == 1
+
+
+def test_what_a_retry_took_and_its_own_retry_set_aside_is_not_taken_again(bench):
+    bench.agent()
+    run = bench.start(raises_later)
+    bench.wait_for(run, "waiting")
+    run.cancel()
+    bench.wait_for(run, "cancelled")
+    again = run.retry()
+    again.signal("go")
+    assert again.result(timeout=20) == "done"
+    assert names() == ["b", "c", "b", "b", "c"]
+    assert keys("c")[1] == f"{keys('c')[0]}/1"
+
+
+@pytest.mark.parametrize("flow", [waits_for_what_overruns, await_what_overruns])
+def test_a_success_that_came_after_the_timeout_stands(bench, flow):
+    bench.agent()
+    run = bench.start(flow)
+    eventually(lambda: bench.field(run, "ending"))
+    gate.open()
+    bench.wait_for(run, "failed")
+    assert run.retry().result(timeout=20) == "late"
+    assert names() == ["o"]

@@ -464,6 +464,7 @@ class AsyncRun(Execution):
         """An inline step has its outcome; a transaction has written it itself."""
         if self.ended:
             return
+        self.step_inputs.pop(entry.path, None)
         if is_committed:
             heapq.heappush(self._committed, (entry.seq, entry))
             self.advance()

@@ -131,6 +131,8 @@ class Execution:
         """The strays among them whose threads report their own end."""
         self._clears_suspicion = claimed.alone
         self.step_names: dict[str, str] = {}
+        self.step_inputs: dict[str, tuple[bytes, int]] = {}
+        """What is kept of the inputs of the steps under way whose start is not in the journal, with its flags."""
         self._unpatched: set[str] = set()
         self._lock = threading.Lock()
         self.policy = retry_from(claimed.options) if claimed.options else definition.retry

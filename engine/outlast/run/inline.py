@@ -60,6 +60,8 @@ class InlineStep:
         try:
             kept, flags = run.kept_part_input(definition, self._data)
             keeps_start = run.keeps_start(definition, flags)
+            if not keeps_start:
+                run.step_inputs[self._path] = kept, flags
             timeout = self._options.timeout_seconds
             call = StepCall(
                 definition, self._data, self._path, run.current, partial(run.step_key, self._path),

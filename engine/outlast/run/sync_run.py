@@ -182,6 +182,8 @@ class SyncRun(Execution):
         self.step_names[path] = definition.name
         kept, flags = self.kept_part_input(definition, data)
         keeps_start = self.keeps_start(definition, flags)
+        if not keeps_start:
+            self.step_inputs[path] = kept, flags
         timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
         call = StepCall(
             definition, data, path, self.current, partial(self.step_key, path), timeout, self.fence, self.store,
@@ -222,6 +224,7 @@ class SyncRun(Execution):
                 self.strays.discard(path)
         if answer is None or answer.committed is None:
             self._append(entry)
+        self.step_inputs.pop(path, None)
         return entry  # type: ignore[no-any-return]
 
     def _try(self, call: StepCall, number: int, flags: int) -> tuple[Tried, ThreadTry | None]:
