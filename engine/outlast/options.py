@@ -75,6 +75,11 @@ class Options:
     tags: Mapping[str, str] = field(default_factory=dict)
     connection: Connection | None = None
 
+    @property
+    def stands_in_line(self) -> bool:
+        """Whether a step that is called so is a task: it has a queue, a share of one, or a time before which it must not run."""
+        return self.queue is not None or self.partition is not None or self.delay_seconds is not None or self.at is not None
+
     def updated(self, given: Given, *, kind: str = "workflow") -> Options:
         """These options with `given` laid over them. Raises `InvalidInput`."""
         fields = _validated(given, kind)

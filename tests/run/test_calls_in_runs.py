@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from typing import Any
 
 import pytest
 from run_bench import Gate, effects, eventually
@@ -252,6 +253,14 @@ with registry.isolated() as defined:
         return str(id)
 
     @workflow
+    def calls_later(how: str) -> int:
+        return double.options(**LATER[how]())(2)
+
+    @workflow
+    async def acalls_later(how: str) -> int:
+        return await adouble.options(**LATER[how]())(2)
+
+    @workflow
     async def exits(error: str) -> None:
         async def branch() -> None:
             raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[error]
@@ -336,6 +345,24 @@ def test_a_run_fails_with_its_own_error(bench):
     with pytest.raises(CardRefused) as caught:
         bench.run(fails)
     assert caught.value.code == 7
+
+
+LATER: dict[str, Any] = {
+    "delay": lambda: {"delay": "1h"},
+    "at": lambda: {"at": datetime(2500, 1, 1, tzinfo=UTC)},
+    "partition": lambda: {"partition": "tenant-1", "delay": "1h"},
+}
+
+
+@pytest.mark.parametrize("how", list(LATER))
+@pytest.mark.parametrize("flow", [calls_later, acalls_later])
+def test_a_step_called_with_a_time_ahead_is_a_task_that_waits_for_it(bench, flow, how):
+    bench.agent()
+    run = bench.start(flow, how)
+    bench.wait_for(run, "waiting")
+    [part] = bench.parts(run)
+    assert part["status"] == "pending"
+    assert effects == []
 
 
 @pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])

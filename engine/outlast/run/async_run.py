@@ -433,7 +433,7 @@ class AsyncRun(Execution):
     def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Coroutine[Any, Any, Any]:
         if definition.kind == "workflow":
             return _await(self.start(definition, args, kwargs, options))
-        if definition.queue is not None or options.queue is not None:
+        if definition.queue is not None or options.stands_in_line:
             return _await(self.submit(definition, args, kwargs, options))
         return self._call(definition, args, kwargs, options)
 

@@ -149,7 +149,7 @@ class SyncRun(Execution):
     def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         if definition.kind == "workflow":
             return self.start(definition, args, kwargs, options).result()
-        if definition.queue is not None or options.queue is not None:
+        if definition.queue is not None or options.stands_in_line:
             return self.submit(definition, args, kwargs, options).result()
         self._enter()
         path = self.branch.place()
