@@ -270,7 +270,7 @@ class Agent:
         )
         claimed = partial(self._claimed, suspects)
         # Nothing else is to be done here: then the way by the writer's thread would only cost time.
-        if self._holding.runs or not self.store.committer.try_commit(claim, claimed):
+        if self._holding.runs or not self.store.committer.try_claim(claim, claimed):
             self._answers.submit(claim, claimed)
 
     def _learn(self) -> None:

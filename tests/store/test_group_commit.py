@@ -285,3 +285,29 @@ def test_steps_that_end_in_one_group_wake_the_parked_gather_of_their_run_once(fi
     )
     assert [error for _, _, error in answers.got] == [None] * 3
     assert file.row(run.task_id, "status, wait_count") == ("pending", 0)
+
+
+def test_an_idle_agents_claim_leaves_the_connection_durable(file: Driver) -> None:
+    agent_id = file.agent()
+    file.start("r")
+    answers = Answers()
+    assert file.store.committer.try_claim(op.Claim(agent_id, 8, CODE), answers.named("claim"))
+    ((_, claims, error),) = answers.got
+    assert error is None
+    assert [one.uid for one in claims] == ["r"]
+    assert file.query("pragma synchronous") == [(2,)]
+
+
+def test_an_idle_agents_claim_waits_for_nobody(file: Driver) -> None:
+    agent_id = file.agent()
+    file.start("r")
+    other = SqliteStore(file.store.path)
+    answers = Answers()
+    try:
+        with transaction(other.connection(), None):
+            assert not file.store.committer.try_claim(op.Claim(agent_id, 8, CODE), answers.named("claim"))
+    finally:
+        other.close()
+    assert answers.got == []
+    assert file.query("pragma synchronous") == [(2,)]
+    assert file.query("pragma busy_timeout") == [(5000,)]

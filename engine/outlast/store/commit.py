@@ -19,9 +19,10 @@ from typing import Any, Protocol
 from ..errors import OutlastError, StoreError, StoreFull, StoreLocked
 from ..operations import Claim, Operation, R, RegisterAgent
 from . import lost_answers
-from .connection import BUSY_SECONDS, ThreadConnections, set_busy_seconds, transaction
+from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
+from .pragmas import SYNCHRONOUS
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .turn import Turn
@@ -138,8 +139,12 @@ class Committer:
             self._start_writer()
         self._queue.put(pending)
 
-    def try_commit(self, operation: Operation[Any], done: Done) -> bool:
-        """Execute here and now if nobody else writes, without waiting for a lock; else do nothing and give false."""
+    def try_claim(self, operation: Claim, done: Done) -> bool:
+        """Claim here and now if nobody else writes, without waiting for a lock or the disk; else do nothing and give false.
+
+        A claim is promised to nobody: a power cut that takes it takes the agent too, and leaves the task as it was. What the
+        claimed run then writes is fsynced, and with it the claim before it in the WAL.
+        """
         if not self._queue.empty() or not self._busy.acquire(blocking=False):
             return False
         try:
@@ -251,16 +256,21 @@ class Committer:
             self._ring()
 
     def _run_here(self, pending: _Pending) -> bool:
-        """`try_commit`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
+        """`try_claim`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
         connection = self._connections.get()
         set_busy_seconds(connection, 0)
+        connection.execute("pragma synchronous = normal")
         try:
-            try:
-                connection.execute("begin immediate")
-            except sqlite3.OperationalError:
-                return False
+            return self._run_within(connection, pending)
         finally:
             set_busy_seconds(connection, BUSY_SECONDS)
+            connection.execute(f"pragma synchronous = {SYNCHRONOUS[self._connections.durability]}")
+
+    def _run_within(self, connection: StoreConnection, pending: _Pending) -> bool:
+        try:
+            connection.execute("begin immediate")
+        except sqlite3.OperationalError:
+            return False
         context = self._context(connection)
         try:
             self._run_bare(context, pending)

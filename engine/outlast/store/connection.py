@@ -158,7 +158,7 @@ class ThreadConnections:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
-        self._durability = durability
+        self.durability = durability
         self._local = threading.local()
         self._is_closed = False
 
@@ -170,7 +170,7 @@ class ThreadConnections:
         self._drop()
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
-        connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self._durability)
+        connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self.durability)
         self._local.held = (os.getpid(), connection)
         return connection
 
