@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from .operations import Entry
 
-_KEPT = frozenset({"patch", "forced", "compensation", "void"})
+_KEPT = frozenset({"patch", "forced", "compensation", "question", "probe", "void"})
 _OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 
 

@@ -64,6 +64,8 @@ def decode_error(data: bytes) -> BaseException:
 def summary(data: bytes) -> dict[str, str]:
     """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded."""
     node = load(data)
+    if not isinstance(node, dict):
+        raise NotDecodable(f"Stored data is no error: {short(data)}.")
     return {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
 
 

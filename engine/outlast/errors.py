@@ -25,6 +25,7 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     │   └── DeadlineExceeded
     ├── RunCancelled, RunHalted         6, 1
     ├── StepDied                        1   the process of an isolated step ended without a result
+    ├── OutcomeUnknown                  1   nobody knows whether a step took effect
     ├── RemoteError                     1   an error whose class is not loaded here
     ├── StoreError                      7
     │   ├── StoreLocked, StoreFull, StoreDamaged, StoreReadOnly, NotADatabase
@@ -182,9 +183,18 @@ class OutcomeNeeded(Conflict):
 
     def __init__(self, run_id: str, step: str) -> None:
         super().__init__(
-            f"Nobody knows whether {step} of run {run_id} took effect.",
+            f"Run {run_id} is halted since nobody knows whether its step {step} took effect.",
             hint=f"Find out, then `outlast resume {run_id} --done JSON` or `outlast resume {run_id} --not-done`.",
         )
+
+
+class OutcomeUnknown(OutlastError):
+    """Nobody knows whether a try of a step took effect. By `on_unknown="undo"` it ends its run; no workflow can catch that."""
+
+    def __init__(self, step: str, cause: str) -> None:
+        super().__init__(f"Nobody knows whether {step} took effect: {cause}.")
+        self.step = step
+        self.cause = cause
 
 
 class TimedOut(OutlastError):

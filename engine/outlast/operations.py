@@ -228,11 +228,13 @@ class RetryRun(Operation[None], frozen=True, gc=False):
 
 
 class Again(Operation[None], frozen=True, gc=False):
-    """Put a submitted step back for its next try, with the try that failed."""
+    """Put a submitted step back for its next try, with the try that failed; or its probe, which does not count as a try."""
 
     fence: Fence
     entry: Entry
     delay: int
+    tries: int | None = None
+    """How many there have been now; that of the entry where it is a try."""
 
 
 class Park(Operation[bool], frozen=True, gc=False):
@@ -266,6 +268,8 @@ class Halt(Operation[None], frozen=True, gc=False):
     failed: tuple[str, ...] = ()
     branches: tuple[str, ...] = ()
     """What is set aside, as by `RetryRun`, so that a resume does not come back to the same error."""
+    question: Entry | None = None
+    """What a person has to find out before the run goes on."""
 
 
 class Acknowledge(Operation[None], frozen=True, gc=False):
@@ -335,9 +339,15 @@ class Pause(Operation[str], frozen=True, gc=False):
 
 
 class Resume(Operation[str], frozen=True, gc=False):
-    """End a pause, or send a halted run on."""
+    """End a pause, or send a halted run on.
+
+    One that was halted by an unknown outcome takes what a person found out: the step's stored result, or that it was not done.
+    """
 
     uid: str
+    done: bytes | None = None
+    not_done: bool = False
+    by: str = ""
 
 
 class StartRetry(Operation[Started], frozen=True, gc=False):

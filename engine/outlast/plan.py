@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .codec_errors import summary, type_name
+from .codec_types import NotDecodable
+from .errors import OutcomeUnknown, StepDied, StepTimeout
 from .operations import COMPENSABLE, Entry
 
 UNDO_PREFIX = "undo/"
@@ -74,10 +77,12 @@ class _Reading:
             else:
                 self.tries[key] = entry
             return
+        if entry.kind in ("question", "probe"):
+            return
         here = self.keys.setdefault(entry.path, [entry.path])
         if entry.event == "set_aside":
             here.append(f"{entry.path}~{len(here)}")
-        elif entry.event == "started" and entry.flags & COMPENSABLE:
+        elif entry.event == "started" and entry.flags & COMPENSABLE and entry.try_number <= 1:
             if len(here) > 1 and _goes_on_with(self.started.get(here[-2]), self.outcomes.get(here[-2]), entry):
                 # One step with one idempotency key: its last outcome counts.
                 here.pop()
@@ -105,11 +110,24 @@ class _Reading:
             name=entry.name,
             kind=entry.kind,
             input=entry.input or b"{}",
-            outcome=outcome.event if outcome is not None and outcome.event in ("completed", "failed") else "unknown",
+            outcome=outcome.event if outcome is not None and _is_known(outcome) else "unknown",
             result=outcome.data if outcome is not None and outcome.event == "completed" else None,
             tries=failed_try.try_number if failed_try is not None and failed_try.event == "tried" else 0,
             due_at=failed_try.due_at if failed_try is not None else None,
         )
+
+
+_UNKNOWN = frozenset({type_name(StepTimeout), type_name(StepDied), type_name(OutcomeUnknown)})
+
+
+def _is_known(outcome: Entry) -> bool:
+    """Whether an outcome says what the step did: who overran, or died, may have taken effect."""
+    if outcome.event == "failed" and outcome.kind in ("step", "task") and outcome.data is not None:
+        try:
+            return summary(outcome.data)["type"] not in _UNKNOWN
+        except NotDecodable:  # A damaged row: the undo goes on, and what cannot be read is nobody's result.
+            return True
+    return outcome.event in ("completed", "failed")
 
 
 def _goes_on_with(before: Entry | None, outcome: Entry | None, entry: Entry) -> bool:

@@ -8,13 +8,14 @@ from any thread.
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import clock, codec
 from .duration import seconds
 from .errors import (
-    Conflict,
     InvalidInput,
     OutlastError,
     PayloadTooLarge,
@@ -197,12 +198,8 @@ class StoredRun(Run[T]):
         """
         if done is not ... and not_done:
             raise InvalidInput("done and not_done exclude each other.", hint="Give what you found out.")
-        if done is not ... or not_done:
-            raise Conflict(
-                f"Run {self.id} does not wait for the outcome of a step.",
-                hint="Resume it without done and not_done.",
-            )
-        self._store.commit(Resume(self.id))
+        stored = None if done is ... else codec.encode(done, place="done")
+        self._store.commit(Resume(self.id, stored, not_done, _who()))
 
     def retry(self, from_step: str | None = None) -> StoredRun[T]:
         """Run a final run anew, as another run with its input, tags and key; an unfinished retry is given back.
@@ -255,6 +252,14 @@ class StoredRun(Run[T]):
 def _check_stream(name: object, after: object) -> None:
     checked_text(name, place="The name of a stream")
     checked_whole(after, place="after", least=0)
+
+
+def _who() -> str:
+    """Who acts, for the record."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError, ImportError):  # A user without a name, as in some containers.
+        return socket.gethostname()
 
 
 def _own_error(run_id: str, status: str, data: bytes | None) -> Exception:

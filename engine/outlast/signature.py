@@ -51,6 +51,10 @@ class Signature:
         self._required_names = frozenset(self.required)
         self._known_names = frozenset(self.parameters)
 
+    def result_from_json(self, value: object) -> Any:
+        """Plain JSON as the annotated type of what the function returns. Raises `InvalidInput`."""
+        return convert_value(value, self._hint("return"), f"the result of {self.place}")
+
     def named(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Bind arguments as Python would, by name in the order of the parameters, without the defaults."""
         if not kwargs and self._fewest <= len(args) <= len(self._positional):

@@ -15,7 +15,7 @@ from .duration import describe
 from .errors import RunNotFound
 from .operations import Entry
 from .states import Status
-from .store import journal, undoing
+from .store import journal, questions, undoing
 from .views import waiting
 from .views.agents import host_name
 from .views.chains import chain_texts
@@ -78,7 +78,7 @@ def _why(store: SqliteStore, task_id: int, *, depth: int) -> Explanation:
 
 def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     if facts["status"] == Status.HALTED:
-        return _halted(facts)
+        return _halted(store, facts)
     if facts["agent_id"] is not None:
         return _held(store, facts, depth)
     if facts["ending"] is not None and facts["status"] != Status.COMPENSATING:
@@ -131,11 +131,11 @@ def _final(facts: dict[str, Any]) -> Explanation:
             return Explanation(f"It failed at {at}: {error_line(facts['error'])}", details, again)
 
 
-def _halted(facts: dict[str, Any]) -> Explanation:
+def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
     uid = _run_uid(facts)
     explanation = Explanation(
         f"It is halted and needs a person: {facts['halt_reason']}",
-        actions=[f"outlast show {uid}", f"outlast resume {uid}", f"outlast cancel {uid}"],
+        actions=[f"outlast show {uid}", *_ways_on(store, facts, uid), f"outlast cancel {uid}"],
     )
     if facts["error"] is not None:
         explanation.details.append(f"Its error: {error_line(facts['error'])}")
@@ -144,6 +144,11 @@ def _halted(facts: dict[str, Any]) -> Explanation:
     if facts["undo"] == "pending":
         explanation.details.append("It is halted in its undo; `resume` tries the compensation again.")
     return explanation
+
+
+def _ways_on(store: SqliteStore, facts: dict[str, Any], uid: str) -> list[str]:
+    is_asked = questions.open_question(store.connection(), facts["id"]) is not None
+    return [f"outlast resume {uid}{answer}" for answer in ((" --done JSON", " --not-done") if is_asked else ("",))]
 
 
 def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:

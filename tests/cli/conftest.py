@@ -84,6 +84,20 @@ def waits(name: str = "go") -> object:
     return wait_signal(name)
 
 
+@step(on_unknown="halt")
+def risks(number: int) -> int:
+    if not os.path.exists("crashed"):
+        open("crashed", "w").close()
+        os._exit(9)
+    return number
+
+
+@workflow
+def risky(number: int = 1) -> int:
+    """Take its agent down, once."""
+    return risks(number)
+
+
 @workflow
 def endless(number: int = 1, until: int = 3) -> int:
     """Go on as new runs."""

@@ -768,8 +768,11 @@ def test_the_retry_of_a_child_heeds_its_unique_key(bench):
     run = fail_at(bench, has_a_unique_child, "k2")
     bench.stop()
     other = bench.start(child.options(unique_key="u"), "other")
+    other.pause()  # Else it could end before the child's start has met it.
     again = run.retry()
     bench.agent()
+    bench.wait_for(again, "waiting")
+    other.resume()
     assert again.result(timeout=20) == other.result(timeout=20) == ["other1!", "other2!"]
 
 

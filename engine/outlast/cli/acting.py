@@ -23,6 +23,7 @@ from .starting import tags as read_tags
 from .text import safe
 
 if TYPE_CHECKING:
+    from ..engine import Engine
     from ..store.sqlite import SqliteStore
 
 _OPEN = ("pending", "running", "waiting", "compensating", "halted", "paused")
@@ -104,7 +105,12 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
     "resume",
     help="End a pause, or send a halted run on. One that was halted because nobody knows whether a step took "
     "effect wants to know what you found out: --done with the step's result, or --not-done.",
-    examples=["outlast resume 4x2k", "outlast resume --all --status halted --yes"],
+    examples=[
+        "outlast resume 4x2k",
+        "outlast resume 4x2k --done '\"payment-17\"'",
+        "outlast resume 4x2k --not-done",
+        "outlast resume --all --status halted --yes",
+    ],
 )
 @_choice
 @click.option("--done", metavar="JSON", help="The step took effect; this is its result.")
@@ -115,10 +121,23 @@ def resume(context: Context, /, done: str | None, not_done: bool, **choice: Any)
     engine = context.engine()
 
     def act(uid: str) -> str:
-        engine.get(uid).resume(done=result, not_done=not_done)
+        fitting = result if result is ... else _as_result(context, engine, uid, result)
+        engine.get(uid).resume(done=fitting, not_done=not_done)
         return uid
 
     return _act(context, engine.store, "resume", act, choice, ("paused", "halted"))
+
+
+def _as_result(context: Context, engine: Engine, uid: str, value: Any) -> Any:
+    """What a person says that a step gave, as the type that the step says it gives."""
+    from ..store import questions
+    from ..views.find import find_run
+
+    asked = questions.open_question(engine.store.connection(), find_run(engine.store, uid)[0])
+    known = {one.name: one for one in context.registry.steps()} if asked is not None else {}
+    if asked is None or asked.name not in known:
+        return value
+    return known[asked.name].signature.result_from_json(value)
 
 
 @command(

@@ -471,6 +471,12 @@ class AsyncRun(Execution):
         else:
             self._write(entry)
 
+    def ask(self, question: Halt) -> None:
+        """Only a person can say what a step did: the run halts."""
+        if not self.ended:
+            self.last_write = self.last_write or question
+            self.advance()
+
     def step_failed(self, error: BaseException) -> None:
         """The engine itself could not go on with a step."""
         if not self.ended:

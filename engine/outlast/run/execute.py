@@ -137,6 +137,15 @@ class ThreadTry:
     def overran(self) -> bool:
         return self._overran
 
+    @property
+    def late(self) -> Tried | None:
+        """What came of it after all, once its thread has ended; that it was late is what a failure goes by."""
+        tried = self._tried
+        if tried is None or tried.error is None:
+            return tried
+        assert self._call.timeout_seconds is not None
+        return Tried(tried.started_at, error=StepTimeout(self._call.definition.name, self._call.timeout_seconds))
+
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the thread that overran; whether it has ended."""
         return self._ended.wait(seconds)

@@ -24,6 +24,7 @@ from ..errors import (
     CodeMismatch,
     DeadlineExceeded,
     NotStorable,
+    OutcomeUnknown,
     Parked,
     PayloadTooLarge,
     ResultTimeout,
@@ -37,11 +38,13 @@ from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, E
 from ..states import Ending
 from ..store import queues, retrying
 from ..stored_retry import retry_from, stored_retry
+from . import unknown
 from .history import History, Record
 from .inheriting import PREVIEW_BYTES, Inheritance, entries_of, is_equal
-from .tries import pause
+from .tries import cause_of, pause
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from ..definition.definition import Definition
@@ -65,6 +68,8 @@ class Host(Protocol):
     settings: Settings
     agent_id: int
     fingerprints: dict[str, str]
+    loop: asyncio.AbstractEventLoop
+    """The agent's real one, with its I/O."""
     returns_suspects: bool
     """Whether a run whose suspicion has ended goes back, to run among others again."""
 
@@ -124,7 +129,7 @@ class Execution:
         self.late = False
         self.has_parts = self.history.has_parts
         self.agent_id = host.agent_id
-        self.last_write: GiveBack | Halt | ContinueAsNew | None = None
+        self.last_write: GiveBack | Halt | ContinueAsNew | End | None = None
         """What is to be written when the code has unwound, decided where it was told to."""
         self.strays: set[str] = set()
         self.overrunning: set[str] = set()
@@ -194,6 +199,9 @@ class Execution:
                 raise cancelled
             case _:
                 error = decode_error(entry.data or b"null")
+                if isinstance(error, OutcomeUnknown) and entry.kind in ("step", "task"):
+                    # What on_unknown="undo" says is no error for the code to catch: it could go on as if nothing had happened.
+                    self.leave_by(End(self.fence, Ending.FAILED, error=entry.data, strays=tuple(self.strays)))
                 self._raised.append((error, entry))
                 raise error
 
@@ -253,7 +261,17 @@ class Execution:
         kept, flags = self.kept_part_input(definition, data) if definition is not None else (None, 0)
         return entries_of(one, self.next_seq, kept=kept, flags=flags)
 
-    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew) -> NoReturn:
+    def asking(self, path: str, name: str, error: BaseException, number: int) -> Halt:
+        """The halt by which a person is asked what a try did."""
+        cause = cause_of(error)
+        return Halt(
+            self.fence,
+            unknown.reason(name, cause, self.claimed.uid),
+            strays=tuple(self.strays),
+            question=unknown.question(path, name, cause, number),
+        )
+
+    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End) -> NoReturn:
         """Unwind the code, and write this when it has unwound."""
         if self.last_write is None:
             self.last_write = operation
@@ -281,7 +299,7 @@ class Execution:
     def kept_input(self, definition: Definition, data: bytes) -> tuple[bytes, int]:
         """What the journal keeps of an input, with its flags: all of it only where something may need it."""
         flags = COMPENSABLE if definition.compensated_by is not None else 0
-        needed = flags or definition.probed_by is not None or definition.on_unknown != "retry"
+        needed = flags or unknown.asks(definition)
         if needed or len(data) <= PREVIEW_BYTES:
             return data, flags
         return codec.preview(data, PREVIEW_BYTES), flags | PREVIEW
@@ -289,7 +307,7 @@ class Execution:
     @staticmethod
     def keeps_start(definition: Definition, flags: int) -> bool:
         """Whether the start of a step is journalled before it runs: somebody may have to undo it, or to ask what it did."""
-        return bool(flags & COMPENSABLE) or definition.probed_by is not None or definition.on_unknown != "retry"
+        return bool(flags & COMPENSABLE) or unknown.asks(definition)
 
     def kept_part_input(self, definition: Definition, data: bytes) -> tuple[bytes, int]:
         """As `kept_input`, and notes that there may be something to undo."""

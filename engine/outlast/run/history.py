@@ -14,7 +14,8 @@ from ..operations import INHERITED, Entry
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})
 """The kinds whose outcomes the code waits for."""
-_BOOKKEEPING = frozenset({"patch", "forced", "compensation", "void"})
+_BOOKKEEPING = frozenset({"patch", "forced", "compensation", "question", "probe", "void"})
+PROBE_PREFIX = "probe/"
 
 
 def void(seq: int, name: str, at: int) -> Entry:
@@ -25,7 +26,7 @@ def void(seq: int, name: str, at: int) -> Entry:
 class Record:
     """What the journal says of one place."""
 
-    __slots__ = ("kind", "name", "outcome", "path", "started", "tried", "visited")
+    __slots__ = ("began", "kind", "name", "outcome", "path", "probed", "started", "tried", "visited")
 
     def __init__(self, path: str, kind: str, name: str) -> None:
         self.path = path
@@ -33,6 +34,10 @@ class Record:
         self.name = name
         self.started: Entry | None = None
         self.tried: Entry | None = None
+        self.began = 0
+        """The try that was begun and has not come to an end, of a step that says so; else 0."""
+        self.probed: Entry | None = None
+        """The last try of the probe, since then."""
         self.outcome: Entry | None = None
         self.visited = False
 
@@ -48,6 +53,11 @@ class History:
         self._asides: dict[str, list[Record]] = {}
         for entry in entries:
             self.last_seq = max(self.last_seq, entry.seq)
+            if entry.kind == "probe":
+                probed = self.records.get(entry.path.removeprefix(PROBE_PREFIX))
+                if probed is not None:
+                    probed.probed = entry
+                continue
             if entry.kind in _BOOKKEEPING and entry.kind != "patch":
                 continue
             if entry.event == "set_aside":
@@ -58,9 +68,11 @@ class History:
                 record = self.records[entry.path] = Record(entry.path, entry.kind, entry.name)
             if entry.event == "started":
                 record.started = entry
+                record.began, record.probed = entry.try_number, None
                 self.has_parts = self.has_parts or entry.kind in ("task", "child")
             elif entry.event == "tried":
                 record.tried = entry
+                record.began = 0
             elif record.outcome is None:
                 record.outcome = entry
                 if entry.kind in DELIVERED:

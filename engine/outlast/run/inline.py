@@ -15,10 +15,10 @@ from .. import clock
 from ..errors import LeaseLost
 from ..operations import COMPENSABLE, Entry, Operation
 from ..options import Options
-from . import execute, transactional
+from . import execute, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .history import Record
-from .tries import Tried, Try, WaitUntil, Write, tries
+from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
 
 if TYPE_CHECKING:
     from .async_run import AsyncRun
@@ -72,6 +72,7 @@ class InlineStep:
                 self._path, definition.kind, definition.name,
                 policy=self._options.retry or definition.retry, data=kept, flags=flags, keeps_start=keeps_start,
                 record=self._record, entry=run.entry, now=run.store.now,
+                on_unknown=definition.on_unknown, has_probe=definition.probed_by is not None,
             )  # fmt: skip
             answer: Any = None
             try:
@@ -79,6 +80,9 @@ class InlineStep:
                     match driver.send(answer):
                         case Try(number):
                             answer = await self._try(call, number, flags)
+                            if self._thread is not None and self._thread.overran and unknown.asks(definition):
+                                await self._wait_for_thread(self._thread)
+                                answer, self._thread = self._thread.late, None
                         case WaitUntil(due_at):
                             await self._wait(due_at)
                             answer = None
@@ -87,6 +91,12 @@ class InlineStep:
                             if self._thread is not None and self._thread.overran:
                                 await self._wait_for_thread(self._thread)
                             answer = None
+                        case Probe(number):
+                            answer = await self._probe(call, number)
+                        case Ask(error, number):
+                            self.is_trying = False
+                            run.ask(run.asking(self._path, definition.name, error, number))
+                            return
             except StopIteration as stop:
                 outcome: Entry = stop.value
             self.is_trying = False
@@ -160,6 +170,12 @@ class InlineStep:
             self._thread = ThreadTry(call, number, on_late_end=self._late_end)
             return await self._in_a_thread(self._thread.run)
         return await self._in_a_thread(partial(execute.run_here, call, number))
+
+    async def _probe(self, call: StepCall, number: int) -> Tried:
+        probe = self._definition.probed_by
+        if probe.asynchronous:
+            return unknown.read(await execute.run_on_loop(unknown.ProbeCall.of(call), number))
+        return await self._in_a_thread(partial(unknown.run_probe, call, number, None), may_go_on=False)
 
     async def _in_a_thread(self, function: Any, *, may_go_on: bool = True) -> Tried:
         loop = asyncio.get_running_loop()

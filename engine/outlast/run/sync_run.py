@@ -52,7 +52,7 @@ from ..signature import convert_value
 from ..states import Status
 from ..store import signals
 from ..store.parts import may_lead_elsewhere
-from . import execute, strays, transactional
+from . import execute, strays, transactional, unknown
 from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch
 from .execute import StepCall, ThreadTry
@@ -60,7 +60,7 @@ from .execution import Ended, Execution, log
 from .history import Record, void
 from .news import News
 from .parts import ChildRun, Part
-from .tries import Tried, Try, WaitUntil, Write, tries
+from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
 
 _ENDLESS = 1 << 62
 
@@ -193,6 +193,7 @@ class SyncRun(Execution):
             path, definition.kind, definition.name,
             policy=options.retry or definition.retry, data=kept, flags=flags, keeps_start=keeps_start,
             record=record, entry=self.entry, now=self.store.now,
+            on_unknown=definition.on_unknown, has_probe=definition.probed_by is not None,
         )  # fmt: skip
         overran: ThreadTry | None = None
         answer: Any = None
@@ -210,12 +211,19 @@ class SyncRun(Execution):
                         answer = None
                     case Try(number):
                         answer, overran = self._try(call, number, flags)
+                        if overran is not None and overran.overran and unknown.asks(definition):
+                            self._wait_for_thread(overran, path)
+                            answer, overran = overran.late, None
                         self._last = (path, answer)
                         if overran is not None and overran.overran:
                             self.overrunning.add(path)
                         if self.ending_decided:
                             # The run's ending was decided beside us: the outcome counts for the undo alone.
                             self._lose()
+                    case Probe(number):
+                        answer = self._probe(call, number)
+                    case Ask(error, number):
+                        self.leave_by(self.asking(path, definition.name, error, number))
         except StopIteration as stop:
             entry = stop.value
         if overran is not None and overran.overran:
@@ -239,6 +247,13 @@ class SyncRun(Execution):
                 thread = ThreadTry(call, number, on_late_end=partial(self._late_end, call.path))
                 return thread.run(), thread
             return execute.run_here(call, number), None
+        finally:
+            self.step_path = None
+
+    def _probe(self, call: StepCall, number: int) -> Tried:
+        self.step_path = call.path
+        try:
+            return unknown.run_probe(call, number, self.host.loop)
         finally:
             self.step_path = None
 

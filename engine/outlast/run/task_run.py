@@ -6,23 +6,25 @@ the outcome into its journal when it takes it. Refuses to wait in memory for the
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .. import clock
 from ..codec_errors import encode_error
-from ..errors import LeaseLost, NotStorable, PayloadTooLarge, RetryAfter
+from ..errors import LeaseLost, OutcomeUnknown
 from ..handles import Current
 from ..model import idempotency_key
-from ..operations import Again, Claimed, End, Entry, Halt
+from ..operations import Again, Append, Claimed, End, Entry, Halt
 from ..retry import Retry
 from ..states import Ending
-from ..store import ending
+from ..store import ending, journal
 from ..stored_retry import retry_from
-from . import execute, strays, transactional
+from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
-from .tries import Tried, pause
+from .tries import INTERRUPTED, Tried, cause_of, is_worth_another, pause
 
 Outcome = End | Again | Halt | None
 
@@ -44,6 +46,7 @@ class TaskRun:
         self.strays: set[str] = set()
         self.overrunning: set[str] = set()
         self._kill: Callable[[], None] | None = None
+        self._probe_tries = 0
         self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
         self.call = StepCall(
@@ -69,19 +72,72 @@ class TaskRun:
     def execute(self) -> Outcome:
         """One try in this thread; gives what is to be written."""
         tried: Tried | None = None
+        operation: Outcome = None
         try:
-            tried = self._try()
+            if unknown.asks(self.definition):
+                operation = self._begin()
+            if operation is None:
+                tried = self._try()
+                operation = self.after(tried)
         except LeaseLost:
             self.lost = True
         finally:
             self.ended = True
             strays.code_ended(self, ("", tried) if tried is not None else None)
-        return self.after(tried) if tried is not None else None
+        return operation
 
     async def execute_on_loop(self) -> Outcome:
-        tried = await execute.run_on_loop(self.call, self.number)
+        operation: Outcome = None
+        if unknown.asks(self.definition):
+            operation = await asyncio.to_thread(self._begin)
+        if operation is None:
+            tried = await execute.run_on_loop(self.call, self.number)
+            asks = tried.unknown and unknown.asks(self.definition)
+            operation = await asyncio.to_thread(self.after, tried) if asks else self.after(tried)
         self.ended = True
-        return self.after(tried)
+        return operation
+
+    def _begin(self) -> Outcome:
+        """Of a step that wants to know what its tries did: say that one begins; but first what became of one that was left."""
+        journal_of_it = unknown.TaskJournal.read(journal.load(self.host.store.connection(), self.fence.task_id))
+        self._probe_tries = journal_of_it.probe_tries
+        if journal_of_it.done is not None:
+            return End(self.fence, Ending.COMPLETED, output=journal_of_it.done, tries=self.number, simple=True)
+        if journal_of_it.began:
+            operation = self._find_out(OutcomeUnknown(self.definition.name, INTERRUPTED))
+            if operation is not None:
+                return operation
+        entry = Entry(
+            journal_of_it.last_seq + 1, "", "started", "step", self.definition.name, clock.wall(), try_number=self.number,
+            started_at=clock.wall(),
+        )  # fmt: skip
+        self.host.store.commit(Append(self.fence, [entry], clears_suspicion=self.claimed.alone))
+        return None
+
+    def _find_out(self, error: BaseException) -> Outcome:
+        """What follows from a try of unknown outcome; None where it is known to have done nothing."""
+        name = self.definition.name
+        if self.definition.probed_by is None:
+            if self.definition.on_unknown == "halt":
+                return self._ask(error)
+            stored = encode_error(OutcomeUnknown(name, cause_of(error)))
+            return End(self.fence, Ending.FAILED, error=stored, tries=self.number, simple=True)
+        number = self._probe_tries + 1
+        found = unknown.run_probe(self.call, number, self.host.loop)
+        if found.nothing:
+            return None
+        if found.error is None:
+            return End(self.fence, Ending.COMPLETED, output=found.output, tries=self.number, simple=True)
+        if not is_worth_another(self.policy, found.error, number):
+            return self._ask(found.error)
+        delay = pause(self.policy, found.error, number)
+        entry = unknown.probe_entry("", name, found, number=number, due_at=None, data=encode_error(found.error))
+        return Again(self.fence, entry, delay, self.claimed.tries)
+
+    def _ask(self, error: BaseException) -> Halt:
+        name, cause = self.definition.name, cause_of(error)
+        run_id = self.claimed.parent_uid or self.claimed.uid
+        return Halt(self.fence, unknown.reason(name, cause, run_id), question=unknown.question("", name, cause, self.number))
 
     def stop(self) -> bool:
         """Cancel what can be cancelled from outside; false where the try goes on in its thread."""
@@ -102,6 +158,8 @@ class TaskRun:
         if self.call.timeout_seconds is not None:
             thread = ThreadTry(self.call, self.number, on_late_end=self._late_end)
             tried = thread.run()
+            if thread.overran and unknown.asks(self.definition) and (late := self._wait_for(thread)) is not None:
+                return late
             if thread.overran:
                 self.overrunning.add("")
                 self.strays.add("")
@@ -109,6 +167,16 @@ class TaskRun:
                     self.strays.discard("")
             return tried
         return execute.run_here(self.call, self.number)
+
+    def _wait_for(self, thread: ThreadTry) -> Tried | None:
+        """What came of a try that overran, when its thread has ended: nobody need be asked what this process knows."""
+        began = time.monotonic()
+        while not thread.wait(0.05):
+            if self.cancel_requested or self.ending_decided:
+                return None
+            if time.monotonic() - began > self.host.settings.grace_seconds:
+                self.host.overran(self.fence.task_id)
+        return thread.late
 
     def _transaction_entry(self, output: bytes, started_at: int) -> Entry:
         return Entry(
@@ -133,12 +201,16 @@ class TaskRun:
         if self.cancel_requested:
             return End(self.fence, Ending.CANCELLED, tries=self.number, strays=tuple(self.strays))
         error = tried.error
-        if self._is_worth_another(error) and not self.strays:
+        if tried.unknown and unknown.asks(self.definition):
+            operation = self._find_out(error)
+            if operation is not None:
+                return operation
+        if is_worth_another(self.policy, error, self.number) and not self.strays:
             entry = Entry(
                 self.number, "", "tried", "step", self.definition.name, clock.wall(), try_number=self.number,
                 started_at=tried.started_at, due_at=None, data=encode_error(error),
             )  # fmt: skip
-            return Again(self.fence, entry, pause(self.policy, error, self.number))
+            return Again(self.fence, entry, pause(self.policy, error, self.number), self.number)
         return End(
             self.fence,
             Ending.FAILED,
@@ -147,10 +219,3 @@ class TaskRun:
             simple=not self.strays,
             strays=tuple(self.strays),
         )
-
-    def _is_worth_another(self, error: BaseException) -> bool:
-        if isinstance(error, NotStorable | PayloadTooLarge):
-            return False
-        if isinstance(error, RetryAfter):
-            return self.number < self.policy.tries
-        return self.policy.wants(error, self.number)

@@ -18,16 +18,17 @@ from typing import Any, Literal
 
 from .. import clock, codec
 from ..codec_errors import encode_error
-from ..errors import LeaseLost
+from ..errors import LeaseLost, OutlastError
 from ..handles import Current, Undoing
 from ..model import compensation_code, idempotency_key
 from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, undoing
-from . import strays, transactional
+from . import strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
 from .execution import log
-from .tries import Tried, pause
+from .history import PROBE_PREFIX, History
+from .tries import Tried, cause_of, is_worth_another, pause
 
 
 class UndoRun:
@@ -61,7 +62,8 @@ class UndoRun:
 
     def _execute(self) -> Operation[Any] | None:
         while True:
-            plan = undo_plan(journal.load(self.store.connection(), self.fence.task_id))
+            entries = journal.load(self.store.connection(), self.fence.task_id)
+            plan = undo_plan(entries)
             if not plan:
                 return EndUndo(self.fence)
             undo = plan[0]
@@ -75,9 +77,53 @@ class UndoRun:
                 if needs in self.host.fingerprints:
                     return Halt(self.fence, f"{undo.name} has no compensation any more, and its undo needs one")
                 return PassUndo(self.fence)
+            if undo.outcome == "unknown" and undo.kind in ("step", "task") and "~" not in undo.path and unknown.asks(definition):
+                asked = self._find_out(undo, definition, entries)
+                if asked is not None:
+                    return asked
+                if definition.probed_by is not None:
+                    continue
             halted = self._undo(undo, definition)
             if halted is not None:
                 return halted
+
+    def _find_out(self, undo: Undo, definition: Any, entries: list[Entry]) -> Operation[Any] | None:
+        """Ask what a step of unknown outcome did, before it is undone: its compensation then has the result."""
+        if definition.probed_by is None:
+            cause = "the run ended in the middle of it"
+            return self._ask(undo, cause) if definition.on_unknown == "halt" else None
+        path = undo.path
+        last = next((e for e in reversed(entries) if e.path in (path, PROBE_PREFIX + path) and e.event in ("started", "tried")), None)
+        number, due_at = (last.try_number + 1, last.due_at) if last is not None and last.kind == "probe" else (1, None)
+        if due_at is not None and due_at > self.store.now():
+            return PassUndo(self.fence, delay=due_at - self.store.now())
+        found = unknown.run_probe(self._call(undo, definition, History(entries).key_generation(path)), number, self.host.loop)
+        if found.error is None:
+            event = "failed" if found.nothing else "completed"
+            data = encode_error(OutlastError(f"The probe of {undo.name} found that it was not done.")) if found.nothing else found.output
+            self._commit(RecordUndo(self.fence, Entry(0, path, event, undo.kind, undo.name, clock.wall(), try_number=1, data=data)))
+            return None
+        if not is_worth_another(definition.retry, found.error, number):
+            return self._ask(undo, cause_of(found.error))
+        delay = pause(definition.retry, found.error, number)
+        error = encode_error(found.error)
+        entry = unknown.probe_entry(path, undo.name, found, number=number, due_at=self.store.now() + delay, data=error)
+        self._commit(RecordUndo(self.fence, entry))
+        return PassUndo(self.fence, delay=delay)
+
+    def _ask(self, undo: Undo, cause: str) -> Halt:
+        return Halt(
+            self.fence, unknown.reason(undo.name, cause, self.claimed.uid),
+            question=unknown.question(undo.path, undo.name, cause, max(undo.tries, 1)),
+        )  # fmt: skip
+
+    def _call(self, undo: Undo, definition: Any, generation: int) -> StepCall:
+        """The step's own call, for its probe."""
+        return StepCall(
+            definition, undo.input, undo.path, partial(self._facts, undo),
+            partial(idempotency_key, self.claimed.chain, undo.path, generation=generation),
+            definition.timeout_seconds, self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
+        )  # fmt: skip
 
     def _undo(self, undo: Undo, definition: Any) -> Operation[Any] | None:
         number = undo.tries + 1

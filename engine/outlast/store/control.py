@@ -6,10 +6,10 @@ allow, with `Conflict`. An agent that holds the run gets a notice and acts on it
 
 from __future__ import annotations
 
-from ..errors import Conflict, RunFinished, RunNotFound
+from ..errors import Conflict, OutcomeNeeded, RunFinished, RunNotFound
 from ..operations import Cancel, Pause, Resume
 from ..states import FINAL, Status
-from . import ending, succession, undoing
+from . import ending, questions, succession, undoing
 from .transaction import Transaction
 
 _FIND = """
@@ -104,6 +104,8 @@ set status = 'pending', due_at = :now, crashes = 0, suspect = 0, halt_reason = n
 where id = :id and status = 'halted'
 """
 
+_STAY_HALTED = "update outlast_task set halt_reason = :reason where id = :id and status = 'halted'"
+
 _HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 'step' and status = 'halted'"
 
 
@@ -115,6 +117,21 @@ def resume(transaction: Transaction, operation: Resume) -> str:
     task_id, status, parent_id, ending_decided, _, paused_at = row[:6]
     if Status(status) in FINAL:
         raise RunFinished(operation.uid, status)
+    answers = operation.done is not None or operation.not_done
+    question = questions.open_question(transaction.connection, task_id) if status == Status.HALTED else None
+    if question is not None and not answers:
+        raise OutcomeNeeded(operation.uid, question.name)
+    if question is None and answers:
+        raise Conflict(
+            f"Run {operation.uid} does not wait for the outcome of a step.",
+            hint="Resume it without done and not_done.",
+        )
+    if question is not None:
+        questions.answer(transaction, question, done=operation.done, by=operation.by)
+        if (another := questions.open_question(transaction.connection, task_id)) is not None:
+            reason = f"nobody knows whether its step {another.name} took effect either: {another.cause}"
+            transaction.execute(_STAY_HALTED, {"id": task_id, "reason": reason})
+            return ending.status_of(transaction, task_id)
     if status == Status.HALTED:
         _unhalt(transaction, task_id, undo=ending_decided is not None)
         if parent_id is not None:

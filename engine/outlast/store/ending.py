@@ -377,6 +377,8 @@ def halt(transaction: Transaction, operation: Halt) -> None:
     )
     if row is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    if operation.question is not None:
+        journal.write_next(transaction, fence, operation.question)
     if agent is not None:
         _add_strays(transaction, fence.task_id, operation.strays, agent_id=agent[0])
     after_halt(transaction, fence.task_id, operation.reason, error=operation.error)

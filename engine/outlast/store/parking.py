@@ -13,7 +13,7 @@ from ..errors import LeaseLost
 from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
 from ..states import Ending
 from .ending import cancel, decide
-from .journal import set_aside, write_entry
+from .journal import set_aside, write_next
 from .transaction import Transaction
 
 _HELD = """
@@ -171,18 +171,19 @@ returning cancel_requested_at
 def again(transaction: Transaction, operation: Again) -> None:
     """Journal a submitted step's failed try and put the step back until its next one."""
     fence = operation.fence
-    write_entry(transaction, fence, operation.entry)
     row = transaction.one(
         _AGAIN,
         {
             "id": fence.task_id,
             "claim": fence.claim,
             "due_at": transaction.now + operation.delay,
-            "tries": operation.entry.try_number,
+            "tries": operation.entry.try_number if operation.tries is None else operation.tries,
         },
     )
     if row is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+    # By the store's number: the tries of a step that was resumed count from one again.
+    write_next(transaction, fence, operation.entry)
     if row[0] is not None:
         decide(transaction, fence.task_id, Ending.CANCELLED)
     transaction.ring = True

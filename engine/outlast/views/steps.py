@@ -14,6 +14,7 @@ from ..operations import Entry
 from ..plan import UNDO_PREFIX
 from ..states import FINAL, Status
 from ..store import journal
+from ..store.questions import PREFIX as QUESTION_PREFIX
 from .values import error_json, value_json, wall_json
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def merge(entries: list[Entry]) -> list[StepLine]:
     lines: list[StepLine] = []
     current: dict[str, StepLine] = {}
     for entry in entries:
+        if entry.kind == "question":
+            _ask(current.get(entry.path.removeprefix(QUESTION_PREFIX)), entry)
         if entry.kind not in STEP_KINDS:
             continue
         line = current.get(entry.path)
@@ -105,6 +108,13 @@ def merge(entries: list[Entry]) -> list[StepLine]:
             lines.append(line)
         _add(line, entry)
     return lines
+
+
+def _ask(line: StepLine | None, entry: Entry) -> None:
+    """What is not known until somebody says it."""
+    if line is None or line.status not in ("running", "unknown"):
+        return
+    line.status = "unknown" if entry.event == "started" else "running"
 
 
 def _add(line: StepLine, entry: Entry) -> None:
