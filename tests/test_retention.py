@@ -12,10 +12,10 @@ from outlast import clock, codec, retention
 from outlast import operations as op
 from outlast.doctor import examine
 from outlast.engine import Engine
-from outlast.errors import RunNotFound
+from outlast.errors import RunNotFound, StoreFull
 from outlast.model import new_id
 from outlast.retention import KEPT_FOR_A_TIME, Retention, Walk, give_back_some
-from outlast.retention_operations import DeclareRetention, Discard, Prune
+from outlast.retention_operations import DeclareRetention, Discard, Prune, Pruned
 from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.states import Status
@@ -217,7 +217,7 @@ def test_a_line_of_runs_goes_from_its_beginning(store: SqliteStore, make: Maker)
     second = make.claim(make.agent())
     make.complete(second.fence, 7)
     handle = StoredRun(store, Settings(), first.uid)
-    assert store.commit(Prune((second.fence.task_id,))) == 0
+    assert store.commit(Prune((second.fence.task_id,))) == Pruned(0, 1)
     assert handle.result(timeout=0) == 7
     assert pruned(store) == 2
 
@@ -226,7 +226,7 @@ def test_what_was_chosen_and_is_needed_by_now_stays(store: SqliteStore, make: Ma
     run = make.running()
     make.complete(run.fence)
     store.commit(op.StartRetry(run.uid, new_id(clock.wall())))
-    assert store.commit(Prune((run.fence.task_id, 4711))) == 0
+    assert store.commit(Prune((run.fence.task_id, 4711))) == Pruned(0, 2)
     assert run.uid in left(store)
 
 
@@ -234,7 +234,7 @@ def test_a_long_journal_goes_bit_by_bit_and_a_crash_between_leaves_the_file_soun
     run = make.running()
     make.append(run.fence, *[make.entry(number, str(number), "completed", "step", "charge", data=b"1" * 50) for number in range(1, 101)])
     make.complete(run.fence)
-    assert store.commit(Prune((run.fence.task_id,))) == 1
+    assert store.commit(Prune((run.fence.task_id,))) == Pruned(1, 1)
     assert left(store) == []
     assert is_sound(store)
     counts = []
@@ -243,6 +243,31 @@ def test_a_long_journal_goes_bit_by_bit_and_a_crash_between_leaves_the_file_soun
         assert is_sound(store)
     assert counts == [80, 60, 40, 20, 0, 0]
     assert rows(store, "input") == rows(store, "outcome") == 0
+
+
+def test_one_transaction_takes_few_rows(store: SqliteStore, make: Maker) -> None:
+    ids = []
+    for _ in range(4):
+        run = make.running()
+        make.submit(run.fence, 1, "1")
+        make.complete(make.claim(make.agent(), root_id=run.fence.task_id).fence)
+        make.append(run.fence, make.entry(2, "1", "completed", "task", "pack"))
+        make.complete(run.fence, simple=False)
+        ids.append(run.fence.task_id)
+    assert store.commit(Prune(tuple(ids), 3)) == Pruned(2, 2)
+    assert pruned(store) == 2
+    assert rows(store, "task") == 0
+
+
+def test_a_full_disk_does_not_end_the_supervisor(store: SqliteStore, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = Retention(store, Settings(retention_seconds=10.0))
+    role.tick(store.now())
+
+    def full(*_: object) -> None:
+        raise StoreFull(store.path)
+
+    monkeypatch.setattr(Walk, "step", full)
+    assert role.tick(store.now() + 100 * clock.SECOND) == 10.0
 
 
 def test_the_wall_clock_prunes_nothing_when_it_jumps(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:

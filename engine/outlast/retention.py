@@ -7,10 +7,12 @@ supervisors may do this at once; whoever is second finds nothing.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from . import clock
 from .clock import SECOND
+from .errors import StoreError
 from .retention_operations import Discard, Prune, PruneAgents
 from .schedule_operations import PruneTicks
 from .states import Status
@@ -19,6 +21,8 @@ from .store import pruning, ticks
 if TYPE_CHECKING:
     from .settings import Settings
     from .store.sqlite import SqliteStore
+
+log = logging.getLogger("outlast")
 
 KEPT_FOR_A_TIME = (str(Status.COMPLETED), str(Status.CANCELLED))
 """What goes by itself. What ended badly stays until a person says otherwise."""
@@ -50,14 +54,22 @@ class Retention:
             self._next_at = now + round(min(_FIRST_SECONDS, self._pace()) * SECOND)
         if now < self._next_at:
             return (self._next_at - now) / SECOND
-        if self._walk is None:
-            self._walk = Walk(self._store, kept_seconds=self._kept_seconds, statuses=KEPT_FOR_A_TIME)
-        delay_seconds = _PAUSE_SECONDS
-        if not self._walk.step() and not give_back_some(self._store, spare=_SPARE_PAGES):
-            self._walk = None
-            delay_seconds = self._pace()
+        try:
+            delay_seconds = self._step()
+        except StoreError as error:
+            # Whoever supervises has more important things to do than to make room; and a full disk passes.
+            log.debug("nothing was pruned: %s", error)
+            self._walk, delay_seconds = None, max(_PAUSE_SECONDS * 100, self._pace())
         self._next_at = now + round(delay_seconds * SECOND)
         return delay_seconds
+
+    def _step(self) -> float:
+        if self._walk is None:
+            self._walk = Walk(self._store, kept_seconds=self._kept_seconds, statuses=KEPT_FOR_A_TIME)
+        if self._walk.step() or give_back_some(self._store, spare=_SPARE_PAGES):
+            return _PAUSE_SECONDS
+        self._walk = None
+        return self._pace()
 
     def _pace(self) -> float:
         """A tenth of the shortest time for which anything is kept."""
@@ -100,9 +112,10 @@ class Walk:
         if self._store.commit(Discard()):
             return True
         if self._pending or self._look():
-            batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
-            if batch:
-                self.runs += self._store.commit(Prune(tuple(batch)))
+            if self._pending:
+                done = self._store.commit(Prune(tuple(self._pending[:_BATCH])))
+                self._pending = self._pending[done.looked_at :]
+                self.runs += done.runs
             return True
         if self._has_ticks:
             count = self._store.commit(PruneTicks(self._ticks_before, _TICKS))

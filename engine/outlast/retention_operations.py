@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from .operations import Operation
 
 if TYPE_CHECKING:
@@ -24,13 +26,21 @@ def declaration(registry: Registry) -> DeclareRetention:
     return DeclareRetention({workflow.name: workflow.retention_seconds for workflow in registry.workflows()})
 
 
-class Prune(Operation[int], frozen=True, gc=False):
-    """Take runs out of sight, with their submitted steps, and out of the reach of keys; gives how many went.
+class Pruned(Struct, frozen=True, gc=False):
+    """How many of the runs went, and how many were looked at: the others are for another transaction."""
+
+    runs: int
+    looked_at: int
+
+
+class Prune(Operation[Pruned], frozen=True, gc=False):
+    """Take runs out of sight, with their submitted steps, and out of the reach of keys, until so many rows have gone.
 
     What somebody has come to need since they were chosen stays.
     """
 
     runs: tuple[int, ...]
+    rows: int = 2_000
 
 
 class Discard(Operation[int], frozen=True, gc=False):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..retention_operations import DeclareRetention, Discard, Prune, PruneAgents
+from ..retention_operations import DeclareRetention, Discard, Prune, PruneAgents, Pruned
 from .transaction import Transaction
 
 _SET = """
@@ -171,17 +171,21 @@ def is_needed(connection: Any, task_id: int) -> bool:
     return connection.execute(_STILL_GOES, {"id": task_id}).fetchone() is None
 
 
-def prune(transaction: Transaction, operation: Prune) -> int:
+def prune(transaction: Transaction, operation: Prune) -> Pruned:
     """Take runs out of sight. Their rows are `discard`'s; what has come to be needed since it was chosen stays."""
-    pruned = 0
+    pruned = rows = looked_at = 0
     for task_id in operation.runs:
-        place = {"id": task_id}
+        if rows >= operation.rows:
+            break
+        looked_at += 1
         if is_needed(transaction.connection, task_id):
             continue
-        for statement in (_HIDE, _MARK_TICK, _DROP_KEYS, _DROP_FOLLOWERS, _DROP_DEBOUNCE, _DROP_PLACE, _DROP_TASKS):
+        place = {"id": task_id}
+        for statement in (_HIDE, _MARK_TICK, _DROP_KEYS, _DROP_FOLLOWERS, _DROP_DEBOUNCE, _DROP_PLACE):
             transaction.execute(statement, place)
+        rows += transaction.execute(_DROP_TASKS, place).rowcount
         pruned += 1
-    return pruned
+    return Pruned(pruned, looked_at)
 
 
 _PRUNED = "select task_id from outlast_pruned where is_gone = 0 order by task_id limit 50"
