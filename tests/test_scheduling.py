@@ -60,15 +60,16 @@ def test_what_disappears_from_the_code_is_gone_and_comes_back_from_now_on(store:
     shown = schedule_json(store, "nightly", {})
     assert shown["status"] == "gone"
     assert "disappeared" in shown["why"]
+    assert ledger(store) == [("missed", 1, 1)]
     manual.advance(600)
     with registry.isolated() as again:
         workflow(schedule="* * * * *")(nightly)
         settle(scheduler(store, again))
         assert schedule_json(store, "nightly", {})["status"] == "active"
-        assert ledger(store) == []
+        assert ledger(store) == [("missed", 11, 11)]
         manual.advance(60)
         settle(scheduler(store, again))
-    assert ledger(store) == [("fired", 12, 1)]
+    assert ledger(store) == [("missed", 11, 11), ("fired", 12, 1)]
 
 
 def test_a_scheduler_without_an_apps_code_neither_fires_nor_ends_its_schedules(

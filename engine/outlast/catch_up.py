@@ -147,9 +147,11 @@ def _caught_up(view: _View, cursor: int, last: int, wall: int) -> tuple[list[Tic
 def _each(view: _View, begin: int, last: int, wall: int, decisions: list[TickRow | Tick]) -> tuple[list[TickRow | Tick], int]:
     cursor, count = begin, 0
     tick = view.table.next(begin)
+    # Ticks that follow a late one belong to the same downtime, however young they are.
+    in_line = tick is not None and not view.is_on_time(tick, wall)
     while tick is not None and tick <= last and count < MOST_FIRED:
         if tick not in view.fired:
-            decisions.append(Tick(tick, in_line=not view.is_on_time(tick, wall)))
+            decisions.append(Tick(tick, in_line=in_line))
             count += 1
         cursor = tick
         tick = view.table.next(tick)

@@ -330,7 +330,7 @@ class Node:
         if importlib.util.find_spec(".scheduler", __package__) is None:
             return
         module = importlib.import_module(".scheduler", __package__)
-        scheduler = module.Scheduler(self._store, registry.current(), self._settings)
+        scheduler = module.Scheduler(self._store, registry.current(), self._settings, on_change=self._say, tells_ticks=False)
         ends.callback(scheduler.stop)
         self._end_scheduler = scheduler.stop
         scheduler.start()

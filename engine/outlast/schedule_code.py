@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock, scheduling
 from .clock import SECOND
 from .errors import OutlastError, StoreError
-from .schedule_operations import ScheduleWrite, WriteSchedules
+from .schedule_operations import GoneSchedule, ScheduleWrite, WriteSchedules
 from .scheduling import Declared
 from .store import schedulers, schedules
 from .store.process import this_process
@@ -74,7 +74,7 @@ class ScheduleCode:
         self._seen = workflows
         return True
 
-    def _changes(self, wall: int, problems: list[str]) -> tuple[list[ScheduleWrite], list[tuple[str, int]]]:
+    def _changes(self, wall: int, problems: list[str]) -> tuple[list[ScheduleWrite], list[GoneSchedule]]:
         stored = {one.name: one for one in schedules.everything(self._store.connection())}
         writes: list[ScheduleWrite] = []
         for name, one in self.declared.items():
@@ -98,7 +98,7 @@ class ScheduleCode:
         for one_stored in stored.values():
             if one_stored.source == "command" and one_stored.error is not None and one_stored.workflow in workflows:
                 writes += self._mended(one_stored, wall)
-        return writes, [(one.name, one.revision) for one in self._gone(stored.values())]
+        return writes, [scheduling.gone(self._store, one, wall) for one in self._gone(stored.values())]
 
     def _change(self, name: str, one: Declared, known: StoredSchedule | None, wall: int) -> ScheduleWrite | None:
         origin = (os.path.abspath(one.workflow.file), self._host)  # noqa: PTH100
@@ -138,16 +138,16 @@ class ScheduleCode:
             or (one.origin_host == self._host and one.workflow not in others and not Path(one.origin or "").exists())
         ]
 
-    def _say_taken_up(self, writes: list[ScheduleWrite], gone: list[tuple[str, int]], stale: list[str]) -> None:
+    def _say_taken_up(self, writes: list[ScheduleWrite], gone: list[GoneSchedule], stale: list[str]) -> None:
         for one in writes:
             row = one.row
             if row.name not in stale:
                 state = "new" if one.revision is None else "changed"
                 coming = "nothing to come" if row.next_tick is None else f"next {clock.iso(row.next_tick)}"
                 self._say(f"schedule {row.name}: {state}, {row.description}; {coming}")
-        for name, _ in gone:
-            if name not in stale:
-                self._say(f"schedule {name}: gone from its code; it fires no more")
+        for one_gone in gone:
+            if one_gone.name not in stale:
+                self._say(f"schedule {one_gone.name}: gone from its code; it fires no more")
 
     def _warn(self, problems: list[str]) -> None:
         for problem in problems:

@@ -92,14 +92,24 @@ class ScheduleWrite(Struct, frozen=True, gc=False):
     missed: tuple[TickRow, ...] = ()
 
 
+class GoneSchedule(Struct, frozen=True, gc=False):
+    """A schedule that its code declares no more."""
+
+    name: str
+    revision: int
+    cursor: int
+    """Until when its ticks are decided: by what is in the ledger, and by `missed`."""
+    missed: tuple[TickRow, ...] = ()
+
+
 class WriteSchedules(Operation[list[str]], frozen=True, gc=False):
-    """Make and change schedules, and note those that are gone from their code (name and revision).
+    """Make and change schedules, and note those that are gone from their code.
 
     Gives the names of those that had changed meanwhile, which are as they were.
     """
 
     writes: tuple[ScheduleWrite, ...] = ()
-    gone: tuple[tuple[str, int], ...] = ()
+    gone: tuple[GoneSchedule, ...] = ()
 
 
 class DeleteSchedule(Operation[None], frozen=True, gc=False):

@@ -62,12 +62,16 @@ class Scheduler:
         settings: Settings,
         *,
         on_change: Callable[[str], None] | None = None,
+        tells_ticks: bool = True,
     ) -> None:
-        """`on_change` is told, in this role's thread, a line for each thing that changed."""
+        """`on_change` is told, in this role's thread, a line for each thing that changed; without `tells_ticks`,
+        for each that changed but the decided ticks.
+        """
         self._store = store
         self._registry = registry
         self._settings = settings
         self._on_change = on_change
+        self._tells_ticks = tells_ticks
         self._uid = new_id(clock.wall())
         self._code = ScheduleCode(store, registry, self._uid, self._say)
         self._kept_at: int | None = None
@@ -172,7 +176,8 @@ class Scheduler:
             return False
         firings = [firing for stored in due if (firing := self._firing(stored, wall)) is not None]
         if firings:
-            for one in self._store.commit(FireDue(tuple(firings))):
+            decided = self._store.commit(FireDue(tuple(firings)))
+            for one in decided if self._tells_ticks else ():
                 self._say(_line(one.schedule, one.row, one.run_id))
         return True
 

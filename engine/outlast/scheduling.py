@@ -30,7 +30,7 @@ from .model import derived_id, new_id
 from .names import checked_name
 from .operations import Start
 from .options import DEFAULT
-from .schedule_operations import DeleteSchedule, ScheduleRow, ScheduleWrite, WriteSchedules
+from .schedule_operations import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
 from .settings import Settings
 from .starts import start_operation
 from .timetable import Schedule, from_json, schedules_of
@@ -198,8 +198,15 @@ def change(
     row = _row(stored.name, made, workflow, input, source=source, origin=origin, cursor=cursor)
     if stored.error is None and not is_new_rule and _same(stored, row):
         return None
-    missed = () if is_revived or not is_new_rule else _left_undecided(store, stored, wall)
+    reason = "it was gone from its code" if is_revived else "the schedule was changed"
+    missed = _left_undecided(store, stored, wall, reason) if is_new_rule else ()
     return ScheduleWrite(row, uid=stored.uid, revision=stored.revision, missed=missed)
+
+
+def gone(store: SqliteStore, stored: StoredSchedule, wall: int) -> GoneSchedule:
+    """A schedule that its code declares no more. What had come due meanwhile is missed."""
+    missed = _left_undecided(store, stored, wall, "it was gone from its code")
+    return GoneSchedule(stored.name, stored.revision, max(stored.cursor, wall), missed)
 
 
 def read(stored: StoredSchedule, path: str, code: Mapping[str, Declared]) -> Schedule | None:
@@ -295,7 +302,7 @@ def _same(stored: StoredSchedule, row: ScheduleRow) -> bool:
     return all(getattr(stored, field) == getattr(row, field) for field in fields)
 
 
-def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int) -> Any:
+def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int, reason: str) -> tuple[TickRow, ...]:
     from .store import schedules
 
     try:
@@ -305,4 +312,4 @@ def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int) -> An
     if wall <= stored.cursor:
         return ()
     fired = schedules.ran(store.connection(), stored.name, stored.cursor, wall)
-    return undecided(old, stored.cursor, wall, "the schedule was changed", fired)
+    return undecided(old, stored.cursor, wall, reason, fired)

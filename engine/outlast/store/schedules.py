@@ -175,18 +175,20 @@ where name = :name and revision = :revision
 
 _GONE = """
 update outlast_schedule
-set gone_at = :wall, next_tick = null, next_at = null, revision = revision + 1
+set gone_at = :wall, cursor = :cursor, next_tick = null, next_at = null, revision = revision + 1
 where name = :name and revision = :revision and gone_at is null
 """
 
 
 def write(transaction: Transaction, operation: WriteSchedules) -> list[str]:
     """Make and change schedules; gives the names of those that somebody else has changed meanwhile."""
-    stale = [one.row.name for one in operation.writes if not _write_one(transaction, one)]
-    for name, revision in operation.gone:
-        values = {"name": name, "revision": revision, "wall": transaction.wall}
+    stale = [write.row.name for write in operation.writes if not _write_one(transaction, write)]
+    for one in operation.gone:
+        values = {"name": one.name, "revision": one.revision, "cursor": one.cursor, "wall": transaction.wall}
         if not transaction.execute(_GONE, values).rowcount:
-            stale.append(name)
+            stale.append(one.name)
+            continue
+        ticks.write_rows(transaction, one.name, one.missed)
     transaction.ring = True
     return stale
 

@@ -226,11 +226,9 @@ def _why(stored: StoredSchedule, status: str, live: list[str]) -> str:
     if stored.next_tick is None or stored.next_at is None:
         return "It has ended: its rule has no tick any more."
     if stored.workflow not in live:
-        due = "Its tick of" if stored.next_at <= now else "Its next tick,"
-        return (
-            f"{due} {iso(stored.next_tick)} waits for a scheduler: none that has the workflow "
-            f"{stored.workflow} is up; `outlast up` starts one."
-        )
+        tick = iso(stored.next_tick)
+        due = f"Its tick of {tick}" if stored.next_at <= now else f"Its next tick, {tick},"
+        return f"{due} waits for a scheduler: none that has the workflow {stored.workflow} is up; `outlast up` starts one."
     late = (now - stored.next_at) / SECOND
     if late > _LATE_SECONDS:
         return f"Its tick of {iso(stored.next_tick)} is {describe(late)} late: no scheduler has fired it yet."
