@@ -333,6 +333,20 @@ with registry.isolated() as defined:
     async def await_what_overruns() -> str:
         return await overruns.aio("o")
 
+    @step(on_unknown="halt")
+    def asks(name: str) -> str:
+        do(name)
+        gate.pass_through()
+        return name
+
+    @workflow
+    def then_fails() -> list[str]:
+        return [asks("q"), call("c")]
+
+    @workflow
+    def does_not_know() -> list[str]:
+        return [call("a"), asks("q")]
+
 
 def fail_at(bench, flow, name, *args, status="failed", **options):
     world[name] = "down"
@@ -823,3 +837,34 @@ def test_a_success_that_came_after_the_timeout_stands(bench, flow):
     bench.wait_for(run, "failed")
     assert run.retry().result(timeout=20) == "late"
     assert names() == ["o"]
+
+
+def test_an_outcome_that_nobody_knows_is_tried_again_under_its_key(bench):
+    bench.agent()
+    run = bench.start(does_not_know)
+    gate.wait_until_reached()
+    bench.kill()
+    bench.agent()
+    bench.wait_for(run, "halted")
+    run.cancel()
+    bench.wait_for(run, "cancelled")
+    gate.open()
+    assert run.retry().result(timeout=20) == ["a!", "q"]
+    assert names() == ["a", "q", "q"]
+    assert len(set(keys("q"))) == 1
+
+
+def test_what_a_person_found_out_stands(bench):
+    bench.agent()
+    run = bench.start(then_fails)
+    gate.wait_until_reached()
+    bench.kill()
+    world["c"] = "down"
+    bench.agent()
+    bench.wait_for(run, "halted")
+    run.resume(done="found")
+    bench.wait_for(run, "failed")
+    world.clear()
+    gate.open()
+    assert run.retry().result(timeout=20) == ["found", "c!"]
+    assert names() == ["q", "c", "c"]
