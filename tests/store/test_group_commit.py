@@ -231,6 +231,28 @@ def test_a_full_disk_stops_claims_and_holds_what_was_done(file: Driver, flaky: l
     assert file.events(fence.task_id) == [(1, "1", "completed")]
 
 
+def test_a_caller_that_waits_in_a_crowd_is_told_of_a_full_disk_too(file: Driver, flaky: list[str]) -> None:
+    agent_id = file.agent()
+    file.store.committer.callers = 100
+    flaky += ["before"]
+    with pytest.raises(StoreFull):
+        file.do(op.Claim(agent_id, 1, CODE))
+    assert file.do(op.Heartbeat(agent_id, LEASE))
+
+
+def test_every_caller_of_a_crowd_gets_its_answer_though_those_before_it_do_not_come_back(file: Driver) -> None:
+    agent_id = file.agent()
+    file.store.committer.callers = 100
+    fences = [file.claimed(agent_id, f"r{number}") for number in range(20)]
+    threads = [threading.Thread(target=file.do, args=(op.Append(fence, [entry(1)]),), daemon=True) for fence in fences]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert file.query("select count(*) from outlast_journal") == [(20,)]
+
+
 def test_a_real_full_file_refuses_holds_and_goes_on(file: Driver) -> None:
     fence = file.claimed(file.agent())
     connection = file.store.connection()

@@ -201,13 +201,17 @@ class Committer:
                 self._run_patiently(group)
             self._let_all_go()
             for pending in group:
-                if pending.waits is not None:
-                    self._answered.append(pending.waits)
-                else:
-                    pending.done(pending.result, pending.error)
+                self._answer(pending)
             self._let_next_go()
             if ends:
                 break
+        self._let_all_go()
+
+    def _answer(self, pending: _Pending) -> None:
+        if pending.waits is not None:
+            self._answered.append(pending.waits)
+        else:
+            pending.done(pending.result, pending.error)
 
     def _run_patiently(self, group: list[_Pending]) -> None:
         """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
@@ -224,7 +228,8 @@ class Committer:
                 for pending in [p for p in group if isinstance(p.operation, Claim | RegisterAgent)]:
                     pending.error = error
                     group.remove(pending)
-                    pending.done(None, error)
+                    self._answer(pending)
+                self._let_all_go()
                 if not group:
                     return
             except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer
