@@ -114,6 +114,21 @@ def test_a_retry_goes_on_where_the_run_failed_and_from_a_chosen_step(outlast: Ca
     assert f"the newest retry is {again.json['id']}, which is pending" in outlast("why", failed["id"]).out
 
 
+def test_a_retry_shows_what_it_has_inherited(outlast: Call) -> None:
+    outlast("run", "undone")
+    [failed] = outlast("runs", "--json").json
+    outlast("retry", failed["id"])
+    outlast("agent", "--once")
+    assert "inherited" not in outlast("show", failed["id"]).out
+    # What was undone has run again.
+    again = outlast("runs", "--json", "--limit", "1").json[0]
+    assert "inherited" not in outlast("show", again["id"]).out
+    outlast("run", "add", "a=1", "--key", "k")
+    outlast("retry", "add:k")
+    outlast("agent", "--once")
+    assert "inherited" in outlast("show", "add:k").out
+
+
 def test_a_retry_from_a_step_that_is_not_there_is_not_found(outlast: Call) -> None:
     outlast("run", "fails")
     [failed] = outlast("runs", "--json").json

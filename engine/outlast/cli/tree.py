@@ -93,7 +93,13 @@ def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
             yield from _parts(part, below, stream)
             yield from ([(below, "dim"), *line] for line in _ending(part))
         else:
-            yield [(lead, "dim"), *step_cells(part, stream)]
+            inherited: list[Cell] = [("  inherited", "dim")] if _is_inherited(shown, part) else []
+            yield [(lead, "dim"), *step_cells(part, stream), *inherited]
+
+
+def _is_inherited(run: dict[str, Any], step: dict[str, Any]) -> bool:
+    """Whether a step had ended before its run began: its result is of the run that this one retries."""
+    return bool(run["retry_of"] and run["started_at"] and step["finished_at"] and step["finished_at"] < run["started_at"])
 
 
 def _order(step: dict[str, Any], name: str) -> tuple[bool, str]:
