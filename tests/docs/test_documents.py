@@ -182,6 +182,8 @@ class Session:
             "PATH": f"{binaries}{os.pathsep}{self.environment['PATH']}",
             "NO_COLOR": "1",
             "COLUMNS": "400",
+            # The plugin comes with an install; one that is older than the plugin does not know it yet.
+            "PYTEST_ADDOPTS": "-p outlast_pytest",
         }
         self._up: subprocess.Popen[bytes] | None = None
 

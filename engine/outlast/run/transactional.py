@@ -118,7 +118,7 @@ class _StepTransaction:
         context = Transaction(db, now=self.call.store.now(), wall=clock.wall())
         try:
             self.committed(context, entry)
-            db.execute("commit")
+            self.call.store.commit_step(db, self.call.definition.name)
         except sqlite3.Error as error:
             if is_of_the_file(error):
                 raise self._of_the_file(error) from error

@@ -43,6 +43,7 @@ from .commit import Committer, Done, Handler
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
+from .library import sqlite3
 from .turn import Turn
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ HANDLERS: dict[type, Handler] = {
 class SqliteStore:
     """One file. Thread-safe: every thread has a connection of its own, writes go through one committer."""
 
+    connections_type: type[ThreadConnections] = ThreadConnections
+    committer_type: type[Committer] = Committer
+    """Tests put others in their place: ones that crash at a commit, or do not wait for the disk."""
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -122,7 +127,7 @@ class SqliteStore:
         self.path = str(Path(path).absolute())
         self.durability = durability
         """"full", or "normal" where its user accepts that a power cut takes the last commits."""
-        self._connections = ThreadConnections(self.path, create=create, allow_network=allow_network, durability=durability)
+        self._connections = self.connections_type(self.path, create=create, allow_network=allow_network, durability=durability)
         self.turn = Turn(self.path)
         self.doorbell = Doorbell(self.path)
         self.patient = False
@@ -132,7 +137,7 @@ class SqliteStore:
         except BaseException:
             self.close()
             raise
-        self.committer = Committer(
+        self.committer = self.committer_type(
             self._connections,
             self.turn,
             HANDLERS,
@@ -178,6 +183,10 @@ class SqliteStore:
         finally:
             if held:
                 self.turn.release()
+
+    def commit_step(self, connection: sqlite3.Connection, name: str) -> None:
+        """Commit the transaction in which a `@transaction` step and its entry are."""
+        connection.execute("commit")
 
     def engine_time(self) -> EngineTime:
         """The file's engine time; taken over into this boot where the machine restarted meanwhile (tests do)."""

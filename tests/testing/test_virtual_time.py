@@ -1,0 +1,215 @@
+"""The fixture `outlast_engine`: whole workflows in virtual time, in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from freezegun import freeze_time
+
+import outlast
+from outlast import Cron, Retry, SignalTimeout, gather, sleep, step, wait_signal, workflow
+from outlast.testing import DrivenEngine, Stuck
+
+tries: list[datetime] = []
+
+
+@workflow
+def week() -> int:
+    began = outlast.now()
+    for _ in range(7):
+        sleep("1d")
+    return (outlast.now() - began).days
+
+
+@step(retry=Retry(4, initial="1h", factor=2, maximum="1d", jitter=0))
+def flaky() -> str:
+    tries.append(datetime.now(UTC))
+    if len(tries) < 4:
+        raise ConnectionError("not yet")
+    return "there"
+
+
+@workflow
+def persistent() -> str:
+    return flaky()
+
+
+@workflow
+async def persistent_later() -> str:
+    await asyncio.sleep(86_400)
+    return await flaky.aio()
+
+
+@workflow(timeout="3d")
+def too_long() -> None:
+    sleep("30d")
+
+
+@workflow
+def approval() -> str:
+    return wait_signal("approval", str, timeout="2d")
+
+
+@workflow
+def endless_wait() -> str:
+    return wait_signal("approval", str)
+
+
+@step
+def double(number: int) -> int:
+    return 2 * number
+
+
+@step(isolate=True)
+def apart(number: int) -> int:
+    return number + 1
+
+
+@workflow
+def part(number: int) -> int:
+    sleep("1h")
+    return double(number)
+
+
+@workflow
+def whole() -> list[int]:
+    child = part.start(20)
+    return [*gather(*[double.submit(n) for n in range(3)]), apart(1), child.result()]
+
+
+ticked: list[str] = []
+
+
+@step
+def note() -> None:
+    ticked.append("tick")
+
+
+@workflow(schedule=Cron("0 * * * *"))
+def hourly() -> None:
+    note()
+
+
+def test_a_week_of_sleeps_takes_no_time(outlast_engine: DrivenEngine) -> None:
+    began = time.monotonic()
+    assert outlast_engine.run(week) == 7
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("flow", [persistent, persistent_later], ids=["sync", "async"])
+def test_retries_move_the_clock_by_their_backoff(outlast_engine: DrivenEngine, flow: outlast.workflow) -> None:  # type: ignore[valid-type]
+    tries.clear()
+    before = outlast_engine.store.now()
+    assert outlast_engine.run(flow) == "there"
+    days = 1 if flow is persistent_later else 0
+    assert (outlast_engine.store.now() - before) // 3_600_000_000 == 24 * days + 1 + 2 + 4
+
+
+def test_a_deadline_ends_a_run_at_its_instant(outlast_engine: DrivenEngine) -> None:
+    before = outlast_engine.store.now()
+    with pytest.raises(outlast.DeadlineExceeded):
+        outlast_engine.run(too_long)
+    assert (outlast_engine.store.now() - before) // 86_400_000_000 == 3
+
+
+def test_a_signal_can_be_sent_while_the_run_waits(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(approval)
+    outlast_engine.advance("1d")
+    assert run.status == "waiting"
+    run.signal("approval", "yes")
+    assert run.result() == "yes"
+
+
+def test_a_signal_that_does_not_come_times_out(outlast_engine: DrivenEngine) -> None:
+    with pytest.raises(SignalTimeout):
+        outlast_engine.run(approval)
+
+
+def test_what_no_time_brings_is_said(outlast_engine: DrivenEngine) -> None:
+    with pytest.raises(Stuck, match="approval"):
+        outlast_engine.run(endless_wait)
+
+
+def test_a_result_may_be_waited_for_in_virtual_time(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(week)
+    with pytest.raises(outlast.ResultTimeout):
+        run.result(timeout="3d")
+    assert run.result(timeout="5d") == 7
+
+
+def test_children_submitted_and_isolated_steps_run(outlast_engine: DrivenEngine) -> None:
+    assert outlast_engine.run(whole) == [0, 2, 4, 2, 40]
+
+
+def test_nothing_happens_but_while_the_test_asks(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(whole)
+    time.sleep(0.2)
+    assert run.status == "pending"
+    run.cancel()
+    outlast_engine.until_idle()
+    assert run.status == "cancelled"
+
+
+def test_days_of_an_hourly_schedule(outlast_engine: DrivenEngine) -> None:
+    ticked.clear()
+    outlast_engine.advance("3d")
+    assert len(ticked) == 3 * 24
+
+
+def test_a_delayed_start_waits_for_its_time(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(part.options(delay="1d"), 4)
+    outlast_engine.advance("23h")
+    assert run.status == "pending"
+    assert run.result() == 8
+
+
+@freeze_time("2031-05-06 07:08:09")
+def test_freezegun_and_the_engine_share_one_time(outlast_engine: DrivenEngine) -> None:
+    assert outlast_engine.run(when) == ["2031-05-06", "2031-05-08"]
+    assert datetime.now(UTC).date().isoformat() == "2031-05-08"
+
+
+@step
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+@workflow
+def when() -> list[str]:
+    first = today()
+    sleep("2d")
+    return [first, today()]
+
+
+def test_time_that_freezegun_moves_passes_for_the_engine(outlast_engine: DrivenEngine) -> None:
+    with freeze_time("2031-05-06") as frozen:
+        run = outlast_engine.start(week)
+        outlast_engine.until_idle()
+        frozen.tick(86_400 * 7 + 1)
+        outlast_engine.advance("6d")
+        assert run.status == "completed"
+
+
+def test_a_monkeypatched_function_is_what_the_step_calls(outlast_engine: DrivenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(double, "fn", lambda number: 100)
+    assert outlast_engine.run(part, 1) == 100
+
+
+def test_the_fixture_works_inside_a_running_loop(outlast_engine: DrivenEngine) -> None:
+    async def test() -> int:
+        return outlast_engine.run(part, 3)  # type: ignore[no-any-return]
+
+    assert asyncio.run(test()) == 6
+
+
+def test_a_session_that_does_not_use_the_plugin_imports_nothing_of_outlast(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("import sys\ndef test_it():\n    assert 'outlast' not in sys.modules\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "outlast_pytest", str(tmp_path / "test_it.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout
