@@ -105,14 +105,14 @@ def test_a_charge_that_is_not_idempotent_is_found(ledger: Path) -> None:
 
 def test_an_effect_that_may_come_again_is_no_finding(ledger: Path) -> None:
     report = crash_everywhere(careless, "o1", ledger=ledger, repeatable=["charge .*"])
-    assert report.trials == report.crashes == 2 * len([name for name in report.points if name])
+    assert report.trials == report.crashes == 2 * len(report.points) - 1
 
 
 def test_a_careful_workflow_passes_at_every_point(ledger: Path) -> None:
     report = crash_everywhere(careful, "o1", ledger=ledger, signals={"word": "go"}, setup=seats)
     names = "\n".join(report.points)
     for part in (
-        "a claim",
+        "the claim of kit_careful",
         "step kit_charge_once completed",
         "submitted step kit_pack",
         "parks",
@@ -135,7 +135,7 @@ def test_an_async_workflow_is_crashed_everywhere(ledger: Path) -> None:
 
 def test_two_crashes_in_one_run(ledger: Path) -> None:
     report = crash_everywhere(careless, "o1", ledger=ledger, repeatable=["charge .*"], crashes=2)
-    assert report.crashes > report.trials >= 30
+    assert report.crashes > report.trials >= 20
 
 
 @pytest.mark.crash

@@ -15,6 +15,12 @@ from ..views.compared import Left
 from .trial import Outcome
 
 
+_ADVICE = (
+    "\n    Its step ran again, since the crash came before its outcome was on disk. Give the service "
+    "`current().idempotency_key`, or look first whether it was done."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """Which lines of the ledger may come again. `chains` are what idempotency keys begin with."""
@@ -72,12 +78,8 @@ def _effects(whole: Outcome, crashed: Outcome, allowed: Allowed) -> list[str]:
     for line in _unlike(before, after):
         if after[line] > before[line] and before[line] and allowed.repeats(line):
             continue
-        said.append(f"the effect {line!r} happened {_times(after[line])}; {_times(before[line])} without the crash")
-        if after[line] > before[line] > 0:
-            said.append(
-                "  its step ran again, since the crash came before its outcome was on disk: give the service "
-                "`current().idempotency_key`, or look first whether it was done"
-            )
+        happened = f"the effect {line!r} happened {_times(after[line])}; {_times(before[line])} without the crash"
+        said.append(f"{happened}{_ADVICE}" if after[line] > before[line] > 0 else happened)
     return said
 
 

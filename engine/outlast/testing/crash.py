@@ -17,7 +17,7 @@ from typing import Any
 from ..definition import Workflow
 from ..errors import InvalidInput
 from .compare import Allowed, differences
-from .points import SIDES, Point
+from .points import CLAIM, SIDES, Point
 from .trial import Outcome, Trials
 
 _SHOWN = 5
@@ -103,9 +103,8 @@ def _all(trials: Trials, whole: Outcome, crashes: int) -> Iterator[tuple[tuple[P
 
 def _points(names: tuple[str, ...]) -> Iterator[Point]:
     for number, name in enumerate(names, 1):
-        if name:
-            for side in SIDES:
-                yield Point(number, side)
+        for side in SIDES[1:] if name.startswith(CLAIM) else SIDES:
+            yield Point(number, side)
 
 
 def _told(whole: Outcome, outcome: Outcome, points: tuple[Point, ...], wrong: list[str]) -> str:

@@ -22,6 +22,9 @@ from .quick import QuickStore
 
 SIDES = ("before", "after")
 
+CLAIM = "the claim of"
+"""Before a claim, nothing is under way."""
+
 _OF_THE_ROLES = (
     op.RegisterAgent, op.LeaveAgent, op.Heartbeat, op.LearnCode, op.Sweep, op.AgentEnded,
     queue_operations.DeclareQueues, retention_operations.DeclareRetention,
@@ -53,8 +56,6 @@ class CrashCommitter(Committer):
         done = super()._run_here(pending)
         if done:
             self.store.passed([pending])
-        else:
-            self.store.taken_back()
         return done
 
 
@@ -70,33 +71,31 @@ class CrashStore(QuickStore):
         self.is_counting = False
         self.is_dead = False
         self.points: list[str] = []
-        """The names of the commits so far; empty for one that wrote nothing."""
+        """The names of the commits so far."""
         self._dies_at = dies_at
         self._kills = kills
         self._names: dict[int, str] = {}
 
     def passes(self, group: Sequence[Any]) -> bool:
         """Count the commit that begins; false where it is not made any more."""
-        if self._counts(group):
+        if self._counts(group) and not _claims_only(group):
             self.points.append(_joined(self._name(pending.operation) for pending in group))
             self._die_at("before")
         return self._is_let_through(group)
 
     def passed(self, group: Sequence[Any]) -> None:
         """Take note that the commit is on disk."""
-        for pending in group:
-            if isinstance(pending.operation, op.Claim) and pending.error is None:
-                for claimed in pending.result:
-                    self._names[claimed.fence.task_id] = claimed.name
+        claimed = [one for p in group if isinstance(p.operation, op.Claim) and p.error is None for one in p.result]
+        for one in claimed:
+            self._names[one.fence.task_id] = one.name
         if self._counts(group):
-            self.points[-1] = _joined(self._name(p.operation) for p in group if not (isinstance(p.operation, op.Claim) and not p.result))
+            if _claims_only(group):
+                # Of a claim, only what it took counts: agents also look where nothing is, as it happens.
+                if not claimed:
+                    return
+                self.points.append(f"{CLAIM} {', '.join(one.name for one in claimed)}")
             self._die_at("after")
         self._is_let_through(group)
-
-    def taken_back(self) -> None:
-        """The commit was not made here: another way is tried."""
-        if self.is_counting and not self.is_dead:
-            self.points.pop()
 
     def commit_step(self, connection: Any, name: str) -> None:
         if self.is_counting:
@@ -131,7 +130,7 @@ class CrashStore(QuickStore):
             case op.Append(entries=entries):
                 return _joined(f"{entry.kind} {entry.name} {entry.event}" for entry in entries)
             case op.Claim():
-                return "a claim"
+                return ""
             case op.StartPart(start=start):
                 return f"the start of {'child' if start.kind == 'run' else 'submitted step'} {start.name}"
             case op.Start(name=started):
@@ -149,6 +148,10 @@ class CrashStore(QuickStore):
             case _:
                 words = "".join(" " + c.lower() if c.isupper() else c for c in type(operation).__name__).strip()
                 return f"{words} of {name}" if name else words
+
+
+def _claims_only(group: Sequence[Any]) -> bool:
+    return all(isinstance(pending.operation, op.Claim) for pending in group)
 
 
 def _joined(names: Any) -> str:
