@@ -14,7 +14,6 @@ from .. import codec
 from ..views.compared import Left
 from .trial import Outcome
 
-
 _ADVICE = (
     "\n    Its step ran again, since the crash came before its outcome was on disk. Give the service "
     "`current().idempotency_key`, or look first whether it was done."

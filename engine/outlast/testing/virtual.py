@@ -8,11 +8,10 @@ the other, and the engine's durations pass with it.
 from __future__ import annotations
 
 import sys
-import time
 from datetime import timedelta
 from typing import Any, Protocol
 
-from ..clock import SECOND, SystemClock
+from ..clock import SystemClock
 
 
 class Instants(Protocol):
@@ -28,7 +27,7 @@ class VirtualClock:
 
     def __init__(self, instants: Instants | None = None) -> None:
         """`instants` holds what it shows, wall and elapsed; one in shared memory outlives the process that moved it."""
-        real = SystemClock()
+        self._real = real = SystemClock()
         self._boot_id = real.boot_id()
         self._instants: Instants = [real.wall(), real.elapsed()] if instants is None else instants
 
@@ -56,7 +55,7 @@ class VirtualClock:
         """Take up what a test has done to freezegun's time: a step ahead is time that passed, a step back a jump."""
         if _frozen() is None:
             return
-        wall = round(time.time() * SECOND)
+        wall = self._real.wall()
         moved = wall - self._instants[0]
         if moved:
             self._instants[0] = wall
