@@ -148,8 +148,11 @@ def test_why_names_a_full_queue_with_its_number(app: Path, outlast: Call) -> Non
     outlast("start", "mail")
     outlast("queue", "set", "emails", "--concurrency", "2", "--per-partition", "none", "--rate", "none")
     runs = [outlast("start", "mail").out.strip() for _ in range(3)]
-    assert len(take(app)) == 2
-    assert "the queue 'emails' is full: all 2 places are taken (2 running)" in why(outlast, runs[-1])
+    holders = take(app)
+    assert len(holders) == 2
+    explained = outlast("why", runs[-1], "--json").json
+    assert "the queue 'emails' is full: all 2 places are taken (2 running)" in explained["summary"]
+    assert [line.split()[4].rstrip(",") for line in explained["details"]] == holders
     found = shown(outlast)
     assert (found["depth"], found["running"]) == (2, 2)
 
@@ -168,4 +171,4 @@ def test_why_names_a_rate_with_its_number_and_when_it_lets_go(app: Path, outlast
     assert len(take(app)) == 1
     said = why(outlast, run)
     assert "starts no more than 1/1h; the next may start in " in said
-    assert said.endswith(("59m 59s.", "1h.", "59m 58s.", "59m 57s."))
+    assert said.endswith("in 1h.") or " in 5" in said

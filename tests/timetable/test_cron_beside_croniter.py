@@ -3,17 +3,13 @@
 Where the two differ, and why (the drawn expressions avoid what is in this table; each row has its test
 below):
 
-| text            | here                        | croniter                         | why
-| | --------------- | --------------------------- | -------------------------------- |
------------------------------------------- | | `0 0 1-7 * */7` | the first Sunday            | either of both,
-by default       | Vixie: a `*` in front means AND            | | `0 0 * * */3`   | Sunday, Wednesday,
-Saturday | the same                         | 0-7 in steps of 3 are 0, 3, 6              | | `0 0 * * */7`   |
-Sunday                      | Sunday                           | 0 and 7 are one day                        |
-| `0 0 * * 5-1`   | refused                     | wraps around                     | Vixie: a range runs
-forwards               | | `* * * * * 30`  | refused                     | seconds                          |
-cron has 5 fields                          | | `0 0 * * 6-6/1` | Saturday                    | every day
-| a range of one value has one value         | | `0 0 L * fri`   | the last day, or a Friday   | the same
-| neither begins with `*`                    |
+- `0 0 1-7 * */7` is the first Sunday here, and by default either of both there: with Vixie, a `*` in front means AND.
+- `0 0 * * 6-6/1` is Saturday here, and every day there: a range of one value has one value.
+- `0 0 * * 5-1` is refused here, and wraps around there: with Vixie, a range runs forwards.
+- `* * * * * 30` is refused here, and means seconds there: cron has five fields.
+
+In what looks odd, the two agree: `0 0 * * */3` is Sunday, Wednesday and Saturday, since 0-7 in steps of 3 are 0, 3, 6; `0 0 * * */7` is
+Sunday, since 0 and 7 are one day; `0 0 L * fri` is the last day or a Friday, since neither begins with `*`.
 """
 
 from __future__ import annotations

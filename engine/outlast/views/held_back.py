@@ -48,12 +48,27 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
     elif places.places_left == 0:
         held = f"all {limits.concurrency} places are taken ({places.taken} {_by(limits)})"
         text.summary = f"{what} is due, but {name} is full: {held}."
+        text.details += _holders(connection, limits)
     else:
         partition = f"the partition {candidate.partition!r}" if candidate.partition else "no partition"
         count = places.held_by(candidate.partition)
         text.summary = f"{what} is due, but {name} lets {limits.per_partition} of {partition} go at once: {count} {_by(limits)}."
     text.actions.append(f"outlast queue set {limits.queue} ... (other limits)")
     return True
+
+
+_HOLDERS = """
+select h.uid, h.status from outlast_task h
+where h.id in (select t.slot from outlast_task t
+               where t.queue = :queue and t.slot is not null and (t.agent_id is not null or (:kept and t.finished_at is null)))
+order by h.id limit 3
+"""
+
+
+def _holders(connection: Any, limits: Limits) -> list[str]:
+    """Who has the places, the first few: with `hold="unfinished"`, runs of two queues can wait for each other."""
+    rows = connection.execute(_HOLDERS, {"queue": limits.queue, "kept": limits.keeps_place}).fetchall()
+    return [f"One is held by {uid}, which is {status}." for uid, status in rows]
 
 
 def _by(limits: Limits) -> str:
