@@ -252,6 +252,31 @@ with registry.isolated() as defined:
         await waits_at_the_gate.aio()
         return str(id)
 
+    @step
+    async def never_ends() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            effects.append("left")
+
+    @workflow
+    async def limits_a_step(how: str) -> list[str]:
+        seen = []
+        try:
+            if how == "wait_for":
+                await asyncio.wait_for(never_ends(), 0.02)
+            elif how == "timeout":
+                async with asyncio.timeout(0.02):
+                    await never_ends()
+            else:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(never_ends())
+                    await outlast.aio.wait_signal("never", timeout="20ms")
+        except* (TimeoutError, outlast.SignalTimeout) as errors:
+            seen = [type(error).__name__ for error in errors.exceptions]
+        await outlast.aio.wait_signal("go")
+        return seen
+
     @workflow
     def calls_later(how: str) -> int:
         return double.options(**LATER[how]())(2)
@@ -345,6 +370,17 @@ def test_a_run_fails_with_its_own_error(bench):
     with pytest.raises(CardRefused) as caught:
         bench.run(fails)
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("how", ["wait_for", "timeout", "signal"])
+def test_a_timeout_ends_beside_a_step_that_goes_on_and_cancels_it(bench, how):
+    bench.agent()
+    run = bench.start(limits_a_step, how)
+    eventually(lambda: effects == ["left"])
+    bench.wait_for(run, "waiting")
+    run.signal("go")
+    assert run.result(timeout=20) == ["SignalTimeout" if how == "signal" else "TimeoutError"]
+    assert effects == ["left"]
 
 
 LATER: dict[str, Any] = {

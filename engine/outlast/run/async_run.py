@@ -116,6 +116,10 @@ class AsyncRun(Execution):
         self._is_inheriting = False
         self._park_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
+        self._due_at: int | None = None
+        """For when the look is set."""
+        self._timed: list[Pending] = []
+        """Waits for a signal that have a timeout."""
         self._waiting_since: float | None = None
 
     # -- from start to end ------------------------------------------------------------------------------
@@ -652,6 +656,8 @@ class AsyncRun(Execution):
             self._write(self.entry(path, "started", "signal", name, due_at=due_at))
         elif record.started is not None:
             pending.due_at = record.started.due_at
+        if pending.due_at is not None:
+            self._timed.append(pending)
         return pending
 
     async def wait_part(self, part: Part[Any], timeout_seconds: float | None) -> Any:
@@ -786,6 +792,10 @@ class AsyncRun(Execution):
         """Every branch waits and nothing is on its way to the disk: give up the slot, and the agent if the wait is long."""
         if self._outstanding or self._has_inline():
             self._wake_up()
+            # A timeout around a step ends beside it, and not after it.
+            self._timed = [p for p in self._timed if self._pending.get(p.path) is p]
+            beside = [p.due_at for p in (*self._timers.values(), *self._timed) if p.due_at is not None]
+            self._look_again_at(min(beside, default=None))
             return
         before = len(self._seen_parts), self.seq
         self._look()
@@ -796,7 +806,6 @@ class AsyncRun(Execution):
             self.host.leave_slot()
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
-        loop = asyncio.get_running_loop()
         dues = [p.due_at for p in self._pending.values() if p.due_at is not None]
         park_after = self.host.settings.park_after_seconds
         now = self.store.now()
@@ -807,13 +816,23 @@ class AsyncRun(Execution):
         if self.claimed.has_place or is_long or waited >= park_after or not self.host.has_room_in_memory():
             self._park(min(dues) if dues else None)
             return
+        self._look_again_at(min(dues, default=None))
+        if self._park_timer is None:
+            self._park_timer = asyncio.get_running_loop().call_later(park_after - waited + 0.001, self._rest_again)
+
+    def _look_again_at(self, due_at: int | None) -> None:
+        if due_at == self._due_at:
+            return
         if self._due_timer is not None:
             self._due_timer.cancel()
-            self._due_timer = None
-        if dues:
-            self._due_timer = loop.call_later(max(0.0, (min(dues) - now) / clock.SECOND), self.notify)
-        if self._park_timer is None:
-            self._park_timer = loop.call_later(park_after - waited + 0.001, self._rest_again)
+        self._due_at, self._due_timer = due_at, None
+        if due_at is not None:
+            delay = max(0.0, (due_at - self.store.now()) / clock.SECOND)
+            self._due_timer = asyncio.get_running_loop().call_later(delay, self._is_due)
+
+    def _is_due(self) -> None:
+        self._due_at = self._due_timer = None
+        self.notify()
 
     def _rest_again(self) -> None:
         self._park_timer = None
