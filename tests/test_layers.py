@@ -25,7 +25,7 @@ LAYERS = (
     # 3: the roles, and what happens inside a run.
     r"run(\..+)?|agent|answers|holding|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
     # 4: what people and programs hold in hand.
-    r"engine|embedded|outbox|run_handle|application|backfill|doctor(_\w+)?|why|node(_\w+)?|views(\..+)?|testing(\..+)?|web(\..+)?",
+    r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(_\w+)?|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
     r"cli(\..+)?|__main__|",
 )

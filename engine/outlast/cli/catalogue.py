@@ -47,6 +47,7 @@ _TABLE = (
     Entry("signal", _ACT, "acting", "signal", "Send a signal to a run."),
     Entry("workflows", _CODE, "listing", "workflows", "List the workflows of the app."),
     Entry("workflow", _CODE, "listing", "workflow", "Look at one workflow."),
+    Entry("check", _CODE, "check", "check", "Replay open runs against the code on disk."),
     Entry("schedules", _CODE, "schedules", "schedules", "List the schedules, and when each fires next."),
     Entry("schedule", _CODE, "schedules", "schedule", "Look at one schedule, make, change or hold it."),
     Entry("queues", _CODE, "listing", "queues", "List the queues: what waits, what runs, limits."),

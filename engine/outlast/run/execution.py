@@ -105,6 +105,8 @@ class Host(Protocol):
 class Execution:
     """The common part of a run in memory. `claimed` is its row, `history` its journal."""
 
+    asynchronous = False
+
     def __init__(self, host: Host, claimed: Claimed, definition: Definition, entries: list[Entry]) -> None:
         self.host = host
         self.store = host.store
@@ -412,6 +414,12 @@ class Execution:
                     simple=not (self.has_parts or self.claimed.cancel_requested or self.cancel_requested),
                 )
             except (NotStorable, PayloadTooLarge, CodeMismatch) as error:
+                value = error
+        elif not self.asynchronous and not isinstance(value, CodeMismatch):
+            # An async run has refused this where it ended. Code that fails where it once went on is other code.
+            try:
+                self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {_first_line(value)}")
+            except CodeMismatch as error:
                 value = error
         if isinstance(value, CodeMismatch):
             return self.mismatch(value)

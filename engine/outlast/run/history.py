@@ -6,7 +6,7 @@ Refuses I/O. A place is a path: "3" is the third durable call of the main branch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..errors import CodeMismatch
 from ..operations import INHERITED, Entry
@@ -90,13 +90,16 @@ class History:
 
     def is_ahead(self) -> bool:
         """Whether the journal goes on beyond what the code has reached."""
-        return any(not record.visited and record.kind not in _BOOKKEEPING for record in self.records.values())
+        return any(True for _ in self.ahead())
 
-    def check_end(self) -> None:
+    def ahead(self) -> Iterator[Record]:
+        """What the journal has and the code has not reached."""
+        return (record for record in self.records.values() if not record.visited and record.kind not in _BOOKKEEPING)
+
+    def check_end(self, found: str = "the end of the workflow") -> None:
         """Refuse code that ended while the journal goes on."""
-        for record in self.records.values():
-            if not record.visited and record.kind not in _BOOKKEEPING:
-                raise CodeMismatch(record.path, recorded=f"{record.kind} {record.name}", found="the end of the workflow")
+        for record in self.ahead():
+            raise CodeMismatch(record.path, recorded=f"{record.kind} {record.name}", found=found)
 
     def generation(self, path: str) -> int:
         """How often what was at a place has been set aside: what starts there next is another task."""

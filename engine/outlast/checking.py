@@ -1,0 +1,164 @@
+"""`outlast check`: every open run replayed against the code on disk, before a deploy finds out.
+
+Owns the verdict on each run (it fits, it differs at a place, its code is missing, its body does not come to an end) and on each patch.
+Refuses the live file: it works on a copy that the backup API makes, runs no step and writes nothing. The workflow's body does run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from . import codec
+from .code import Code
+from .errors import CodeMismatch, InvalidInput
+from .operations import Claimed
+from .plan import undo_plan
+from .run.replaying import Found, ReplayHost, replay
+from .settings import Settings
+from .store import journal
+from .store.backup import backup
+from .store.sqlite import SqliteStore
+from .views.open_runs import open_runs
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+HANGS_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a run makes of the code. `result` is `fits`, `differs`, `no code` or `hangs`."""
+
+    id: str
+    workflow: str
+    version: str
+    status: str
+    result: str = "fits"
+    message: str | None = None
+    place: str | None = None
+    journal: str | None = None
+    code: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("id", "workflow", "version", "status", "result", "message", "place", "journal", "code", "warnings")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(slots=True)
+class Report:
+    """The verdicts, and by patch the open runs that go by the old code, and those that are marked as going by the new."""
+
+    runs: list[Verdict] = field(default_factory=list)
+    needed: dict[str, list[str]] = field(default_factory=dict)
+    marked: dict[str, list[str]] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+
+    @property
+    def is_fit(self) -> bool:
+        return all(one.result == "fits" for one in self.runs)
+
+    def patches(self) -> list[dict[str, Any]]:
+        """Each patch: whether the code still asks about it, and whether an open run needs that."""
+        return [
+            {
+                "id": name,
+                "in_code": name in self.asked,
+                "needed_by": self.needed.get(name, []),
+                "marked": len(self.marked.get(name, [])),
+            }
+            for name in sorted(self.asked | set(self.marked))
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"fits": self.is_fit, "runs": [one.to_json() for one in self.runs], "patches": self.patches()}
+
+
+def check(path: str, registry: Registry, settings: Settings, *, workflow: str | None = None, ids: Collection[str] | None = None) -> Report:
+    """Replay open runs against `registry`. Raises the `StoreError`s. A body that hangs is left in its thread."""
+    report = Report()
+    code = Code(registry)
+    with TemporaryDirectory(prefix="outlast-check-") as folder:
+        copy = str(Path(folder) / "copy.db")
+        backup(path, copy, allow_network=settings.allow_network)
+        store = SqliteStore(copy, allow_network=True)
+        try:
+            for claimed, ending in open_runs(store.connection(), workflow=workflow):
+                if ids is None or claimed.uid in ids:
+                    report.runs.append(_judge(store, code, settings, claimed, ending, report))
+        finally:
+            store.close()
+    return report
+
+
+def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed, ending: str | None, report: Report) -> Verdict:
+    verdict = Verdict(claimed.uid, claimed.name, claimed.version, str(claimed.status))
+    entries = journal.load(store.connection(), claimed.fence.task_id)
+    for entry in entries:
+        if entry.kind == "patch":
+            report.marked.setdefault(entry.name, []).append(claimed.uid)
+    if ending is not None:
+        missing = [undo.name for undo in undo_plan(entries) if code.compensated(undo) is None] if ending != "completed" else []
+        if missing:
+            verdict.result = "no code"
+            verdict.message = f"Its undo needs the compensation of {missing[0]}, which the code does not have."
+        return verdict
+    definition = code.workflow(claimed.name, claimed.version)
+    if definition is None:
+        version = f" with the version {claimed.version!r}" if claimed.version else ""
+        verdict.result, verdict.message = "no code", f"The code has no workflow {claimed.name}{version}."
+        return verdict
+    try:
+        definition.signature.call(codec.decode(claimed.input))
+    except (TypeError, InvalidInput) as error:
+        verdict.result, verdict.message = "differs", f"Its input does not fit {claimed.name} any more: {error}"
+        return verdict
+    host = ReplayHost(store.connection, store.now, settings)
+    found = _within_time(host, claimed, definition, entries)
+    if found is None:
+        verdict.result = "hangs"
+        verdict.message = f"The body of {claimed.name} did not come to a wait within {HANGS_SECONDS:g} s; it is left running here."
+        return verdict
+    for name, decided in found.patches.items():
+        report.asked.add(name)
+        if not decided:
+            report.needed.setdefault(name, []).append(claimed.uid)
+    verdict.warnings = found.warnings
+    _settle(verdict, found)
+    return verdict
+
+
+def _settle(verdict: Verdict, found: Found) -> None:
+    if found.difference is not None:
+        _differs(verdict, found.difference)
+    elif found.error is not None:
+        verdict.warnings.append(f"It would fail: {type(found.error).__name__}: {found.error}")
+
+
+def _differs(verdict: Verdict, difference: CodeMismatch) -> None:
+    verdict.result, verdict.message = "differs", difference.message
+    verdict.place, verdict.journal, verdict.code = difference.path, difference.recorded, difference.found
+
+
+def _within_time(host: ReplayHost, claimed: Claimed, definition: Any, entries: list[Any]) -> Found | None:
+    answer: list[Found] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer.append(replay(host, claimed, definition, entries))
+        except BaseException as error:  # noqa: BLE001 - carried over to the thread that asked
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="outlast-check", daemon=True)
+    thread.start()
+    thread.join(HANGS_SECONDS)
+    if failure:
+        raise failure[0]
+    return answer[0] if answer else None

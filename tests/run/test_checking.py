@@ -1,0 +1,196 @@
+"""`check`: open runs against code that has changed since: what fits, what differs and where, which patches can go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from run_bench import effects, eventually
+
+from outlast import aio, checking, gather, patched, registry, sleep, step, wait_signal, workflow
+from outlast.cli.main import call
+from outlast.settings import Settings
+
+with registry.isolated() as defined:
+
+    @step
+    def pick(item: str) -> str:
+        effects.append(("pick", item))
+        return item
+
+    @step
+    def pack(item: str) -> str:
+        effects.append(("pack", item))
+        return item
+
+    @pack.compensation
+    def unpack(result: str | None, item: str) -> None:
+        pass
+
+    @workflow
+    def ships(item: str) -> str:
+        pick(item)
+        pack(item)
+        return wait_signal("go", str)
+
+    @workflow
+    async def aships(item: str) -> str:
+        await asyncio.gather(pick.aio(item), pack.aio(item))
+        await asyncio.sleep(0.01)
+        return await aio.wait_signal("go", str)
+
+    @workflow
+    def fans(item: str) -> list[str]:
+        found = gather(*[pick.submit(f"{item}{n}") for n in range(3)])
+        sleep("1h")
+        return list(found)
+
+    @workflow
+    def marks(item: str) -> str:
+        patched("marked")
+        pick(item)
+        return wait_signal("go", str)
+
+
+def code(source: str) -> registry.Registry:
+    """What is left of `source` in a registry of its own."""
+    text = "import asyncio\nfrom outlast import *\nfrom outlast import step, workflow, wait_signal, patched, gather, sleep\n" + source
+    with registry.isolated() as made:
+        exec(compile(text, "<changed>", "exec"), {"__name__": "changed"})
+    return made
+
+
+STEPS = """
+@step
+def pick(item): raise AssertionError("a step ran")
+@step
+def pack(item): raise AssertionError("a step ran")
+@pack.compensation
+def unpack(result, item): pass
+"""
+SHIPS = STEPS + "@workflow\ndef ships(item: str):\n    pick(item); pack(item)\n    return wait_signal('go', str)\n"
+
+
+def parked(bench: Any, flow: Any, *args: Any) -> Any:
+    bench.agent()
+    run = bench.start(flow, *args)
+    bench.wait_for(run, "waiting")
+    bench.stop()
+    return run
+
+
+def judge(bench: Any, source: str) -> checking.Verdict:
+    done = list(effects)
+    (verdict,) = checking.check(bench.engine.path, code(source), Settings()).runs
+    assert effects == done, "a step ran"
+    return verdict
+
+
+@pytest.mark.parametrize("flow", [ships, aships, fans])
+def test_code_that_has_not_changed_fits(bench, flow):
+    parked(bench, flow, "x")
+    (verdict,) = checking.check(bench.engine.path, defined, Settings()).runs
+    assert (verdict.result, verdict.warnings) == ("fits", [])
+
+
+def test_another_step_at_a_place_is_named_with_both(bench):
+    run = parked(bench, ships, "x")
+    verdict = judge(bench, SHIPS.replace("pick(item); pack(item)", "pack(item); pick(item)"))
+    assert (verdict.id, verdict.result, verdict.journal, verdict.code) == (run.id, "differs", "step pick", "step pack")
+    assert verdict.place == bench.journal(run)[0].path
+
+
+def test_a_step_put_in_between_is_a_difference(bench):
+    parked(bench, ships, "x")
+    verdict = judge(bench, SHIPS.replace("pick(item); pack(item)", "pick(item); pick(item); pack(item)"))
+    assert (verdict.result, verdict.journal, verdict.code) == ("differs", "step pack", "step pick")
+
+
+def test_code_that_ends_or_fails_before_its_journal_does_is_a_difference(bench):
+    parked(bench, ships, "x")
+    assert judge(bench, SHIPS.replace("pack(item)\n", "return\n")).code == "the end of the workflow"
+    assert "by ZeroDivisionError" in (judge(bench, SHIPS.replace("pack(item)\n", "1 / 0\n")).code or "")
+    assert judge(bench, SHIPS.replace("; pack(item)", "")).result == "differs"
+
+
+def test_async_code_that_has_changed_differs(bench):
+    parked(bench, aships, "x")
+    source = STEPS + "@workflow\nasync def aships(item: str):\n    await pick.aio(item)\n    return await aio.wait_signal('go', str)\n"
+    assert judge(bench, source).result == "differs"
+
+
+def test_fan_out_that_has_changed_differs(bench):
+    parked(bench, fans, "x")
+    source = STEPS + "@workflow\ndef fans(item: str):\n    return list(gather(*[pick.submit(item) for n in range(2)]))\n"
+    assert judge(bench, source).result == "differs"
+
+
+def test_changed_arguments_are_a_warning(bench):
+    parked(bench, ships, "x")
+    verdict = judge(bench, SHIPS.replace("pick(item); pack", "pick(item + '!'); pack"))
+    assert verdict.result == "fits"
+    (warning,) = verdict.warnings
+    assert "pick" in warning
+    assert "'x'" in warning
+    assert "'x!'" in warning
+
+
+def test_a_workflow_or_an_input_that_is_gone_does_not_fit(bench):
+    parked(bench, ships, "x")
+    assert judge(bench, STEPS).result == "no code"
+    verdict = judge(bench, SHIPS.replace("ships(item: str)", "ships(other: str)").replace("(item)\n", "(other)\n"))
+    assert (verdict.result, "input" in (verdict.message or "")) == ("differs", True)
+
+
+def test_a_run_that_is_being_undone_needs_the_code_of_its_compensations(bench):
+    run = parked(bench, ships, "x")
+    run.cancel()
+    assert bench.status(run) == "compensating"
+    assert judge(bench, SHIPS).result == "fits"
+    verdict = judge(bench, SHIPS.replace("@pack.compensation\n", ""))
+    assert (verdict.result, "compensation of pack" in (verdict.message or "")) == ("no code", True)
+
+
+def test_a_body_that_does_not_end_is_said(bench, monkeypatch):
+    monkeypatch.setattr(checking, "HANGS_SECONDS", 0.2)
+    parked(bench, ships, "x")
+    source = SHIPS.replace("pick(item); pack", "import time\n    while STOP: time.sleep(0.01)\n    pack").replace(
+        "@step", "STOP = [1]\n@step", 1
+    )
+    assert judge(bench, source).result == "hangs"
+
+
+def test_a_patch_is_needed_until_no_open_run_goes_by_the_old_code(bench):
+    old = parked(bench, ships, "x")
+    new = SHIPS.replace("pick(item); pack", "patched('more') and pick(item + '2')\n    pick(item); pack")
+    report = checking.check(bench.engine.path, code(new), Settings())
+    assert [one.result for one in report.runs] == ["fits"]
+    assert report.patches() == [{"id": "more", "in_code": True, "needed_by": [old.id], "marked": 0}]
+    old.cancel(undo=False)
+    eventually(lambda: old.status == "cancelled")
+
+    fresh = parked(bench, marks, "y")
+    report = checking.check(bench.engine.path, defined, Settings())
+    assert report.patches() == [{"id": "marked", "in_code": True, "needed_by": [], "marked": 1}]
+    without = STEPS + "@workflow\ndef marks(item: str):\n    pick(item)\n    return wait_signal('go', str)\n"
+    report = checking.check(bench.engine.path, code(without), Settings())
+    assert [(one.id, one.result) for one in report.runs] == [(fresh.id, "fits")]
+    assert report.patches()[0]["in_code"] is False
+
+
+def test_the_live_file_is_not_written(bench):
+    parked(bench, ships, "x")
+    version = bench.store.data_version()
+    checking.check(bench.engine.path, code(SHIPS), Settings())
+    assert bench.store.data_version() == version
+
+
+def test_the_command_exits_1_when_a_run_does_not_fit(bench, tmp_path, monkeypatch, capsys):
+    parked(bench, ships, "x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.py").write_text("from outlast import workflow\n@workflow\ndef nothing() -> None: ...\n")
+    with registry.isolated():
+        assert call(("check", "--db", bench.engine.path, "--app", str(tmp_path / "other.py"), "--json")) == 1
+    assert '"no code"' in capsys.readouterr().out
+    assert call(("check", "--db", bench.engine.path, "zzz")) == 3
