@@ -216,6 +216,7 @@ def test_an_app_in_the_project_that_is_no_text_is_refused(root: Path) -> None:
         ("import sys\nsys.exit(3)\n", r"orders.py, line 2: it exits when it is imported\."),
         ("import json\njson.loads('{')\n", r"orders.py, line 2: JSONDecodeError: "),
         ("from outlast import step\n\nstep(lambda: 1)\n", r"orders.py, line 3: @step cannot take a lambda\."),
+        ("from outlast import Queue\n\nQueue('q', rate='-3/1m')\n", r"orders.py, line 3: rate of queue 'q' must be"),
         ("x = '\0'\n", r"orders.py, line 1: source code"),
         ("# coding: nonsense\n", r"orders.py, line 1: .*nonsense"),
     ],

@@ -245,7 +245,7 @@ def _where(error: BaseException, name: str, file: Path | None) -> str:
 
 
 def _is_foreign(place: str) -> bool:
-    return place.startswith(("<frozen ", _PACKAGE + os.sep, _LIBRARY + os.sep)) or "site-packages" in place
+    return place.startswith(("<", _PACKAGE + os.sep, _LIBRARY + os.sep)) or "site-packages" in place
 
 
 def _one_line(text: str) -> str:

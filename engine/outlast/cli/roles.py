@@ -47,7 +47,7 @@ def say(text: str) -> None:
 @click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
 @_CONCURRENCY
 @_GRACE
-@click.option("--reload", is_flag=True, help="Start agents anew when workflow code changes.")
+@click.option("--reload", is_flag=True, help="Start agents anew when workflow code changes; changed schedules wait for the next `up`.")
 @click.pass_obj
 def up(context: Context, agents: int, concurrency: int, grace: str | None, reload: bool) -> int:
     from ..node import Node

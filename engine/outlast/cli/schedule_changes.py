@@ -61,7 +61,7 @@ def create(
 
 @command(
     "update",
-    help="Change a schedule; what is not given stays. A new rule begins now and never fires for the past.",
+    help="Change a schedule; what is not given stays (arguments are given all or none). A new rule begins now and never fires for the past.",
     examples=[
         'outlast schedule update nightly --cron "0 3 * * *"',
         "outlast schedule update poll --overlap skip",
