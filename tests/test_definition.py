@@ -291,3 +291,15 @@ def test_a_compensation_that_does_not_fit_is_refused_with_one_that_does(tmp_path
     ):
         module_of(tmp_path / "a.py", definitions + text)
     assert said in str(refused.value)
+
+
+def test_a_compensation_need_not_repeat_the_defaults_of_its_step(tmp_path: Path) -> None:
+    text = (
+        "from outlast import step\n\n@step\ndef pay(order_id, amount=1, *, gift=False): ...\n\n"
+        "@pay.compensation\ndef refund(payment, order_id, amount, *, gift): ...\n"
+    )
+    with registry.isolated():
+        exec(compile(text, str(tmp_path / "flows.py"), "exec"), names := {"__name__": "flows"})
+    pay: Any = names["pay"]
+    assert pay.compensated_by.fn is names["refund"]
+    assert pay.spelled_out({"order_id": "o-1"}) == (("o-1", 1), {"gift": False})

@@ -102,7 +102,7 @@ def _check_arguments(
     leading: tuple[str, ...],
     skip: int,
 ) -> None:
-    """Refuse a function that a call of the definition, positional or by name, would not fit."""
+    """Refuse a function that a call of the definition would not fit. It is called with the definition's defaults, too."""
     wanted = list(inspect.signature(definition).parameters.values())[skip:]
     positional = [p.name for p in wanted if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     by_name = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
@@ -110,9 +110,6 @@ def _check_arguments(
     expected = ", ".join([*leading, *(str(p).split(":")[0].split("=")[0].strip() for p in wanted)])
     try:
         mine.bind(*leading, *positional, **by_name)
-        required = [p for p in wanted if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        needed = sum(p.kind is not p.KEYWORD_ONLY for p in required)
-        mine.bind(*leading, *positional[:needed], **{p.name: None for p in required if p.kind is p.KEYWORD_ONLY})
         variadic = {p.kind for p in wanted} & {
             inspect.Parameter.VAR_POSITIONAL,
             inspect.Parameter.VAR_KEYWORD,
