@@ -22,7 +22,7 @@ def machine() -> dict[str, str]:
     return {
         "processor": f"{cpu}, {os.cpu_count()} cores", "memory": f"{total:,} MiB", "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(), "sqlite": f"{sqlite3.sqlite_version} by {sqlite3.__name__.partition('.')[0]}",
-        "outlast": version("outlast"), **peers.versions(),
+        "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()), "outlast": version("outlast"), **peers.versions(),
     }  # fmt: skip
 
 
