@@ -217,6 +217,8 @@ def test_scheduling_again_changes_nothing_and_a_new_rule_begins_now(store: Sqlit
 
 def test_what_code_declares_is_changed_in_the_code(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:
     definition = workflow(schedule="* * * * *")(nightly)
+    with pytest.raises(Conflict, match="declared by code"):
+        scheduling.schedule(store, app, "nightly", definition, Every("1m"))
     settle(scheduler(store, app))
     with pytest.raises(Conflict, match="declared by code"):
         scheduling.schedule(store, app, "nightly", definition, Every("1m"))

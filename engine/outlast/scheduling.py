@@ -72,10 +72,18 @@ def schedule(
     `InvalidDefinition`, `WorkflowNotFound`, and `Conflict` for a name that `@workflow(schedule=...)` has.
     """
     checked_name(name, place="The name of a schedule")
+    refuse_declared(registry, name)
     definition = registry.workflow(workflow) if isinstance(workflow, str) else workflow.definition
     made = _only_one(trigger, name)
     given = made.input if input is None else input
     put(store, name, made, definition.name, encoded_input(name, definition, given, settings or Settings()))
+
+
+def refuse_declared(registry: Registry, name: str) -> None:
+    """Raise `Conflict` for a name that the code of this process declares, whether or not a scheduler has seen it yet."""
+    for one in registry.workflows():
+        if one.schedule is not None and registry.workflow(one.name) is one and name in check(one):
+            raise of_code(name, one.file, "change it there")
 
 
 def put(
@@ -100,7 +108,7 @@ def put(
                     hint=f"`outlast schedule update {name}` changes it.",
                 )
             if found.source == "code":
-                raise of_code(found, "change it there")
+                raise of_code(name, found.origin, "change it there")
         if found is None:
             write: ScheduleWrite | None = new(name, made, workflow, input, source="command", wall=wall)
         else:
@@ -123,7 +131,7 @@ def unschedule(store: SqliteStore, name: str) -> None:
     if found is None:
         raise ScheduleNotFound(name)
     if found.source == "code" and found.gone_at is None:
-        raise of_code(found, "remove it there")
+        raise of_code(name, found.origin, "remove it there")
     store.commit(DeleteSchedule(name))
     _kept.pop((store.path, name), None)
 
@@ -253,12 +261,12 @@ def is_object(made: Schedule) -> bool:
     return '"kind": "foreign"' in json.dumps(made.to_json()["trigger"])
 
 
-def of_code(stored: StoredSchedule, action: str) -> Conflict:
+def of_code(name: str, origin: str | None, action: str) -> Conflict:
     from .definition.source import shown
 
     return Conflict(
-        f"Schedule {stored.name} is declared by code, in {shown(stored.origin or '')}.",
-        hint=f"Only {action}; `outlast schedule pause {stored.name}` holds it meanwhile.",
+        f"Schedule {name} is declared by code, in {shown(origin or '')}.",
+        hint=f"Only {action}; `outlast schedule pause {name}` holds it meanwhile.",
     )
 
 

@@ -69,7 +69,7 @@ def test_three_schedulers_that_are_killed_fire_each_tick_once_and_leave_no_hole(
             time.sleep(chance.uniform(0.2, 1.2))
             victim = chance.randrange(len(roles))
             processes[victim].kill()
-            processes[victim].wait()
+            assert processes[victim].wait() == -signal.SIGKILL, "it had ended by itself"
             processes[victim] = role(roles[victim])
             kills += 1
             assert kills < 1_000, (tmp_path / "log").read_text()

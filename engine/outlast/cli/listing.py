@@ -149,9 +149,11 @@ def _parameter(one: dict[str, Any]) -> str:
 def _schedule(context: Context, one: dict[str, Any]) -> str:
     if not one["scheduled"]:
         return "-"
+    from ..timetable import Schedule
+
     schedule = context.registry.workflow(one["name"], one["version"]).schedule
     parts = schedule if isinstance(schedule, list | tuple) else [schedule]
-    return safe(", ".join(str(part) for part in parts))
+    return safe(", ".join(part.describe() if isinstance(part, Schedule) else str(part) for part in parts))
 
 
 @click.group("workflow", cls=Nouns, help="Look at one workflow.", examples=["outlast workflow show fulfil"])

@@ -53,6 +53,7 @@ def create(
     made = read_schedule(given)
     _check_ticks(made, name)
     definition = context.workflow(workflow)
+    scheduling.refuse_declared(context.registry, name)
     named = read_input(definition, arguments, input_text)
     data = scheduling.encoded_input(name, definition, named, context.settings)
     scheduling.put(context.store(), name, made, definition.name, data, is_new=True)
@@ -61,7 +62,7 @@ def create(
 
 @command(
     "update",
-    help="Change a schedule; what is not given stays (arguments are given all or none). A new rule begins now and never fires for the past.",
+    help="Change a schedule; what is not given stays (arguments: all or none). A new rule begins now and never fires for the past.",
     examples=[
         'outlast schedule update nightly --cron "0 3 * * *"',
         "outlast schedule update poll --overlap skip",
@@ -78,7 +79,7 @@ def update(context: Context, /, name: str, arguments: tuple[str, ...], input_tex
     store = context.store()
     stored = find(store, name)
     if stored.source == "code":
-        raise scheduling.of_code(stored, "change it there")
+        raise scheduling.of_code(name, stored.origin, "change it there")
     if not arguments and input_text is None and all(value is None for value in given.values()):
         raise InvalidInput(f"What is to change of {name}?", hint="`outlast schedule update --help` lists it.")
     made = read_schedule(given, json.loads(stored.rule))
