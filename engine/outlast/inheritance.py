@@ -61,6 +61,7 @@ class _Place:
         self.outcome: Entry | None = None
         self.given: Entry | None = None
         """The entry that has the input."""
+        self.succeeded_late = False
         self.is_open = True
         """Something is there; not only what was set aside."""
         self.finished_before = 0
@@ -74,6 +75,7 @@ class _Place:
         if entry.event == "set_aside":
             self.finished_before += self.succeeded
             self.started = self.outcome = self.given = None
+            self.succeeded_late = False
             self.is_open = False
             return
         if not self.is_open:
@@ -84,6 +86,7 @@ class _Place:
             self.started = entry
         elif entry.event != "tried" and (self.outcome is None or self.outcome.event != "completed"):
             # A success that came late, after a timeout or a cancel, is what the world knows of.
+            self.succeeded_late = self.outcome is not None and entry.event == "completed"
             self.outcome = entry
         self.has_inherited = self.has_inherited or bool(entry.flags & INHERITED)
 
@@ -104,8 +107,8 @@ def inherit(
     places = _read(journal)
     left = {path: one for path, one in before.items() if path not in places}
     last_seq = max((entry.seq for entry in journal), default=0)
-    # What failed by a timeout and succeeded after it, stands.
-    late = {path for path in failed if path in places and places[path].succeeded and places[path].first.kind in STEPS}
+    # What was written off, by a timeout or a cancel, and succeeded all the same, stands.
+    late = {path for path, place in places.items() if place.succeeded_late and place.first.kind in STEPS}
     cut = {entry.path for entry in to_set_aside(journal, failed, branches)} - late
     if chosen is not None:
         at = places[chosen].first.seq if chosen in places else last_seq + left[chosen].seq
