@@ -224,9 +224,18 @@ class AsyncRun(Execution):
             return True
         return False
 
+    def _beyond(self) -> Entry | None:
+        """What the journal has of places that the code has not come to.
+
+        Outcomes of calls that it has made are none: they came to the disk while the one was on its way that ended it, or that
+        cancelled them.
+        """
+        records = self.history.records
+        return next((entry for entry in self._replay if (record := records.get(entry.path)) is None or not record.visited), None)
+
     def _end_by(self, main: asyncio.Task[Any]) -> None:
-        if self._replay:
-            entry = self._replay[0]
+        entry = self._beyond()
+        if entry is not None:
             raise CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="the end of the workflow")
         if main.cancelled():
             self._end(False, asyncio.CancelledError("the workflow cancelled itself"))
@@ -927,8 +936,8 @@ class AsyncRun(Execution):
     def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
         self._enter()
         operation = self.successor(args, kwargs)
-        if self._replay:
-            entry = self._replay[0]
+        entry = self._beyond()
+        if entry is not None:
             error = CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="continue_as_new()")
             self.leave_by(self.mismatch(error))
         self.leave_by(operation)
