@@ -44,6 +44,7 @@ __all__ = [
     "encode",
     "encode_error",
     "fingerprint",
+    "is_json",
     "preview",
     "raw",
     "readable",
@@ -88,6 +89,15 @@ def decode(data: bytes) -> Any:
 def raw(data: bytes) -> Any:
     """The stored JSON with its tags."""
     return _load(data)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether it can be what `encode` has written; false of bytes that something has damaged."""
+    try:
+        _load(data)
+    except NotDecodable:
+        return False
+    return True
 
 
 def readable(data: bytes) -> Any:

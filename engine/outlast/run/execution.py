@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from uuid import UUID
 
 from .. import clock, codec
+from ..codec import NotDecodable
 from ..codec_errors import decode_error, encode_error
 from ..errors import (
     Cancelled,
@@ -194,7 +195,7 @@ class Execution:
         self.journal_at = max(self.journal_at, entry.at)
         match entry.event:
             case "completed":
-                return codec.decode(entry.data) if entry.data is not None else None
+                return self._stored_value(entry) if entry.data is not None else None
             case "cancelled":
                 cancelled = RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
                 self._raised.append((cancelled, entry))
@@ -206,6 +207,17 @@ class Execution:
                     self.leave_by(End(self.fence, Ending.FAILED, error=entry.data, strays=tuple(self.strays)))
                 self._raised.append((error, entry))
                 raise error
+
+    def _stored_value(self, entry: Entry) -> Any:
+        assert entry.data is not None
+        try:
+            return codec.decode(entry.data)
+        except NotDecodable as error:
+            if codec.is_json(entry.data):
+                raise
+            # Somebody, or a bad disk, has changed the file. No error for the code to handle: its undo would be as blind.
+            reason = f"the file is damaged: the outcome of {entry.kind} {entry.name} at {entry.path} cannot be read"
+            self.leave_by(Halt(self.fence, reason, error=encode_error(error), strays=tuple(self.strays)))
 
     def timed_out(self, error: BaseException, entry: Entry) -> BaseException:
         """An error that a timer stands behind."""

@@ -25,6 +25,7 @@ from .library import sqlite3
 from .pragmas import SYNCHRONOUS
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
+from .translation import is_of_the_file
 from .turn import Turn
 
 Done = Callable[[Any, BaseException | None], None]
@@ -329,7 +330,10 @@ class Committer:
             pending.error = None
         except StoreError:
             raise
-        except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and is_of_the_file(error):
+                # A full disk is no answer to an operation: all of the group waits for room. (SQLite may have rolled back by itself.)
+                raise
             context.execute("rollback to operation")
             pending.error = error
             if pending.again:
