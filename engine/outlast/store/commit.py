@@ -328,12 +328,9 @@ class Committer:
         try:
             pending.result = self._handlers[type(pending.operation)](context, pending.operation)
             pending.error = None
-        except StoreError:
-            raise
         except BaseException as error:
-            if isinstance(error, sqlite3.Error) and is_of_the_file(error):
-                # A full disk is no answer to an operation: all of the group waits for room. (SQLite may have rolled back by itself.)
-                raise
+            if isinstance(error, StoreError) or (isinstance(error, sqlite3.Error) and is_of_the_file(error)):
+                raise  # A full disk answers nobody: the group waits for room.
             context.execute("rollback to operation")
             pending.error = error
             if pending.again:
