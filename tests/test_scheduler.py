@@ -33,6 +33,7 @@ from outlast import schedule_operations as sop
 from outlast.clock import SECOND
 from outlast.doctor import examine
 from outlast.errors import Conflict, ScheduleNotFound
+from outlast.queue_operations import SetQueue
 from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
@@ -342,6 +343,28 @@ def test_jitter_delays_a_tick_alike_in_every_process(store: SqliteStore, app: Re
     manual.advance(1)
     settle(one, two)
     assert [row["tick"] for row in ticks_json(store, "nightly")] == [clock.iso(tick)]
+
+
+def test_a_jitter_longer_than_the_interval_swallows_no_tick(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:
+    workflow(schedule=Every("1m", jitter="10m", overlap="allow"))(nightly)
+    ours = scheduler(store, app)
+    while manual.wall() < BEGIN + HOUR * SECOND:
+        manual.advance(max(ours.tick(store.now()), 0.001))
+    found = ledger(store)
+    assert len(found) >= 59
+    assert found == [("fired", minute, 1) for minute in range(1, len(found) + 1)]
+
+
+def test_what_could_not_fire_is_tried_again_and_catches_up(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:
+    workflow(schedule="* * * * *", queue="later")(nightly)
+    settle(ours := scheduler(store, app))
+    manual.advance(60)
+    settle(ours)
+    assert "There is no queue 'later'" in schedule_json(store, "nightly", {})["why"]
+    store.commit(SetQueue("later", concurrency=1))
+    manual.advance(60)
+    settle(ours)
+    assert ledger(store) == [("coalesced", 1, 1), ("fired", 2, 1)]
 
 
 def test_a_schedule_ends_after_its_last_tick(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("outlast")
 
 _CODE_SECONDS = 1.0
+_RETRY_SECONDS = 30.0
 _TRIES = 5
 
 
@@ -50,6 +51,7 @@ class ScheduleCode:
         self._host = this_process().host
         self._seen: list[Workflow[..., Any]] | None = None
         self._seen_at = 0
+        self._tried_at = 0
         self._problems: set[str] = set()
 
     def take_up(self, now: int, wall: int) -> bool:
@@ -58,8 +60,10 @@ class ScheduleCode:
             return False
         self._seen_at = now
         workflows = self._registry.workflows()
-        if workflows == self._seen:
+        is_retry = workflows == self._seen
+        if is_retry and not self._retries(now):
             return False
+        self._tried_at = now
         self.declared, problems = scheduling.declared(self._registry)
         self.workflows = json.dumps(sorted({one.name for one in workflows}))
         for _ in range(_TRIES):
@@ -67,12 +71,20 @@ class ScheduleCode:
             if not writes and not gone:
                 break
             stale = self._store.commit(WriteSchedules(tuple(writes), tuple(gone)))
-            self._say_taken_up(writes, gone, stale)
+            if not is_retry:
+                self._say_taken_up(writes, gone, stale)
             if not stale:
                 break
         self._warn(problems)
         self._seen = workflows
         return True
+
+    def _retries(self, now: int) -> bool:
+        """Whether a schedule that could not fire gets another try: what it lacked, a queue say, may be there by now."""
+        if now - self._tried_at < _RETRY_SECONDS * SECOND:
+            return False
+        self._tried_at = now
+        return schedules.any_broken(self._store.connection())
 
     def _changes(self, wall: int, problems: list[str]) -> tuple[list[ScheduleWrite], list[GoneSchedule]]:
         stored = {one.name: one for one in schedules.everything(self._store.connection())}

@@ -79,6 +79,7 @@ class Scheduler:
         # Schedules that others must fire, by the revision that we looked at.
         self._spared: dict[str, int] = {}
         self._rules: dict[str, Schedule] = {}
+        self._broken: dict[str, str] = {}
         self._starts: dict[tuple[str, bytes], Start] = {}
         self._is_running_here = False
         self._loop = RoleLoop("scheduler", self._look, store, listens=True)
@@ -235,7 +236,8 @@ class Scheduler:
 
     def _break(self, stored: StoredSchedule, error: Exception) -> None:
         text = str(error) if isinstance(error, OutlastError) else f"{type(error).__name__}: {error}"
-        if self._store.commit(BreakSchedule(stored.name, stored.revision, text)):
+        if self._store.commit(BreakSchedule(stored.name, stored.revision, text)) and self._broken.get(stored.name) != text:
+            self._broken[stored.name] = text
             _log.warning("The schedule %s cannot fire: %s", stored.name, text)
 
     def _leave(self) -> None:

@@ -68,6 +68,14 @@ def everything(connection: Any) -> list[StoredSchedule]:
     return [StoredSchedule(*row) for row in connection.execute(_ALL)]
 
 
+_ANY_BROKEN = "select 1 from outlast_schedule where error is not null and gone_at is null limit 1"
+
+
+def any_broken(connection: Any) -> bool:
+    """Whether there is a schedule that cannot fire."""
+    return connection.execute(_ANY_BROKEN).fetchone() is not None
+
+
 _DUE = """
 select s.*
 from json_each(:workflows) w join outlast_schedule s on s.workflow = w.value

@@ -100,13 +100,19 @@ class Schedule:
         return None if tick is None else to_datetime(tick)
 
     def jitter_seconds(self, name: str, tick: int) -> float:
-        """By how much this schedule's tick is delayed: the same in every process, even over [0, jitter)."""
+        """By how much this schedule's tick is delayed: the same in every process, even over [0, jitter).
+
+        Never until the next tick: two that fall due together would be one that is caught up by the other.
+        """
         if not self.jitter_limit_seconds:
             return 0.0
         from hashlib import blake2b
 
+        limit, following = round(self.jitter_limit_seconds * SECOND), self.timetable.next(tick)
+        if following is not None:
+            limit = min(limit, following - tick)
         digest = blake2b(f"{name}\0{tick}".encode(), digest_size=8).digest()
-        return int(int.from_bytes(digest, "big") * round(self.jitter_limit_seconds * SECOND) >> 64) / SECOND
+        return int(int.from_bytes(digest, "big") * limit >> 64) / SECOND
 
     def describe(self) -> str:
         """One line for people."""
