@@ -10,6 +10,7 @@ from .figures import Bar, Curve, Measured
 from .report import number
 
 _WIDTH, _LEFT, _ROW = 860, 330, 34
+_LONGEST_TITLE = 48
 _CELL_WIDTH, _CELL_HEIGHT = 280, 170
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .small { font-size: 10px; fill: #57606a }
@@ -43,12 +44,16 @@ def _row(one: Measured, bar: Bar, y: int) -> str:
     length = unit * min(times, 4)
     css = "met" if bar.is_met(value) else "missed"
     return (
-        f'<text x="12" y="{y + 12}">{escape(one.benchmark.title[:52])}</text>'
+        f'<text x="12" y="{y + 12}">{escape(_short(one.benchmark.title))}</text>'
         f'<text x="12" y="{y + 25}" class="small">{escape(bar.figure)}</text>'
         f'<rect x="{_LEFT}" y="{y + 3}" width="{length:.1f}" height="16" class="{css}"/>'
         f'<line x1="{_LEFT + unit:.1f}" x2="{_LEFT + unit:.1f}" y1="{y}" y2="{y + 22}" class="bar"/>'
         f'<text x="{_LEFT + length + 6:.1f}" y="{y + 15}">{number(value)} <tspan class="small">bar {escape(str(bar))}</tspan></text>'
     )
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…"
 
 
 def _cell(curve: Curve, x: int, y: int) -> str:
