@@ -61,7 +61,7 @@ def crash_everywhere(
         raise InvalidInput(f"{workflow!r} is no workflow.", hint="Give crash_everywhere a function that @workflow decorates.")
     began = time.perf_counter()
     path = None if ledger is None else Path(ledger)
-    with tempfile.TemporaryDirectory(prefix="outlast-crash-", dir=folder) as kept:
+    with tempfile.TemporaryDirectory(prefix="outlast-crash-", dir=folder, ignore_cleanup_errors=True) as kept:
         trials = Trials(
             Path(kept), workflow, args, kwargs,
             ledger=path, signals=signals or {}, setup=setup, processes=processes,

@@ -151,7 +151,8 @@ class Trials:
             finally:
                 store.close()
         for file in self._folder.glob(f"{path.name}*"):
-            file.unlink()
+            # The last thread of a dead life may be closing its connection just now.
+            file.unlink(missing_ok=True)
         return left
 
     def _effects(self) -> tuple[str, ...]:
