@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 
 import outlast
 from outlast import Retry, continue_as_new, current, publish, sleep, step, transaction, workflow
-from outlast.testing import crash_everywhere
+from outlast.testing import DrivenEngine, crash_everywhere
+from outlast.views.compared import left_in
+from outlast_pytest import outlast_engine
+
+__all__ = ["outlast_engine"]
 
 
 def effect(line: str) -> None:
@@ -101,12 +106,37 @@ def line(n: int) -> int:
     return n
 
 
+@workflow(name="edge_long")
+def long(n: int) -> int:
+    sleep("3d")
+    return n
+
+
+@workflow(name="edge_refused")
+def refused(n: int) -> str:
+    only = long.options(unique_key="u", if_exists="fail")
+    only.start(n)
+    second = only.start(n + 1)
+    sleep("1d")
+    with contextlib.suppress(outlast.Conflict):
+        second.result()
+    return "refused"
+
+
 def tables(connection: Any) -> None:
     connection.execute("create table booking (n)")
 
 
-@pytest.mark.parametrize("flow", [undone, together, late, again, line], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [undone, together, late, again, line, refused], ids=lambda flow: flow.name)
 def test_a_crash_at_any_commit_changes_nothing(flow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER", str(tmp_path / "effects"))
     report = crash_everywhere(flow, 1, ledger=tmp_path / "effects", setup=tables)
     assert report.crashes >= 0.8 * report.trials > 12
+
+
+def test_a_start_that_was_refused_leaves_no_gap_in_the_journal_of_a_run_that_parks(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(refused, 1)
+    outlast_engine.until_idle()
+    assert run.status == "waiting"
+    assert left_in(outlast_engine.store).broken == ()
+    assert run.result() == "refused"

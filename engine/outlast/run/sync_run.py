@@ -82,6 +82,8 @@ class SyncRun(Execution):
         self._arrivals: dict[str, Arrival] = {}
         self._seen_arrival = 0
         self._handed_over = 0
+        self._refused: list[Part[Any]] = []
+        """Parts whose start was refused, and whose refusal is not in the journal yet."""
         self._committed = 0
         self._commits = News()
         self._seen_signals: dict[str, int] = {}
@@ -353,6 +355,7 @@ class SyncRun(Execution):
         else:
             part.error = error
             self.lost = self.lost or isinstance(error, LeaseLost)
+            self._refused.append(part)
         self._committed += 1
         self._commits.ring()
 
@@ -362,6 +365,11 @@ class SyncRun(Execution):
             self._commits.wait()
         if self.lost:
             self._lose()
+        # Before the run parks or ends, whether its code asks for the part or not: the number of the start would be missing.
+        while self._refused:
+            part = self._refused.pop(0)
+            if isinstance(part.error, OutlastError) and not isinstance(part.error, StoreError):
+                self._not_started(part, part.error)
 
     def map(
         self,
