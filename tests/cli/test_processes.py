@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from outlast.cli import output
+from outlast.cli.roles import run_role
 from outlast.store.library import sqlite3
 
 from .conftest import REPOSITORY, Call, environment
@@ -32,6 +34,11 @@ def begin(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=environment(),
     )
+
+
+def test_a_role_ends_by_a_sigterm_that_a_callback_of_the_interpreter_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "was_terminated", True)
+    assert run_role(lambda: pytest.fail("it lives on"), lambda: None) == 143
 
 
 def test_a_reader_that_has_gone_ends_a_command_quietly(process: Call, project: Path) -> None:

@@ -114,7 +114,10 @@ def _asks_for_json(arguments: list[str]) -> bool:
 
 
 def _on_terminate() -> None:
+    from . import output
+
     def terminate(_number: int, _frame: FrameType | None) -> None:
+        output.was_terminated = True
         raise Terminated
 
     try:

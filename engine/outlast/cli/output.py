@@ -30,6 +30,11 @@ TERMINATED = 143
 has_strays = False
 """Set where threads of steps go on that nobody can stop: then the process ends without waiting for them."""
 
+was_terminated = False
+"""Set by the first SIGTERM. What the handler raises is lost where it interrupts a callback of the interpreter (the import
+machinery has some): a role that comes up after that must not live on.
+"""
+
 _BY_STATUS = {
     "completed": 0,
     "failed": FAILED,

@@ -68,7 +68,7 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
         reload=reload,
     )
     with quiet_logging():
-        return node.run()
+        return output.TERMINATED if output.was_terminated else node.run()
 
 
 @command(
@@ -153,6 +153,8 @@ def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:
     is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
     try:
+        if output.was_terminated:
+            return output.TERMINATED
         run()
     finally:
         for number, handler in before.items():
