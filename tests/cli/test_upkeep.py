@@ -102,6 +102,8 @@ def test_export_holds_all_of_a_run(outlast: Call) -> None:
     assert found["published"] == {"progress": {"at": 50}}
     assert [message["value"] for message in found["streams"]["log"]] == ["begin", "end"]
     assert found["steps"][0]["name"] == "double"
+    assert found["recording"]["claimed"]["name"] == "add"
+    assert "double" in [entry["name"] for entry in found["recording"]["journal"]]
 
 
 def test_doctor_finds_a_healthy_file_healthy(outlast: Call, project: Path) -> None:

@@ -125,7 +125,11 @@ def backup(context: Context, file: str) -> int:
 @click.argument("reference", metavar="RUN")
 @click.pass_obj
 def export(context: Context, reference: str) -> int:
+    import msgspec
+
+    from ..store import journal
     from ..views import show_json
+    from ..views.open_runs import recorded_run
     from ..views.state import messages_json, published_json, stream_names
 
     store = context.store()
@@ -141,6 +145,10 @@ def export(context: Context, reference: str) -> int:
             **show_json(store, task_id, raw=context.raw),
             "published": published_json(store, task_id, raw=context.raw),
             "streams": streams,
+            "recording": {
+                "claimed": msgspec.to_builtins(recorded_run(store.connection(), task_id)),
+                "journal": msgspec.to_builtins(journal.load(store.connection(), task_id)),
+            },
         }
     )
     return 0

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .crash import CrashReport, crash_everywhere
     from .driven import DrivenEngine, DrivenRun, Stuck, driven_engine
+    from .recorded import replays
 
-__all__ = ["CrashReport", "DrivenEngine", "DrivenRun", "Stuck", "crash_everywhere", "driven_engine"]
+__all__ = ["CrashReport", "DrivenEngine", "DrivenRun", "Stuck", "crash_everywhere", "driven_engine", "replays"]
 
 _WHERE = {
     "CrashReport": "crash",
@@ -22,6 +23,7 @@ _WHERE = {
     "DrivenRun": "driven",
     "Stuck": "driven",
     "driven_engine": "driven",
+    "replays": "recorded",
 }
 
 

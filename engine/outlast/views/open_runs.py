@@ -11,15 +11,21 @@ from typing import Any
 from ..operations import Claimed, Fence
 from ..states import Status
 
-_OPEN = """
+_SELECT = """
 select t.id, t.claim, t.uid, t.kind, t.name, t.version, t.status, t.needs, t.queue, t.partition, t.priority, t.tries,
        t.parent_id, t.parent_path, t.root_id, coalesce(t.started_at, t.created_at), t.deadline_at, i.data, i.tags, i.tick, i.chain,
        i.idempotency_key, i.options, i.timeout, p.uid, t.crashes, p.name, g.uid, t.ending
 from outlast_task t join outlast_input i on i.task_id = t.id
 left join outlast_task p on p.id = t.parent_id left join outlast_task g on g.id = p.parent_id
+"""
+
+_OPEN = (
+    _SELECT
+    + """
 where t.kind = 'run' and t.finished_at is null and t.id > :after and (:workflow is null or t.name = :workflow)
 order by t.id limit 500
 """
+)
 
 
 def open_runs(connection: Any, *, workflow: str | None = None) -> Iterator[tuple[Claimed, str | None]]:
@@ -29,6 +35,14 @@ def open_runs(connection: Any, *, workflow: str | None = None) -> Iterator[tuple
         for row in rows:
             yield _claimed(row), row[-1]
         after = rows[-1][0]
+
+
+_ONE = _SELECT + "where t.id = :id"
+
+
+def recorded_run(connection: Any, task_id: int) -> Claimed:
+    """One run, open or final."""
+    return _claimed(connection.execute(_ONE, {"id": task_id}).fetchone())
 
 
 def _claimed(row: tuple[Any, ...]) -> Claimed:

@@ -1,0 +1,69 @@
+"""A recorded run against the code of today, in an application's own tests.
+
+Owns `replays`, which reads what `outlast export RUN` wrote. Refuses the file that the run lives in: the record alone is enough,
+no step runs and nothing is written. The workflow's body does run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .. import codec
+from ..errors import CodeMismatch, InvalidInput
+from ..operations import Claimed, Entry
+from ..run.replaying import ReplayHost, replay
+from ..states import Status
+from ..store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from ..definition.definition import Definition
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """What `outlast export` writes as `recording`: the run as an agent claims it, and its journal."""
+
+    claimed: Claimed
+    journal: list[Entry]
+
+
+def replays(workflow: Definition, *, history: str | Path) -> list[str]:
+    """Replay a recorded run against a workflow; gives the warnings, such as changed arguments.
+
+    Raises `CodeMismatch` with the first place that differs, and `InvalidInput` where `history` is no export or the input of
+    the run does not fit any more. A result that has changed is no difference. A body that loops for ever does not come back.
+    """
+    recording = _read(Path(history))
+    claimed, definition = recording.claimed, workflow.definition
+    try:
+        definition.signature.call(codec.decode(claimed.input))
+    except (TypeError, InvalidInput) as error:
+        raise InvalidInput(f"The recorded input does not fit {definition.name} any more: {error}") from None
+    with TemporaryDirectory(prefix="outlast-replays-") as folder:
+        store = SqliteStore(str(Path(folder) / "empty.db"), create=True, allow_network=True)
+        try:
+            found = replay(ReplayHost(store.connection, store.now), claimed, definition, recording.journal)
+        finally:
+            store.close()
+    if found.difference is not None:
+        raise found.difference
+    if claimed.status is Status.COMPLETED:
+        if not found.ended:
+            raise CodeMismatch("the end", recorded="a completed run", found="one more durable call")
+        if isinstance(found.error, Exception):
+            raise CodeMismatch("the end", recorded="a completed run", found=f"{type(found.error).__name__}: {found.error}")
+    return found.warnings
+
+
+def _read(path: Path) -> Recording:
+    try:
+        document: Any = json.loads(path.read_bytes())
+        return msgspec.convert(document["recording"], Recording)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{path} is no recorded run: {type(error).__name__}: {error}", hint="Write it with: outlast export RUN > FILE"
+        ) from None
