@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
 from ..errors import CodeMismatch, Parked
-from ..operations import PREVIEW, Claimed, Entry, GiveBack, Halt
+from ..operations import PREVIEW, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt
 from ..settings import Settings
 from .async_run import AsyncRun
 from .execution import Execution
@@ -116,6 +116,10 @@ class _Replay(Execution):
     def mismatch(self, error: CodeMismatch) -> GiveBack | Halt:
         self.found.difference = error
         return Halt(self.fence, error.message)
+
+    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End) -> NoReturn:
+        self.found.ended |= isinstance(operation, ContinueAsNew)
+        super().leave_by(operation)
 
     def ending_of(self, returned: bool, value: Any) -> Any:
         if self.unwinding is None:
