@@ -238,13 +238,14 @@ def test_a_probe_that_finds_nothing_lets_the_step_run_again(bench, flow):
 
 
 @pytest.mark.parametrize("flow", [probes, submits_probed])
-def test_a_probe_has_the_retries_of_its_step_and_then_asks_a_person(bench, flow):
+def test_a_probe_has_the_retries_of_its_step(bench, flow):
     found[:] = [OSError("1"), OSError("2"), "there"]
     run = cut_off(bench, flow)
     assert run.result(timeout=20) == "there"
 
-    effects.clear()
-    gate.close()
+
+@pytest.mark.parametrize("flow", [probes, submits_probed])
+def test_a_probe_that_gives_up_asks_a_person(bench, flow):
     found[:] = [OSError("1"), OSError("2"), OSError("3")]
     run = cut_off(bench, flow)
     bench.wait_for(run, "halted")
