@@ -20,6 +20,7 @@ from .errors import OutlastError
 from .store import drift, library, migrations
 from .store.filesystem import NETWORK, kind_of
 from .store.library import sqlite3
+from .views.agents import agents_json
 from .views.invariant import Invariant
 from .views.invariants import INVARIANTS
 
@@ -56,6 +57,14 @@ def doctor(store: SqliteStore) -> dict[str, Any]:
         "path": store.path,
         "checks": [finding.to_json() for finding in findings],
     }
+
+
+def is_alive(store: SqliteStore) -> dict[str, Any]:
+    """Whether an agent with a lease is up, in the form of `doctor`: what a health check asks every few seconds."""
+    up = [agent for agent in agents_json(store) if agent["status"] == "active"]
+    detail = f"agents that are up: {len(up)}" if up else "no agent is up"
+    finding = Finding("alive", bool(up), detail, "" if up else "`outlast up` starts some.")
+    return {"ok": finding.ok, "path": store.path, "checks": [finding.to_json()]}
 
 
 def examine(store: SqliteStore) -> list[Finding]:

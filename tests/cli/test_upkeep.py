@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast import Engine
 from outlast.store.library import sqlite3
 
 from .conftest import Call
@@ -142,3 +143,13 @@ def test_what_init_wrote_runs(outlast: Call, project: Path) -> None:
     done = outlast("run", "hello", "name=Ada")
     assert done.code == 0
     assert json.loads(done.out) == "Hello, Ada! Hello, Ada, still!"
+
+
+def test_a_health_check_asks_for_a_live_agent_alone(outlast: Call, project: Path) -> None:
+    assert outlast("doctor", "--alive").code == 3
+    outlast("migrate")
+    dead = outlast("doctor", "--alive", "--json")
+    assert (dead.code, dead.json["ok"]) == (1, False)
+    with Engine(project / "outlast.db") as engine, engine.agent():
+        alive = outlast("doctor", "--alive")
+        assert (alive.code, "agents that are up: 1" in alive.out) == (0, True)

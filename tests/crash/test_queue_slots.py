@@ -81,7 +81,8 @@ def nested(depth: int, name: str = "one") -> int:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Folder]:
-    made = Folder(tmp_path, lease="2s")
+    # What holds a place for long is left at once when the test is over.
+    made = Folder(tmp_path, lease="2s", grace="500ms")
     (tmp_path / "workflows" / "__init__.py").touch()
     (tmp_path / "workflows" / "queues.py").write_text(CODE)
     yield made

@@ -8,6 +8,7 @@ their output must come, in this order, once ids, times and pids are made alike.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -93,7 +94,7 @@ def named(block: Block) -> str:
 
 @pytest.mark.parametrize("block", ALL, ids=named)
 def test_a_block_has_a_language_that_these_tests_run(block: Block) -> None:
-    assert block.language in ("python", "console", "sh", "toml", "")
+    assert block.language in ("python", "console", "sh", "toml", "ini", "dockerfile", "")
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "python"], ids=named)
@@ -308,6 +309,19 @@ def test_every_command_has_an_example_in_its_help_that_parses(tmp_path: Path) ->
                 parse(words, Context(), program())
             except UsageError as error:
                 pytest.fail(f"{command}: {error.format_message()}")
+
+
+def test_what_a_service_manager_is_told_to_run_is_a_command(tmp_path: Path) -> None:
+    from outlast.cli.context import Context
+    from outlast.cli.group import program
+
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ExecStart=\S*/(outlast .*)$", text, re.MULTILINE)
+    lines += [" ".join(json.loads(found)) for found in re.findall(r"CMD (\[.*\])$", text, re.MULTILINE)]
+    lines += re.findall(r"^\| `(outlast [^`]*)`", text, re.MULTILINE)
+    assert len(lines) == 9
+    for line in lines:
+        parse(shlex.split(line)[1:], Context(), program())
 
 
 def parse(words: list[str], context: object, group: object) -> None:

@@ -165,6 +165,20 @@ def test_what_a_failed_commit_held_is_written_again_once(file: Driver, flaky: li
     assert file.status(part) == "cancelled"
 
 
+def test_an_agent_that_cannot_register_for_want_of_room_is_told_so_and_does_not_wait(file: Driver, flaky: list[str]) -> None:
+    flaky += ["before", "before"]
+    asked = threading.Event()
+
+    def register() -> None:
+        with pytest.raises(StoreFull):
+            file.agent()
+        asked.set()
+
+    # From a thread that fails the test instead of hanging it.
+    threading.Thread(target=register, daemon=True).start()
+    assert asked.wait(20)
+
+
 @pytest.mark.parametrize("failures", FAILURES, ids="-".join)
 def test_a_start_whose_commit_failed_leads_to_one_run(file: Driver, flaky: list[str], failures: list[str]) -> None:
     flaky += failures

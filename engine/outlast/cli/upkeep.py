@@ -157,13 +157,15 @@ def export(context: Context, reference: str) -> int:
 @command(
     "doctor",
     help="Check SQLite, the file and its invariants; exit 1 where something is wrong.",
-    examples=["outlast doctor", "outlast doctor --json"],
+    examples=["outlast doctor", "outlast doctor --json", "outlast doctor --alive"],
 )
+@click.option("--alive", is_flag=True, help="Only whether the file answers and an agent is up: cheap, for a health check.")
 @click.pass_obj
-def doctor(context: Context) -> int:
+def doctor(context: Context, alive: bool) -> int:
     from ..doctor import doctor as examine
+    from ..doctor import is_alive
 
-    found = examine(context.store())
+    found = is_alive(context.store()) if alive else examine(context.store())
     if context.machine:
         context.answer(found)
     else:
