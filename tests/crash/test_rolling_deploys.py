@@ -1,0 +1,99 @@
+"""A rolling deploy: two agents in two folders with other code of one workflow, on one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OLD = """from outlast import step, wait_signal, workflow
+@step
+def a() -> int: return 1
+@step
+def b() -> int: return 2
+@workflow
+def deliver() -> str:
+    a()
+    wait_signal("go", str)
+    b()
+    return "old"
+"""
+NEW = OLD.replace("    a()\n    wait", "    b()\n    wait").replace('"old"', '"new"')
+
+
+class Shop:
+    """One file, and a folder for each code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "OUTLAST_DB": str(folder / "shop.db"), "OUTLAST_LEASE": "2s"}
+        self.agents: list[subprocess.Popen[bytes]] = []
+        for name, text in (("old", OLD), ("new", NEW)):
+            (folder / name).mkdir()
+            (folder / name / "pyproject.toml").write_text("[project]\nname='shop'\nversion='1'\n")
+            (folder / name / "shop.py").write_text(text)
+
+    def agent(self, code: str) -> subprocess.Popen[bytes]:
+        found = subprocess.Popen(self._command("agent"), cwd=self.folder / code, env=self.environment, stderr=subprocess.DEVNULL)
+        self.agents.append(found)
+        return found
+
+    def __call__(self, code: str, *arguments: str) -> str:
+        done = subprocess.run(self._command(*arguments), cwd=self.folder / code, env=self.environment, capture_output=True, text=True)
+        return done.stdout or done.stderr
+
+    def json(self, *arguments: str) -> Any:
+        text = self("old", *arguments, "--json")
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise AssertionError(f"{arguments}: {text}") from None
+
+    def show(self, run: str) -> Any:
+        return self.json("show", run)
+
+    @staticmethod
+    def _command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "outlast", "--app", "shop.py", *arguments]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    for agent in shop.agents:
+        agent.kill()
+        agent.wait()
+
+
+def eventually(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
+
+
+def test_an_old_run_ends_on_the_old_agent_and_halts_when_that_is_gone(shop: Shop) -> None:
+    shop("old", "migrate")
+    shop.agent("old")
+    runs = [shop.json("start", "deliver")["id"] for _ in range(2)]
+    eventually(lambda: all(shop.show(run)["status"] == "waiting" for run in runs))
+    shop.agent("new")
+    eventually(lambda: len(shop.json("agents")) == 2)
+    shop("old", "signal", runs[0], "go", '"x"')
+    eventually(lambda: shop.show(runs[0])["status"] == "completed")
+    assert shop.show(runs[0])["output"] == "old"
+    shop.agents[0].kill()
+    shop.agents[0].wait()
+    shop("old", "signal", runs[1], "go", '"x"')
+    supervisor = subprocess.Popen(shop._command("supervisor"), cwd=shop.folder / "new", env=shop.environment, stderr=subprocess.DEVNULL)
+    shop.agents.append(supervisor)
+    eventually(lambda: shop.show(runs[1])["status"] == "halted")
+    assert "At 1 the journal has step a, the code has step b" in str(shop.show(runs[1])["halt_reason"])
