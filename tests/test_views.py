@@ -279,6 +279,13 @@ def test_steps_are_in_order_of_start_although_the_first_ended_last(store: Sqlite
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
 
 
+def test_a_cancelled_step_has_no_error_although_its_entry_names_a_run(store: SqliteStore, make: Maker) -> None:
+    fence = make.running().fence
+    make.append(fence, make.entry(1, "1", "cancelled", "step", "pack", try_number=1, data=b"0rw63sqcsx3cbvyzrs"))
+    [step] = views.steps_json(store, fence.task_id)
+    assert (step["status"], step["error"], step["output"]) == ("cancelled", None, None)
+
+
 def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outcome(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     task = make.submit(fence, 1, "1")

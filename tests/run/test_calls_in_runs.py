@@ -381,6 +381,9 @@ def test_a_timeout_ends_beside_a_step_that_goes_on_and_cancels_it(bench, how):
     run.signal("go")
     assert run.result(timeout=20) == ["SignalTimeout" if how == "signal" else "TimeoutError"]
     assert effects == ["left"]
+    [left] = run.steps()
+    assert (left["status"], left["error"]) == ("cancelled", None)
+    assert left["started_at"] < left["finished_at"]
 
 
 LATER: dict[str, Any] = {

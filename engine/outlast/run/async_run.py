@@ -425,8 +425,8 @@ class AsyncRun(Execution):
         if record is not None and record.outcome is not None:
             return  # A replay: the outcome comes in its turn, and finds nobody waiting.
         del self._pending[pending.path]
-        started = pending.inline is not None
-        if pending.inline is not None and pending.inline.stop():
+        inline = pending.inline
+        if inline is not None and inline.stop():
             self.strays.add(pending.path)
         part = pending.part
         if part is not None and part.kind != "signal":
@@ -434,9 +434,9 @@ class AsyncRun(Execution):
                 self._cancel_part(part)
             # Else it is on its way to the disk, and cancelled when it is there.
             return
-        if started:
-            data = self.claimed.uid.encode()
-            self._write(self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1))
+        if inline is not None:
+            data, began = self.claimed.uid.encode(), inline.started_at
+            self._write(self.entry(pending.path, "cancelled", pending.kind, pending.name, data=data, try_number=1, started_at=began))
 
     def _cancel_part(self, part: Part[Any]) -> None:
         assert part.task_id is not None

@@ -42,8 +42,10 @@ class InlineStep:
         self._stopped = False
         self.is_trying = True
         """False while it waits for its next try: then the run may leave the agent."""
+        self.started_at: int | None = None
 
     def start(self) -> None:
+        self.started_at = clock.wall()
         self._task = asyncio.Task(self._drive(), loop=asyncio.get_running_loop(), name=self._definition.name)
 
     def stop(self) -> bool:

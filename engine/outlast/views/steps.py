@@ -129,7 +129,7 @@ def _add(line: StepLine, entry: Entry) -> None:
         line.status, line.finished_at, line.due_at = entry.event, entry.at, None
         if entry.event == "completed":
             line.output, line.error = entry.data, None
-        else:
+        elif entry.event != "cancelled":  # Whose data is no error: it names the run that was cancelled.
             line.error = entry.data if entry.data is not None else line.error
 
 
