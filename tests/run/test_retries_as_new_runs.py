@@ -12,6 +12,7 @@ from run_bench import Gate, effects, eventually
 import outlast
 from outlast import Retry, current, registry, step, transaction, workflow
 from outlast.errors import Conflict, StepNotFound
+from outlast.views.chains import chain_texts
 
 world: dict[str, Any] = {}
 """What the world is like: which calls fail, and what the code says."""
@@ -286,6 +287,10 @@ with registry.isolated() as defined:
     @workflow
     def maps(names: list[str]) -> list[str]:
         return call.map(names, concurrency=2)
+
+    @workflow
+    def maps_then() -> list[str]:
+        return [*call.map(["a", "b"], concurrency=1), call("c")]
 
     @workflow
     def top() -> list[str]:
@@ -749,6 +754,14 @@ def test_of_a_map_only_what_is_missing_runs(bench):
     effects.clear()
     assert run.retry().result(timeout=20) == [f"{name}!" for name in "abcde"]
     assert set(names()) == set("abcde") - (before - {"e"}) or set(names()) == set("abcde") - before
+
+
+def test_why_counts_the_results_that_a_retry_began_with_and_no_bookkeeping(bench):
+    bench.agent()
+    run = fail_at(bench, maps_then, "c")
+    again = run.retry()
+    assert again.result(timeout=20) == ["a!", "b!", "c!"]
+    assert chain_texts(bench.store, again.id) == [f"It is a retry of {run.id}, and began with 2 results of the runs before."]
 
 
 def test_retries_of_ten_processes_at_once_are_one(bench):

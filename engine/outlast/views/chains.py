@@ -59,6 +59,7 @@ def root_of(store: SqliteStore, task_id: int) -> int:
 _RETRY_OF = """
 select i.retry_of, count(h.path) from outlast_task t join outlast_input i on i.task_id = t.id
 left join outlast_inherited h on h.task_id = t.id and h.event is not null
+  and h.kind in ('step', 'transaction', 'task', 'child')
 where t.uid = :uid and i.retry_of is not null
 """
 
