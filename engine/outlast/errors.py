@@ -83,7 +83,7 @@ class PayloadTooLarge(InvalidInput):
 
     def __init__(self, place: str, size: int, limit: int) -> None:
         super().__init__(
-            f"{place} is {size:,} bytes once encoded; the limit is {limit:,}.",
+            f"{place} would take {size:,} bytes once encoded; the limit is {limit:,}.",
             hint="Store the data elsewhere and pass its name, or raise max_payload.",
         )
         self.size = size

@@ -103,7 +103,7 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
 
 @command(
     "resume",
-    help="End a pause, or send a halted run on. One that was halted because nobody knows whether a step took "
+    help="End a pause, of children too, or send a halted run on. One that was halted because nobody knows whether a step took "
     "effect wants to know what you found out: --done with the step's result, or --not-done.",
     examples=[
         "outlast resume 4x2k",
