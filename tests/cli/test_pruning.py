@@ -34,6 +34,15 @@ def test_prune_by_status_and_workflow(outlast: Call, two: list[str]) -> None:
     assert [run["id"] for run in outlast("runs", "--json").json] == two[1:]
 
 
+def test_prune_by_status_leaves_the_ledger_of_schedules(outlast: Call, two: list[str]) -> None:
+    assert outlast("schedule", "create", "often", "add", "a=1", "--every", "1m").code == 0
+    backfill = outlast("schedule", "backfill", "often", "--from", "2026-01-01T00:00Z", "--to", "2026-01-01T00:01Z")
+    assert backfill.code == 0, backfill.err
+    outlast("cancel", "--all", "--workflow", "add", "--yes")
+    assert outlast("prune", "--older-than", "0s", "--status", "failed", "--dry-run", "--json").json["ticks"] == 0
+    assert outlast("prune", "--older-than", "0s", "--dry-run", "--json").json["ticks"] == 2
+
+
 def test_prune_without_an_age_goes_by_the_retention(outlast: Call, two: list[str]) -> None:
     assert outlast("prune", "--json").json["runs"] == 0
     assert "Pruned 0 runs" in outlast("prune", "--older-than", "30d").out

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--older-than", metavar="DURATION", help="Since their end, as 30d. Without it: the setting `retention`.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, and no ticks.")
-@click.option("--status", "statuses", metavar="STATUS", multiple=True, help="These statuses instead: failed, compensated ...")
+@click.option("--status", "statuses", metavar="STATUS", multiple=True, help="These statuses instead (failed, ...), and no ticks.")
 @click.option("--dry-run", is_flag=True, help="Count only.")
 @click.option("--vacuum", is_flag=True, help="Then rewrite the whole file, small; nobody can write meanwhile.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
@@ -56,7 +56,7 @@ def prune(
     def walk() -> Walk:
         return Walk(
             store, kept_seconds=kept, statuses=statuses or KEPT_FOR_A_TIME, workflow=workflow,
-            heeds_workflows=older_than is None, with_ticks=workflow is None,
+            heeds_workflows=older_than is None, with_ticks=workflow is None and not statuses,
         )  # fmt: skip
 
     if dry_run or (not yes and sys.stdin.isatty()):
