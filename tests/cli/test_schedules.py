@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from outlast import clock
+
 from .conftest import Call, environment
 
 MORE = """
@@ -44,6 +46,16 @@ def test_a_schedule_of_the_code_is_listed_before_any_scheduler_has_run(outlast: 
     assert "outlast up" in one["why"]
     assert "Europe/Berlin" in outlast("schedules").out
     assert outlast("schedule", "list").out == outlast("schedules").out
+
+
+def test_a_tick_that_nobody_has_fired_is_due_unless_it_is_held(outlast: Call) -> None:
+    manual = clock.ManualClock()
+    with clock.use(manual):
+        assert outlast("schedule", "create", "hourly", "nightly", "--every", "1h").code == 0
+        manual.advance(2 * 3600)
+        assert " due " in outlast("schedules").out
+        assert outlast("schedule", "pause", "hourly").code == 0
+        assert " due " not in outlast("schedules").out
 
 
 def test_next_shows_local_and_utc_times(outlast: Call) -> None:

@@ -58,6 +58,7 @@ def test_the_arguments_may_come_as_json(outlast: Call, project: Path, monkeypatc
         (["add", "--input-file", "workflows"], 2, "cannot be read"),
         (["add", "a=1", "--input", "{}"], 2, "two ways"),
         (["add", "a=1", "--tag", "x"], 2, "--tag key=value"),
+        (["add", "a=1", "--tag", "x=1", "--tag", "x=2"], 2, "two values"),
         (["add", "a=1", "--delay", "soon"], 2, "delay"),
         (["add", "a=1", "--delay", "1s", "--at", "2030-01-01"], 2, "exclude each other"),
         (["add", "a=1", "--at", "tomorrow"], 2, "--at is no instant"),

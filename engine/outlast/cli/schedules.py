@@ -36,7 +36,7 @@ def schedules(context: Context) -> int:
                 (safe(one["name"]), "bold"),
                 (safe(one["workflow"]), ""),
                 word_cell(one["status"]),
-                (age(one["next"]["tick"]) if one["next"] else "-", ""),
+                (_next(one), ""),
                 _last(one["last"]),
                 (safe(one["rule"]), ""),
             ]
@@ -188,6 +188,16 @@ def _state_note(context: Context, name: str) -> str:
     from ..views.schedules import schedule_json
 
     return safe(schedule_json(context.store(), name, {})["why"])
+
+
+def _next(one: dict[str, Any]) -> str:
+    """When it ticks next; a tick that has passed is due, unless a pause holds it."""
+    if one["next"] is None:
+        return "-"
+    ahead = age(one["next"]["tick"])
+    if ahead.startswith("in "):
+        return ahead
+    return "due" if one["status"] == "active" else "-"
 
 
 def _last(row: dict[str, Any] | None) -> Cell:

@@ -241,7 +241,8 @@ def tags(pairs: tuple[str, ...]) -> dict[str, str]:
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise InvalidInput(f"--tag {pair!r} is no tag.", hint="Write --tag key=value.")
-        found[name] = value
+        if found.setdefault(name, value) != value:
+            raise InvalidInput(f"--tag {name} has two values, {found[name]!r} and {value!r}.", hint="A tag has one value.")
     return found
 
 
