@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "OUTLAST_DB": str(folder / "shop.db"), "OUTLAST_LEASE": "2s"}
+        self.environment = {**os.environ, "OUTLAST_DB": str(folder / "shop.db"), "OUTLAST_LEASE": "15s"}
         self.agents: list[subprocess.Popen[bytes]] = []
         for name, text in (("old", OLD), ("new", NEW)):
             (folder / name).mkdir()
@@ -87,7 +88,12 @@ def test_an_old_run_ends_on_the_old_agent_and_halts_when_that_is_gone(shop: Shop
     eventually(lambda: all(shop.show(run)["status"] == "waiting" for run in runs))
     shop.agent("new")
     eventually(lambda: len(shop.json("agents")) == 2)
+    # The old agent stands still, its lease holding: else it would win the race and the new one would never have to give back.
+    shop.agents[0].send_signal(signal.SIGSTOP)
     shop("old", "signal", runs[0], "go", '"x"')
+    eventually(lambda: "other code" in shop("old", "why", runs[0]) or shop.show(runs[0])["status"] == "halted")
+    assert shop.show(runs[0])["status"] != "halted"
+    shop.agents[0].send_signal(signal.SIGCONT)
     eventually(lambda: shop.show(runs[0])["status"] == "completed")
     assert shop.show(runs[0])["output"] == "old"
     shop.agents[0].kill()

@@ -67,6 +67,12 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         text.actions.append("outlast check")
     else:
         _others_go_first(store, facts, fitting, text, what=what)
+        if len(fitting) < len(serving):
+            refused = len(serving) - len(fitting)
+            text.details.append(
+                f"It waits for other code of {_code(facts['needs'])} than that of {refused} live agent{'s' if refused > 1 else ''}, "
+                "which disagreed with its journal."
+            )
 
 
 def _mind_nobody(store: SqliteStore, facts: dict[str, Any], text: Text) -> None:
