@@ -41,7 +41,6 @@ LONG = {
     "operations",
     "run.async_run",
     "run.execution",
-    "run.sync_run",
     "signature_types",
     "store.ending",
 }
