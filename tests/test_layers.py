@@ -40,7 +40,6 @@ LONG = {
     "holding",
     "operations",
     "run.async_run",
-    "run.execution",
     "signature_types",
     "store.ending",
 }

@@ -1,0 +1,63 @@
+"""What a run wants of the agent that holds it.
+
+Owns the one interface by which a run reaches its agent: slots, the ordered writes, threads and the loop. Refuses any other way, so that
+a replay and a test can stand in for an agent whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..operations import Operation
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ..definition.definition import Definition
+    from ..settings import Settings
+    from ..store.commit import Done
+    from ..store.sqlite import SqliteStore
+    from .execution import Execution
+    from .tries import Tried
+
+
+class Host(Protocol):
+    """What a run wants of the agent that holds it."""
+
+    store: SqliteStore
+    settings: Settings
+    agent_id: int
+    fingerprints: dict[str, str]
+    loop: asyncio.AbstractEventLoop
+    """The agent's real one, with its I/O."""
+    returns_suspects: bool
+    """Whether a run whose suspicion has ended goes back, to run among others again."""
+
+    def definition(self, kind: str, name: str, version: str = "") -> Definition | None: ...
+
+    def has_room_in_memory(self) -> bool:
+        """Whether one more run may wait in memory."""
+
+    def leave_slot(self) -> None:
+        """A run waits: its slot is free for another."""
+
+    def take_slot(self) -> None:
+        """A run goes on in its thread: wait for a slot."""
+
+    def take_slot_now(self) -> None:
+        """A run goes on on the loop: count it, waiting is not possible there."""
+
+    def submit(self, operation: Operation[Any], done: Done) -> None:
+        """Execute an operation in order; `done` is called on the agent's loop."""
+
+    def on_loop(self, function: Callable[[], None]) -> None:
+        """Call a function on the agent's loop, from any thread."""
+
+    def run_in_thread(self, function: Callable[[], None]) -> None: ...
+
+    def stray_ended(self, run: Execution, path: str, tried: Tried) -> None:
+        """A try that overran has ended."""
+
+    def overran(self, task_id: int) -> None:
+        """A thread does not end: the agent must be replaced."""
