@@ -413,7 +413,12 @@ class Holding:
 
 def has_busy_threads() -> bool:
     """Whether user code goes on in threads of this process, which then has to end by `os._exit`."""
-    return any(thread.is_alive() for thread in list(_busy))
+    return bool(busy_threads())
+
+
+def busy_threads() -> frozenset[threading.Thread]:
+    """The threads of this process in which user code goes on, whichever agent began them."""
+    return frozenset(thread for thread in list(_busy) if thread.is_alive())
 
 
 def nothing(_: Any, __: BaseException | None) -> None:

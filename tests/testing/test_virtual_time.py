@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Retry, SignalTimeout, gather, sleep, step, wait_signal, workflow
-from outlast.testing import DrivenEngine, Stuck
+from outlast import Cron, Retry, SignalTimeout, gather, holding, sleep, step, wait_signal, workflow
+from outlast.testing import DrivenEngine, Stuck, driven_engine
 
 tries: list[datetime] = []
 
@@ -213,3 +214,16 @@ def test_a_session_that_does_not_use_the_plugin_imports_nothing_of_outlast(tmp_p
     command = [sys.executable, "-m", "pytest", "-q", "-p", "outlast_pytest", str(tmp_path / "test_it.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_thread_that_another_agent_left_is_not_waited_for(tmp_path: Path) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, daemon=True)
+    thread.start()
+    holding._busy.add(thread)
+    try:
+        with driven_engine(tmp_path / "driven.db") as engine:
+            assert engine.run(week) == 7
+    finally:
+        stop.set()
+        holding._busy.discard(thread)

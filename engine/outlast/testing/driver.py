@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import caller
 from ..agent import Agent
 from ..clock import SECOND
-from ..holding import has_busy_threads
+from ..holding import busy_threads
 from ..operations import Claimed, Sweep
 from ..registry import Registry
 from ..scheduler import Scheduler
@@ -93,6 +93,8 @@ class Driver:
     ) -> None:
         """`scheduled` holds the workflows whose schedules fire; None where none does."""
         self.store = store
+        # What another agent of this process has left running is not ours to wait for: it may never end.
+        self._foreign = busy_threads()
         self._lease = round(settings.lease_seconds * SECOND)
         self._agent = _DrivenAgent(store, registry, settings, concurrency=concurrency, embedded=True)
         self._scheduler = None if scheduled is None else Scheduler(store, scheduled, settings)
@@ -124,12 +126,15 @@ class Driver:
             self._fire()
             while True:
                 self._on_loop(self._agent.work())
-                if has_busy_threads():
+                if self._has_busy_threads():
                     time.sleep(_PAUSE_SECONDS)  # A step that overran: its run ends when its thread does.
                     continue
                 swept = self.store.commit(Sweep(self._lease))
                 if not self._fire() and not swept:
                     return
+
+    def _has_busy_threads(self) -> bool:
+        return bool(busy_threads() - self._foreign)
 
     def _fire(self) -> bool:
         fired = False
@@ -153,7 +158,7 @@ class Driver:
         """Drop what the agent holds, and see its threads end; the file is left as it is."""
         self._on_loop(self._drop())
         ends = time.clock_gettime(time.CLOCK_MONOTONIC) + _DYING_SECONDS
-        while has_busy_threads() and time.clock_gettime(time.CLOCK_MONOTONIC) < ends:
+        while self._has_busy_threads() and time.clock_gettime(time.CLOCK_MONOTONIC) < ends:
             time.sleep(_PAUSE_SECONDS)
         self._end_loop()
 
