@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import clock
 from ..caller import active
+from ..printable import safe_lines
 
 _LONGEST = 8192
 _installed = threading.Lock()
@@ -39,6 +40,13 @@ class RunLog(logging.Handler):
             self._inside.is_logging = False
 
 
+class _Harmless(logging.Formatter):
+    """A record as Python's last resort prints it, without control characters: data that is logged may hold some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe_lines(super().format(record))
+
+
 def message_of(record: logging.LogRecord) -> dict[str, Any]:
     """A record as the stream keeps it."""
     text = record.getMessage()
@@ -59,6 +67,7 @@ def install() -> None:
             # Our handler would silence Python's last resort, which prints warnings to stderr.
             printing = logging.StreamHandler()
             printing.setLevel(logging.WARNING)
+            printing.setFormatter(_Harmless())
             root.addHandler(printing)
         if root.level == logging.WARNING:
             for handler in root.handlers:
