@@ -226,10 +226,22 @@ def _guarded(name: str, action: Callable[[], T], file: Path | None = None) -> T:
         ) from error
     except OutlastError as error:
         raise BrokenApp(f"{_where(error, name, file)}: {_one_line(error.message)}", hint=error.hint) from error
-    except Exception as error:
-        text = _one_line(str(error)).rstrip(".")
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        # Code that is imported may raise any class, as pytest's `skip` does; the end by a signal is ours.
+        if not isinstance(error, Exception) and type(error).__module__.startswith(f"{__package__}."):
+            raise
+        text = _one_line(_said(error)).rstrip(".")
         kind = type(error).__name__
         raise BrokenApp(f"{_where(error, name, file)}: {f'{kind}: {text}' if text else kind}.") from error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a `__str__` that raises
+        return ""
 
 
 def _where(error: BaseException, name: str, file: Path | None) -> str:

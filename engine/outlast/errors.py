@@ -251,7 +251,7 @@ class RunHalted(OutlastError):
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(
-            f"Run {run_id} is halted: {reason}",
+            f"Run {run_id} is halted: {reason.rstrip('.')}.",
             hint=f"`outlast why {run_id}` says more; then `outlast resume {run_id}` or `outlast cancel {run_id}`.",
         )
         self.run_id = run_id

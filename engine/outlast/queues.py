@@ -60,16 +60,21 @@ class Queue:
         registry.add_queue(self)
 
 
+_MOST_DIGITS = 18
+"""SQLite holds any whole number of so many digits."""
+
+
 def parsed_rate(text: object, *, place: str = "rate") -> tuple[int, float]:
     """The count and the window in seconds of a rate such as "100/1m" or "5/s"; else `InvalidInput`."""
     count, slash, window = text.partition("/") if isinstance(text, str) else ("", "", "")
-    if not slash or not (count.strip().isascii() and count.strip().isdigit()) or int(count) < 1:
+    digits = count.strip()
+    if not slash or not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS or int(digits) < 1:
         raise InvalidInput(f"{place} must be a count and a window, as in '100/1m', not {text!r}.")
     window = window.strip()
     length = seconds(f"1{window}" if window.isalpha() else window, place=f"The window of {place}")
     if length <= 0:
         raise InvalidInput(f"{place} must have a window of more than 0 s, not {text!r}.")
-    return int(count), length
+    return int(digits), length
 
 
 DEFAULT = Queue(DEFAULT_QUEUE)

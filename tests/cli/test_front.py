@@ -147,6 +147,11 @@ def test_a_shell_completes_commands(process: Call) -> None:
     assert "plain,workflows" in done.out
 
 
+def test_a_shell_completes_the_verbs_of_a_noun(process: Call) -> None:
+    done = process(program=("-m", "outlast"), COMP_WORDS="outlast schedule pa", COMP_CWORD="2", _OUTLAST_COMPLETE="bash_complete")
+    assert (done.out, done.err) == ("plain,pause\n", "")
+
+
 def test_a_bug_is_one_sentence_and_says_how_to_see_more(outlast: Call, monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     from outlast.cli.context import Context
 

@@ -8,6 +8,8 @@ whatever the root of the app is. Refuses to open or import anything before a com
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +88,9 @@ class Context:
         if self.db is not None:
             self.lent = (DATABASE_VARIABLE, os.environ.get(DATABASE_VARIABLE))
             os.environ[DATABASE_VARIABLE] = self.path
-        return application.load(self.app_names, cwd=self.home)
+        # What a module prints while it is imported is no part of the answer.
+        with redirect_stdout(sys.stderr):
+            return application.load(self.app_names, cwd=self.home)
 
     def workflow(self, name: str) -> Workflow[..., Any]:
         """The workflow of this name; where none at all could be found, the error says where was looked."""

@@ -46,6 +46,10 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
+LARGEST = 2**63 - 1
+"""What a number on the command line may be: SQLite has no larger one."""
+
+
 class Command(click.Command):
     """A command that takes the global options too, and whose help page ends with examples."""
 
@@ -83,7 +87,7 @@ class Nouns(click.Group):
         self.params.extend(_global_options())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:  # A shell that completes has no verb yet.
             raise click.UsageError(f"Which? Name one of {', '.join(self.list_commands(ctx))}.", ctx)
         return super().parse_args(ctx, args)
 

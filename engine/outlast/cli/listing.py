@@ -12,7 +12,7 @@ import click
 from ..errors import InvalidInput
 from . import output
 from .context import Context
-from .group import Nouns, command
+from .group import LARGEST, Nouns, command
 from .render import STYLES, Cell, mark, print_facts, print_lines, print_table, status_cell
 from .starting import instant
 from .starting import tags as read_tags
@@ -33,7 +33,7 @@ from .tree import error_text
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="Only with this tag. May be repeated.")
 @click.option("--since", metavar="WHEN", help='Started since: an instant, or an age as "2h".')
 @click.option("--until", metavar="WHEN", help="Started before.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most so many.")
 @click.pass_obj
 def runs(
     context: Context,

@@ -14,7 +14,7 @@ import click
 from . import output
 from .context import Context
 from .follow import conclude, follow
-from .group import command
+from .group import LARGEST, command
 from .render import print_lines
 from .schedule_view import code_of
 from .text import safe_lines
@@ -173,7 +173,7 @@ def query(context: Context, reference: str, key: str) -> int:
 )
 @_RUN
 @click.argument("name")
-@click.option("--after", type=click.IntRange(0), default=0, help="Only those after this number.")
+@click.option("--after", type=click.IntRange(0, LARGEST), default=0, help="Only those after this number.")
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run has ended.")
 @click.pass_obj
 def stream(context: Context, reference: str, name: str, after: int, following: bool) -> int:

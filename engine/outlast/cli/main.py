@@ -27,12 +27,26 @@ class Terminated(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    _occupy_standard_descriptors()
     code = _flush(call(sys.argv[1:] if arguments is None else arguments))
     output = sys.modules.get(f"{__package__}.output")
     if output is not None and output.has_strays:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Give what the caller has closed (`>&-`) to the null device: else the next file that is opened would be stdout."""
+    for number, mode in ((0, "r"), (1, "w"), (2, "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one, since those below are taken by now.
+            os.open(os.devnull, os.O_RDWR)
+        name = ("stdin", "stdout", "stderr")[number]
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def call(arguments: Sequence[str]) -> int:

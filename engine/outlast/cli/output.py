@@ -108,6 +108,10 @@ def _facts(error: BaseException) -> tuple[str, str, str, int]:
 
         if isinstance(error, click.ClickException):
             return "UsageError", *_usage(error), USAGE
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # Only a text from outside can have one: what is stored has been refused before.
+        message = f"{error.object[:80]!r} has a lone surrogate at {error.start}, which is in nothing that is stored."
+        return "InvalidInput", message, "Give the text as UTF-8.", USAGE
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         where = f"{error.filename}: " if error.filename else ""
         return type(error).__name__, f"{where}{error.strerror or error}.", "", FAILED

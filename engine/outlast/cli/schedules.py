@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from ..errors import Conflict, OutlastError
+from ..errors import Conflict, OutlastError, ScheduleNotFound
 from . import output
 from .context import Context
-from .group import Command, Nouns, command
+from .group import LARGEST, Command, Nouns, command
 from .render import Cell, print_facts, print_table
 from .schedule_changes import VERBS
 from .schedule_view import STYLES, code_of, print_ticks, word_cell
@@ -161,20 +161,20 @@ def next_ticks(context: Context, name: str, count: int) -> int:
     type=click.Choice(["fired", "triggered", "backfilled", "coalesced", "skipped", "missed", "paused"]),
     help="Only of this outcome.",
 )
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most so many rows.")
 @click.pass_obj
 def ticks(context: Context, name: str, since: str | None, until: str | None, outcome: str | None, limit: int) -> int:
     from ..views.schedules import ticks_json
     from .listing import when
 
-    found = ticks_json(
-        context.store(),
-        name,
-        since=when(since, place="--since"),
-        until=when(until, place="--until"),
-        outcome=outcome,
-        limit=limit,
-    )
+    begin, end = when(since, place="--since"), when(until, place="--until")
+    try:
+        found = ticks_json(context.store(), name, since=begin, until=end, outcome=outcome, limit=limit)
+    except ScheduleNotFound:
+        # No scheduler has taken it up yet: it has no tick, and is listed all the same.
+        if name not in code_of(context):
+            raise
+        found = []
     if context.machine:
         context.answer(found)
         return 0

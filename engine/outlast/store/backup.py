@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from ..errors import AlreadyExists, FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly
+from ..errors import AlreadyExists, FileMissing, NotADatabase, StoreDamaged, StoreError, StoreFull, StoreReadOnly
 from .connection import connect
 from .library import sqlite3
 from .translation import translate
@@ -44,7 +44,7 @@ def backup(
     try:
         _create(part, target_name)
         try:
-            _copy(source, part, target_name, progress)
+            _copy(source, part, source_name, target_name, progress)
             _give_name(part, target_name)
         finally:
             for left in (part, f"{part}-journal", f"{part}-wal", f"{part}-shm"):
@@ -54,7 +54,13 @@ def backup(
         source.close()
 
 
-def _copy(source: sqlite3.Connection, part: str, target_name: str, progress: Callable[[int, int], None] | None) -> None:
+def _copy(
+    source: sqlite3.Connection,
+    part: str,
+    source_name: str,
+    target_name: str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     target = sqlite3.connect(part, isolation_level=None)
     try:
         # On disk before it gets its name: the API syncs as the connection does.
@@ -65,9 +71,11 @@ def _copy(source: sqlite3.Connection, part: str, target_name: str, progress: Cal
             source.backup(target, pages=_PAGES, progress=_counted(progress), sleep=0.01)
         finally:
             source.execute("rollback")
-        _verify(target, target_name)
+        _verify(target, source_name)
     except sqlite3.Error as error:
-        raise translate(error, target_name) from error
+        found = translate(error, target_name)
+        # The target is new: only the source can be damaged.
+        raise (translate(error, source_name) if isinstance(found, StoreDamaged | NotADatabase) else found) from error
     finally:
         target.close()
 
@@ -78,11 +86,12 @@ def _counted(progress: Callable[[int, int], None] | None) -> Callable[[int, int,
     return lambda _status, remaining, total: progress(total - remaining, total)
 
 
-def _verify(target: sqlite3.Connection, target_name: str) -> None:
+def _verify(target: sqlite3.Connection, source_name: str) -> None:
+    """Read the copy. It is page for page what the source is, so damage in it is the source's."""
     # An empty source gives an empty copy, of which there is nothing to verify.
     found = target.execute("pragma quick_check(1)").fetchone()
     if found is not None and found[0] != "ok":
-        raise NotADatabase(target_name)
+        raise StoreDamaged(source_name, " ".join(str(found[0]).split()))
 
 
 def _create(part: str, target_name: str) -> None:

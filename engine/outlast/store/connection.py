@@ -225,7 +225,7 @@ def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:
         if not Path(parent).is_dir():
             raise FileMissing(name, hint=f"Its folder {parent} does not exist; create it first.") from None
         if not create:
-            raise FileMissing(name, hint="`outlast up` or `outlast init` creates it; --db names another one.") from None
+            raise FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.") from None
         refuse_network(name, allow=allow_network)
         return _create_file(name)
     except NotADirectoryError:

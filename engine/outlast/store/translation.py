@@ -93,7 +93,7 @@ _MESSAGES = (
 
 def _cannot_open(name: str) -> OutlastError:
     if not Path(name).exists():
-        return FileMissing(name, hint="`outlast up` or `outlast init` creates it; --db names another one.")
+        return FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
     return StoreError(f"{name} cannot be opened.", hint="Check the rights of the file, its folder and its -wal and -shm.")
 
 
