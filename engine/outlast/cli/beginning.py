@@ -16,6 +16,7 @@ from ..errors import AlreadyExists, InvalidInput, StoreReadOnly
 from . import output
 from .context import Context
 from .group import command
+from .text import safe
 
 FIRST_WORKFLOW = '''\
 """A first workflow: each step is journalled, so that a run goes on where it was, whatever dies on the way."""
@@ -83,10 +84,10 @@ def init(context: Context, folder: str) -> int:
         context.answer({"written": written})
         return 0
     for name in written:
-        output.write(f"Wrote {name}")
+        output.write(f"Wrote {safe(name)}")
     output.write("\nNext:")
     if root.resolve() != Path.cwd():
-        output.write(f"  cd {shlex.quote(folder)}")
+        output.write(f"  cd {safe(shlex.quote(folder))}")
     output.write("  outlast run hello name=Ada      # start it and work on it here")
     output.write("  outlast up                      # or: keep agents alive in one terminal,")
     output.write("  outlast start hello name=Ada    # and start runs from another")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import OutlastError
 from .catalogue import wants_colour
-from .text import safe, safe_json
+from .text import safe, safe_json, safe_lines
 
 FAILED = 1
 USAGE = 2
@@ -63,8 +63,8 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line to stderr, for the person who looks: no part of the answer."""
-    sys.stderr.write(f"{text}\n")
+    """A line to stderr, for the person who looks: no part of the answer. It may name a file, whose name may hold anything."""
+    sys.stderr.write(f"{safe_lines(text)}\n")
     sys.stderr.flush()
 
 

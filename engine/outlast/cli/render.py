@@ -73,6 +73,10 @@ _PLAIN_MARKS = {
 _BRANCHES = ("├─ ", "└─ ", "│  ", "   ")
 _PLAIN_BRANCHES = ("|- ", "`- ", "|  ", "   ")
 
+_LEAST = 12
+"""What a column that was made narrow still shows."""
+_GAP = 2
+
 
 def status_cell(status: str, text: str | None = None) -> Cell:
     return safe(text or status), STYLES.get(status, "")
@@ -154,23 +158,42 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: 
 
 def _print_rich_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], flexible: int | None) -> None:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
+    from rich.text import Text
 
+    screen = console()
+    longest = [max(map(cell_len, (head, *(row[index][0] for row in rows)))) for index, head in enumerate(heads)]
+    widths = fitted(longest, screen.width, flexible=flexible)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
-    for index, head in enumerate(heads):
-        if index == flexible:
-            table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=None)
-        else:
-            table.add_column(head, no_wrap=True, overflow="ellipsis", min_width=_least(head, rows, index))
+    for index, width in widths.items():
+        table.add_column(heads[index], no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
-        table.add_row(*(text_of([cell]) for cell in row))
-    console().print(table)
+        table.add_row(*(Text(row[index][0], row[index][1], no_wrap=True, overflow="ellipsis") for index in widths))
+    screen.print(table)
+    # An empty column tells nothing, so its absence is no loss.
+    missing = [head for index, head in enumerate(heads) if index not in widths and any(row[index][0] for row in rows)]
+    if missing:
+        output.note(f"No room for {', '.join(missing)}: a wider terminal or --json shows it all.")
 
 
-def _least(head: str, rows: Sequence[Sequence[Cell]], index: int) -> int:
-    """What a column keeps in a narrow terminal: an id stays whole, other columns up to 24 characters."""
-    longest = max(len(head), *(len(row[index][0]) for row in rows))
-    return longest if index == 0 else min(longest, 24)
+def fitted(longest: Sequence[int], room: int, *, flexible: int | None = None) -> dict[int, int]:
+    """How wide each column is in so much room; those that find none are left out, from the right.
+
+    The first, an id or a name, stays whole. The flexible one gives way before the others, the widest of which
+    gives way next. None is made so narrow that it would tell nothing.
+    """
+    least = [width if index == 0 else min(width, _LEAST) for index, width in enumerate(longest)]
+    kept = list(range(len(longest)))
+    while len(kept) > 1 and sum(least[index] for index in kept) + _GAP * (len(kept) - 1) > room:
+        kept.pop()
+    widths = {index: longest[index] for index in kept}
+    over = sum(widths.values()) + _GAP * (len(kept) - 1) - room
+    for index in sorted(kept[1:], key=lambda index: (index != flexible, -longest[index])):
+        given = max(0, min(over, widths[index] - least[index]))
+        widths[index] -= given
+        over -= given
+    return widths
 
 
 def print_facts(facts: Sequence[tuple[str, Any]]) -> None:

@@ -8,6 +8,7 @@ once; nothing is started before everything has been read and fits.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -249,11 +250,23 @@ def tags(pairs: tuple[str, ...]) -> dict[str, str]:
 def read_json(text: str, *, place: str) -> Any:
     """JSON from outside; one sentence where it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise InvalidInput(f"{place} is nested too deeply.") from None
     except ValueError as error:
         raise InvalidInput(f"{place} is no JSON: {error}.") from None
+
+
+def _no_constant(name: str) -> Any:
+    # Python's parser takes them; JSON has none, and `key:=JSON` refuses them too.
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is too large for a number")
+    return number
 
 
 def read_file(name: str) -> str:

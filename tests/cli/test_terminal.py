@@ -1,0 +1,76 @@
+"""What a terminal gets: tables that fit into it and say what they left out, and no control character of a file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from outlast.cli.render import fitted
+
+from .conftest import Call
+
+
+def test_a_table_that_fits_keeps_every_column_as_wide_as_its_content() -> None:
+    assert fitted([18, 8, 11, 3], 80, flexible=3) == {0: 18, 1: 8, 2: 11, 3: 3}
+
+
+def test_the_flexible_column_gives_way_alone_while_that_is_enough() -> None:
+    assert fitted([18, 8, 11, 400], 80, flexible=3) == {0: 18, 1: 8, 2: 11, 3: 37}
+
+
+def test_the_widest_column_gives_way_after_the_flexible_one() -> None:
+    assert fitted([18, 90, 20, 50], 80, flexible=3) == {0: 18, 1: 24, 2: 20, 3: 12}
+
+
+def test_columns_without_room_are_left_out_from_the_right_and_the_first_stays_whole() -> None:
+    assert fitted([18, 8, 13, 3, 5], 41) == {0: 18, 1: 8}
+    assert fitted([18, 8], 10) == {0: 18}
+
+
+@pytest.mark.parametrize("room", range(1, 120))
+def test_no_table_of_several_columns_is_wider_than_its_room(room: int) -> None:
+    widths = fitted([18, 8, 13, 3, 5, 300, 400], room, flexible=6)
+    assert list(widths) == list(range(len(widths)))
+    assert len(widths) == 1 or sum(widths.values()) + 2 * (len(widths) - 1) <= room
+
+
+def test_a_long_error_costs_no_other_column_of_runs(outlast: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    outlast("run", "fails", f"text={'y' * 400}")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    done = outlast("runs")
+    assert all(head in done.out for head in ("AGE", "TOOK", "KEY", "ERROR"))
+    assert "…" in done.out
+    assert done.err == ""
+
+
+def test_a_narrow_terminal_shows_whole_values_and_names_the_columns_left_out(
+    outlast: Call, started: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "42")
+    done = outlast("runs")
+    assert started in done.out
+    assert "pending" in done.out
+    assert "TOOK" not in done.out
+    assert "No room for AGE: a wider terminal or --json" in done.err
+
+
+def test_the_name_of_a_file_reaches_the_terminal_without_control_characters(outlast: Call, project: Path) -> None:
+    made = outlast("--db", "a\x1b[31m.db", "start", "waits")
+    assert made.code == 0
+    assert "a\\x1b[31m.db" in made.err
+    assert "\x1b" not in outlast("init", "b\x1b[32m").out
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_what_python_alone_takes_for_json_is_refused_wherever_json_is_asked_for(outlast: Call, started: str, value: str) -> None:
+    for arguments in (
+        ["start", "waits", "--input", f'{{"name": [{value}]}}'],
+        ["start", "add", f"a:={value}"],
+        ["signal", started, "go", "--", value],
+    ):
+        done = outlast(*arguments)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "JSON" in done.err
