@@ -27,6 +27,9 @@ def deliver() -> str:
     return "old"
 """
 NEW = OLD.replace("    a()\n    wait", "    b()\n    wait").replace('"old"', '"new"')
+FIRST = OLD.replace("@workflow", '@workflow(version="1")')
+SECOND = NEW.replace("@workflow", '@workflow(version="2")')
+BOTH = FIRST + SECOND.partition("    return 2\n")[2]
 
 
 class Shop:
@@ -36,7 +39,7 @@ class Shop:
         self.folder = folder
         self.environment = {**os.environ, "OUTLAST_DB": str(folder / "shop.db"), "OUTLAST_LEASE": "15s"}
         self.agents: list[subprocess.Popen[bytes]] = []
-        for name, text in (("old", OLD), ("new", NEW)):
+        for name, text in (("old", OLD), ("new", NEW), ("first", FIRST), ("second", SECOND), ("both", BOTH)):
             (folder / name).mkdir()
             (folder / name / "pyproject.toml").write_text("[project]\nname='shop'\nversion='1'\n")
             (folder / name / "shop.py").write_text(text)
@@ -50,8 +53,8 @@ class Shop:
         done = subprocess.run(self._command(*arguments), cwd=self.folder / code, env=self.environment, capture_output=True, text=True)
         return done.stdout or done.stderr
 
-    def json(self, *arguments: str) -> Any:
-        text = self("old", *arguments, "--json")
+    def json(self, *arguments: str, code: str = "old") -> Any:
+        text = self(code, *arguments, "--json")
         try:
             return json.loads(text)
         except ValueError:
@@ -103,3 +106,45 @@ def test_an_old_run_ends_on_the_old_agent_and_halts_when_that_is_gone(shop: Shop
     shop.agents.append(supervisor)
     eventually(lambda: shop.show(runs[1])["status"] == "halted")
     assert "At 1 the journal has step a, the code has step b" in str(shop.show(runs[1])["halt_reason"])
+
+
+def test_a_run_that_was_given_back_halts_when_the_agent_that_it_waits_for_is_killed(shop: Shop) -> None:
+    shop("old", "migrate")
+    old = shop.agent("old")
+    run = shop.json("start", "deliver")["id"]
+    eventually(lambda: shop.show(run)["status"] == "waiting")
+    supervisor = subprocess.Popen(shop._command("supervisor"), cwd=shop.folder / "new", env=shop.environment, stderr=subprocess.DEVNULL)
+    shop.agents.append(supervisor)
+    shop.agent("new")
+    eventually(lambda: len(shop.json("agents")) == 2)
+    old.send_signal(signal.SIGSTOP)
+    shop("old", "signal", run, "go", '"x"')
+    eventually(lambda: "other code of the workflow deliver" in shop("old", "why", run) or shop.show(run)["status"] == "halted")
+    given_back = shop.show(run)
+    assert given_back["status"] != "halted"
+    old.kill()
+    old.wait()
+    eventually(lambda: shop.show(run)["status"] == "halted")
+    halted = shop.show(run)
+    assert "At 1 the journal has step a, the code has step b" in str(halted["halt_reason"])
+    assert halted["claim"] == given_back["claim"] + 1, "code that disagreed claimed it again while the other agent lived"
+
+
+def test_versions_side_by_side_go_to_the_agents_that_have_them(shop: Shop) -> None:
+    shop("both", "migrate")
+    shop.agent("second")
+    first = shop.json("start", "deliver", code="first")
+    second = shop.json("start", "deliver", code="second")
+    assert (first["version"], second["version"]) == ("1", "2")
+    eventually(lambda: shop.show(second["id"])["status"] == "waiting")
+    why = shop("both", "why", first["id"])
+    assert "no live agent has the workflow deliver, version 1" in why
+    assert "They have its versions 2" in why
+    waiting = shop.show(first["id"])
+    assert (waiting["status"], waiting["claim"]) == ("pending", 0), "an agent took a version that it does not have"
+    shop.agent("first")
+    eventually(lambda: shop.show(first["id"])["status"] == "waiting")
+    for run, output in ((first, "old"), (second, "new")):
+        shop("both", "signal", run["id"], "go", '"x"')
+        eventually(lambda run=run: shop.show(run["id"])["status"] == "completed")
+        assert shop.show(run["id"])["output"] == output
