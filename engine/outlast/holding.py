@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock
 from .answers import Answers
 from .errors import LeaseLost
-from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, StrayEnded
+from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, StrayEnded
 from .plan import Undo
 from .run import strays, transactional
 from .run.async_run import AsyncRun
@@ -191,7 +191,11 @@ class Holding:
             self.on_loop(self.forget, work)
             return
 
-        def written(_: Any, error: BaseException | None) -> None:
+        def written(result: Any, error: BaseException | None) -> None:
+            if isinstance(operation, Park) and error is None and not result:
+                # What it waits for is there: it comes back at once, by replay, since its code has unwound.
+                self._finished(work, GiveBack(work.fence))
+                return
             if error is not None and not isinstance(error, LeaseLost):
                 log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
             strays.after_write(work, operation)

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..inheritance import part_id
 from ..model import DEFAULT_QUEUE, derived_id, step_code, workflow_code
-from ..operations import COMPENSABLE, PREVIEW, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, RetryRun, Start
+from ..operations import COMPENSABLE, PREVIEW, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, Park, RetryRun, Start
 from ..states import Ending
 from ..store import queues
 from ..stored_retry import stored_retry
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..options import Options
 from .journalled import Journalled
 
-Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun
+Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park
 """What a run leaves by."""
 
 log = logging.getLogger("outlast")

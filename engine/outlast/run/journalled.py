@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..handles import Current
 from ..model import idempotency_key
-from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt
+from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park
 from ..states import Ending
 from ..store import retrying
 from ..stored_retry import retry_from
@@ -75,7 +75,7 @@ class Journalled:
         self.late = False
         self.has_parts = self.history.has_parts
         self.agent_id = host.agent_id
-        self.last_write: GiveBack | Halt | ContinueAsNew | End | None = None
+        self.last_write: GiveBack | Halt | ContinueAsNew | End | Park | None = None
         """What is to be written when the code has unwound, decided where it was told to."""
         self.strays: set[str] = set()
         self.overrunning: set[str] = set()
@@ -222,7 +222,7 @@ class Journalled:
             question=unknown.question(path, name, cause, number),
         )
 
-    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End) -> NoReturn:
+    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End | Park) -> NoReturn:
         """Unwind the code, and write this when it has unwound."""
         if self.last_write is None:
             self.last_write = operation

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
 from ..errors import CodeMismatch, Parked
-from ..operations import PREVIEW, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt
+from ..operations import PREVIEW, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park
 from ..settings import Settings
 from .async_run import AsyncRun
 from .execution import Execution
@@ -117,7 +117,7 @@ class _Replay(Execution):
         self.found.difference = error
         return Halt(self.fence, error.message)
 
-    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End) -> NoReturn:
+    def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End | Park) -> NoReturn:
         self.found.ended |= isinstance(operation, ContinueAsNew)
         super().leave_by(operation)
 

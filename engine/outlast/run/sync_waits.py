@@ -70,8 +70,7 @@ class SyncWaits(Execution):
         self.news.ring()
 
     def give_back(self) -> None:
-        self._commit(GiveBack(self.fence))
-        self.unwind(Parked)
+        self.leave_by(GiveBack(self.fence))
 
     def _enter(self) -> None:
         if threading.get_ident() != self._thread:
@@ -208,8 +207,7 @@ class SyncWaits(Execution):
             self._seen_arrival = max(self._seen_arrival, arrival.ended_at)
         halted = halted_step(connection, self.fence.task_id)
         if halted is not None:
-            self._commit(Halt(self.fence, halted, strays=tuple(self.strays)))
-            self.unwind(Parked)
+            self.leave_by(Halt(self.fence, halted, strays=tuple(self.strays)))
 
     def _wait(
         self,
@@ -245,8 +243,6 @@ class SyncWaits(Execution):
                     return
                 if is_long or time.monotonic() >= parks_at or not self.host.has_room_in_memory():
                     self._park(due_at, names, parts, for_all=for_all, fails_fast=fails_fast)
-                    is_long, parks_at = False, time.monotonic() + park_after / 4
-                    continue
                 until_due = (due_at - now) / clock.SECOND if due_at is not None else park_after
                 self.news.wait(max(0.0, min(until_due, parks_at - time.monotonic())))
         finally:
@@ -264,11 +260,15 @@ class SyncWaits(Execution):
         *,
         for_all: bool,
         fails_fast: bool,
-    ) -> None:
+    ) -> NoReturn:
+        """Leave the agent: the code unwinds first, and lies down in the file only then.
+
+        Written before, the run could be claimed while its old code is still in a `finally`, and could not be halted for that.
+        """
         open_ids = tuple(
             part.task_id for part in parts if part.task_id is not None and not self._has_outcome(part) and part.path not in self._arrivals
         )
-        parked = self._commit(
+        self.leave_by(
             Park(
                 self.fence,
                 due_at,
@@ -280,8 +280,6 @@ class SyncWaits(Execution):
                 notice=_ENDLESS,
             )
         )
-        if parked:
-            self.unwind(Parked)
 
     def unwind(self, kind: type[Unwinding]) -> NoReturn:
         self.unwinding_since = self.unwinding_since or time.monotonic()

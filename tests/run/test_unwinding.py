@@ -1,0 +1,64 @@
+"""Code that leaves its agent: the file says so only when it has unwound, and code that does not unwind halts its run."""
+
+from __future__ import annotations
+
+import pytest
+from run_bench import Gate, effects, eventually
+
+from outlast import RunHalted, registry, sleep, wait_signal, workflow
+
+gate = Gate()
+
+with registry.isolated() as defined:
+
+    @workflow
+    def lingers(blocks: bool = True) -> str:
+        try:
+            sleep("1h")
+        finally:
+            effects.append("left")
+            if blocks:
+                gate.pass_through()
+        return "slept"
+
+    @workflow
+    def lingers_at_a_signal() -> str:
+        try:
+            return wait_signal("go", str)
+        finally:
+            effects.append("left")
+            if effects.count("left") == 1:
+                gate.pass_through()
+
+
+def test_a_run_is_not_claimed_while_its_old_code_unwinds(bench):
+    bench.agent()
+    run = bench.start(lingers_at_a_signal)
+    gate.wait_until_reached()
+    run.signal("go", "gone")
+    bench.agent()
+    # Its code holds it, and the signal that has come meanwhile does not hand it to another agent.
+    other = bench.start(lingers, False)
+    bench.wait_for(other, "waiting")
+    assert (bench.status(run), bench.claims(run)) == ("running", 1)
+    gate.open()
+    assert run.result(timeout=20) == "gone"
+    assert bench.claims(run) == 2
+
+
+def test_code_that_does_not_end_its_unwinding_halts_its_run(bench):
+    bench.agent(grace_seconds=0.2)
+    run = bench.start(lingers)
+    gate.wait_until_reached()
+    bench.wait_for(run, "halted")
+    with pytest.raises(RunHalted, match=r"did not end its unwinding within 0\.2 s"):
+        run.result(timeout=5)
+    gate.open()
+    eventually(lambda: bench.strays() == 0)
+
+
+def test_a_run_that_waits_is_parked_once_its_code_has_unwound(bench):
+    bench.agent()
+    run = bench.start(lingers, False)
+    bench.wait_for(run, "waiting")
+    assert effects == ["left"]
