@@ -405,7 +405,7 @@ class Agent:
         self._stopping = max(1, self._stopping)
         self._holding.stop()
         runs = self._holding.runs
-        running = tuple(task_id for task_id, work in runs.items() if not work.ended) if self._embedded else ()
+        running = tuple(task_id for task_id, work in runs.items() if work.is_in_threads) if self._embedded else ()
         self._answers.submit(LeaveAgent(self.agent_id, running), lambda _, __: self._stopped.set())
 
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import RunHalted, registry, sleep, wait_signal, workflow
+from outlast import RunHalted, aio, registry, sleep, step, wait_signal, workflow
 
 gate = Gate()
 
 with registry.isolated() as defined:
+
+    @step
+    def passes(number: int) -> int:
+        if number:
+            gate.pass_through()
+        return number
+
+    @workflow
+    async def through_threads() -> int:
+        numbers = await asyncio.gather(passes.aio(1), passes.aio(0), passes.aio(2))
+        return sum(numbers)
+
+    @workflow
+    async def waits_in_memory() -> str:
+        return await aio.wait_signal("go", str)
 
     @workflow
     def lingers(blocks: bool = True) -> str:
@@ -62,3 +79,26 @@ def test_a_run_that_waits_is_parked_once_its_code_has_unwound(bench):
     run = bench.start(lingers, False)
     bench.wait_for(run, "waiting")
     assert effects == ["left"]
+
+
+def test_threads_that_an_agent_left_are_strays_until_the_last_has_ended(bench):
+    bench.agent()
+    run = bench.start(through_threads)
+    gate.wait_until_reached()
+    bench.stop(0.0)
+    assert bench.strays() == 1
+    gate.open()
+    eventually(lambda: bench.strays() == 0)
+    bench.agent()
+    assert run.result(timeout=20) == 3
+
+
+def test_an_async_run_that_only_waits_leaves_no_stray(bench):
+    bench.agent(park_after_seconds=30.0)
+    run = bench.start(waits_in_memory)
+    bench.wait_for(run, "running")
+    bench.stop(0.0)
+    assert bench.strays() == 0
+    run.signal("go", "gone")
+    bench.agent()
+    assert run.result(timeout=20) == "gone"

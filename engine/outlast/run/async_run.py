@@ -113,6 +113,7 @@ class AsyncRun(Execution):
         self._holds_slot = True
         self._is_parking = False
         self._outstanding = 0
+        self._threads = 0
         self._is_inheriting = False
         self._park_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
@@ -472,6 +473,19 @@ class AsyncRun(Execution):
         except asyncio.CancelledError:
             self._settled(pending, pending.future)
             raise
+
+    def enter_thread(self) -> None:
+        """A try begins in a thread, which no drain can stop."""
+        with self._lock:
+            self._threads += 1
+
+    def leave_thread(self) -> None:
+        with self._lock:
+            self._threads -= 1
+
+    @property
+    def is_in_threads(self) -> bool:
+        return self._threads > 0
 
     def step_ended(self, entry: Entry, *, is_committed: bool) -> None:
         """An inline step has its outcome; a transaction has written it itself."""

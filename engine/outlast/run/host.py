@@ -28,6 +28,8 @@ class Host(Protocol):
     store: SqliteStore
     settings: Settings
     agent_id: int
+    is_draining: bool
+    """Whether the agent is leaving."""
     fingerprints: dict[str, str]
     loop: asyncio.AbstractEventLoop
     """The agent's real one, with its I/O."""

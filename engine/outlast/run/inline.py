@@ -15,7 +15,7 @@ from .. import clock
 from ..errors import LeaseLost
 from ..operations import COMPENSABLE, Entry, Operation
 from ..options import Options
-from . import execute, transactional, unknown
+from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .history import Record
 from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
@@ -191,12 +191,16 @@ class InlineStep:
             except BaseException as raised:  # noqa: BLE001 - carried over to the loop
                 error = raised
             self._is_in_thread = False
+            self._run.leave_thread()
             try:
                 loop.call_soon_threadsafe(settle, tried, error)
             except RuntimeError:
-                pass  # The agent's loop has ended meanwhile; the task is claimed again.
+                # The agent left while this thread was busy, and said so; the task is claimed again.
+                strays.thread_ended(self._run)
 
         def settle(tried: Any, error: BaseException | None) -> None:
+            if self._run.lost or self._run.host.is_draining:
+                strays.thread_ended(self._run)
             if self._stopped and may_go_on and tried is not None:
                 if self._thread is None or not self._thread.overran:
                     self._late_end(tried)
@@ -213,6 +217,7 @@ class InlineStep:
 
         if may_go_on:
             self._is_in_thread = True
+        self._run.enter_thread()
         self._run.host.run_in_thread(call)
         return await future
 

@@ -29,6 +29,12 @@ def code_ended(work: Any, last: tuple[str, Tried] | None) -> None:
         host.on_loop(partial(_report, work, last))
 
 
+def thread_ended(run: Any) -> None:
+    """A thread in which a step of an async run was tried has ended, after the run has left or while its agent does."""
+    if not run.is_in_threads:
+        run.host.store.submit(StrayEnded(run.fence.task_id, run.agent_id, ""))
+
+
 def _is_late(work: Any) -> bool:
     return bool(getattr(work, "late", False))
 

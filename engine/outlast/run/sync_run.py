@@ -47,6 +47,11 @@ class SyncRun(SyncParts):
     in_step = False
     kill_isolated: Callable[[], None] | None = None
 
+    @property
+    def is_in_threads(self) -> bool:
+        """Whether code of the run goes on in a thread, which no drain can stop."""
+        return not self.ended
+
     def execute(self) -> Ended | None:
         """Run the workflow's code in this thread; gives what is to be written, or None where nothing is."""
         self._thread = threading.get_ident()

@@ -69,6 +69,11 @@ class TaskRun:
             idempotency_key=claimed.chain,
         )
 
+    @property
+    def is_in_threads(self) -> bool:
+        """Whether the step goes on in a thread, which no drain can stop."""
+        return not (self.ended or self.definition.asynchronous)
+
     def execute(self) -> Outcome:
         """One try in this thread; gives what is to be written."""
         tried: Tried | None = None

@@ -49,6 +49,11 @@ class UndoRun:
         self.overrunning: set[str] = set()
         self.kill_isolated: Callable[[], None] | None = None
 
+    @property
+    def is_in_threads(self) -> bool:
+        """Whether code of the undo goes on in a thread, which no drain can stop."""
+        return not self.ended
+
     def execute(self) -> Operation[Any] | None:
         """Undo step by step; gives the last write, or None where the lease is lost."""
         try:
