@@ -268,6 +268,8 @@ class Halt(Operation[None], frozen=True, gc=False):
     failed: tuple[str, ...] = ()
     branches: tuple[str, ...] = ()
     """What is set aside, as by `RetryRun`, so that a resume does not come back to the same error."""
+    is_parked: bool = False
+    """The run lay down under this claim before it was known that its code does not unwind."""
     question: Entry | None = None
     """What a person has to find out before the run goes on."""
 

@@ -36,6 +36,10 @@ class Gate:
         self.reached = threading.Event()
         self._open = threading.Event()
 
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
     def pass_through(self) -> None:
         self.reached.set()
         assert self._open.wait(30), "nobody opened the gate"

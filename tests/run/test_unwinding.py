@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 from run_bench import Gate, effects, eventually
@@ -10,6 +12,14 @@ from run_bench import Gate, effects, eventually
 from outlast import RunHalted, aio, registry, sleep, step, wait_signal, workflow
 
 gate = Gate()
+
+
+class Stands:
+    """Waits for nothing that ever comes."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
+
 
 with registry.isolated() as defined:
 
@@ -23,6 +33,24 @@ with registry.isolated() as defined:
     async def through_threads() -> int:
         numbers = await asyncio.gather(passes.aio(1), passes.aio(0), passes.aio(2))
         return sum(numbers)
+
+    @workflow
+    async def waits_in_finally() -> str:
+        try:
+            return await aio.wait_signal("go", str)
+        finally:
+            if not effects:
+                effects.append("left")
+                await asyncio.Event().wait()
+
+    @workflow
+    async def never_leaves() -> None:
+        try:
+            await aio.wait_signal("go", str)
+        finally:
+            while not gate.is_open:
+                with contextlib.suppress(BaseException):
+                    await Stands()
 
     @workflow
     async def waits_in_memory() -> str:
@@ -102,3 +130,20 @@ def test_an_async_run_that_only_waits_leaves_no_stray(bench):
     run.signal("go", "gone")
     bench.agent()
     assert run.result(timeout=20) == "gone"
+
+
+def test_a_coroutine_that_waits_while_it_is_closed_is_told_again(bench):
+    bench.agent()
+    run = bench.start(waits_in_finally)
+    bench.wait_for(run, "waiting")
+    run.signal("go", "gone")
+    assert run.result(timeout=20) == "gone"
+    assert effects == ["left"]
+
+
+def test_a_coroutine_that_never_unwinds_halts_its_run(bench):
+    bench.agent()
+    run = bench.start(never_leaves)
+    bench.wait_for(run, "halted")
+    with pytest.raises(RunHalted, match="did not end its unwinding: a coroutine waits again"):
+        run.result(timeout=5)

@@ -283,7 +283,12 @@ class AsyncRun(Execution):
         self.unwinding = Parked
         self.ended = True
         self._close()
-        self._finished(self, operation)
+        self._finished(self, self._halt_of_stuck_code() or operation)
+
+    def _halt_of_stuck_code(self, *, is_parked: bool = False) -> Halt | None:
+        if not self._loop.does_not_unwind:
+            return None
+        return Halt(self.fence, "its code did not end its unwinding: a coroutine waits again each time it is closed", is_parked=is_parked)
 
     def lose(self) -> None:
         """The lease is somebody else's: leave silently."""
@@ -892,7 +897,7 @@ class AsyncRun(Execution):
                 self.unwinding = Parked
                 self.ended = True
                 self._close()
-                self._finished(self, None)
+                self._finished(self, self._halt_of_stuck_code(is_parked=True))
             else:
                 self._look()
                 self.advance()

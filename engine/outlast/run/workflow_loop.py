@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
+_MOST_CLOSES = 100
+_stuck: list[Any] = []
+
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs the code of one async workflow on the agent's thread, a burst at a time."""
@@ -35,6 +38,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._main = Branch()
         self._is_running = False
         self._is_closed = False
+        self.does_not_unwind = False
+        """A coroutine waits again whenever it is closed."""
 
     # -- the burst ------------------------------------------------------------------------------------
 
@@ -80,14 +85,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 if task.done():
                     continue
                 coroutine: Any = task.get_coro()
-                try:
-                    coroutine.close()
-                except BaseException as error:  # noqa: BLE001 - what code does while it unwinds is ignored
-                    log.debug("run %s: %r while unwinding", self._run.claimed.uid, error)
+                self.does_not_unwind |= not self._closes(coroutine)
         finally:
             events._set_running_loop(outer)
             self._is_closed = True
             self._ready.clear()
+
+    def _closes(self, coroutine: Any) -> bool:
+        """Close a coroutine; one that waits again in a `finally` is told again, but not for ever."""
+        for _ in range(_MOST_CLOSES):
+            try:
+                coroutine.close()
+            except BaseException as error:  # noqa: BLE001 - what code does while it unwinds is ignored
+                log.debug("run %s: %r while unwinding", self._run.claimed.uid, error)
+            if getattr(coroutine, "cr_frame", None) is None:
+                return True
+        # Its finalizer would run it again, whenever that comes.
+        _stuck.append(coroutine)
+        return False
 
     # -- what asyncio asks of a loop -----------------------------------------------------------------------
 

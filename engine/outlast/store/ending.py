@@ -348,7 +348,9 @@ _HOLDER = "select agent_id from outlast_task where id = :id and agent_id is not 
 _HALT = """
 update outlast_task
 set status = 'halted', halt_reason = :reason, halted_at = :now, agent_id = null, due_at = null, notice = 0, suspect = 0
-where id = :id and claim = :claim and status in ('running', 'compensating') and agent_id is not null
+where id = :id and claim = :claim
+  and (status in ('running', 'compensating') and agent_id is not null
+       or :is_parked and status in ('waiting', 'pending') and agent_id is null and ending is null)
 returning parent_id, kind, cancel_requested_at, ending
 """
 
@@ -373,7 +375,13 @@ def halt(transaction: Transaction, operation: Halt) -> None:
     agent = transaction.one(_HOLDER, {"id": fence.task_id})
     row = transaction.one(
         _HALT,
-        {"id": fence.task_id, "claim": fence.claim, "reason": operation.reason, "now": transaction.now},
+        {
+            "id": fence.task_id,
+            "claim": fence.claim,
+            "reason": operation.reason,
+            "now": transaction.now,
+            "is_parked": operation.is_parked,
+        },
     )
     if row is None:
         raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
