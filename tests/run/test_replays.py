@@ -61,6 +61,15 @@ def test_the_first_difference_is_named(bench, tmp_path, capsys):
         replays(changed("pick(item); pack(item)"), history=history)
 
 
+def test_a_run_of_another_workflow_is_refused(bench, tmp_path, capsys):
+    history = recorded(bench, tmp_path, capsys)
+    with pytest.raises(InvalidInput, match="is a run of ships, not of marks"):
+        replays(marks, history=history)
+    other = code(STEPS + "@workflow(name='ships', version='2')\ndef ships(item: str): pass\n").workflow("ships")
+    with pytest.raises(InvalidInput, match="is a run of ships, not of ships@2"):
+        replays(other, history=history)
+
+
 def test_changed_arguments_are_given_back_as_warnings(bench, tmp_path, capsys):
     history = recorded(bench, tmp_path, capsys)
     (warning,) = replays(changed("pick(item); pack('y'); return wait_signal('go', str)"), history=history)

@@ -34,11 +34,16 @@ class Recording(msgspec.Struct, frozen=True):
 def replays(workflow: Definition, *, history: str | Path) -> list[str]:
     """Replay a recorded run against a workflow; gives the warnings, such as changed arguments.
 
-    Raises `CodeMismatch` with the first place that differs, and `InvalidInput` where `history` is no export or the input of
-    the run does not fit any more. A result that has changed is no difference. A body that loops for ever does not come back.
+    Raises `CodeMismatch` with the first place that differs, and `InvalidInput` where `history` is no export, is a run of another
+    workflow or version, or its input does not fit any more. A result that has changed is no difference, and a run that did
+    not complete (its deadline or a person may have ended it) is held to its journal alone. A body that loops for ever does not come
+    back: give the test a timeout.
     """
     recording = _read(Path(history))
     claimed, definition = recording.claimed, workflow.definition
+    if claimed.name != definition.name or claimed.version != definition.version:
+        recorded, given = (f"{name}@{version}".rstrip("@") for name, version in (_known(claimed), _known(definition)))
+        raise InvalidInput(f"{history} is a run of {recorded}, not of {given}.", hint="Give the workflow that it is a run of.")
     try:
         definition.signature.call(codec.decode(claimed.input))
     except (TypeError, InvalidInput) as error:
@@ -57,6 +62,10 @@ def replays(workflow: Definition, *, history: str | Path) -> list[str]:
         if isinstance(found.error, Exception):
             raise CodeMismatch("the end", recorded="a completed run", found=f"{type(found.error).__name__}: {found.error}")
     return found.warnings
+
+
+def _known(one: Claimed | Definition) -> tuple[str, str]:
+    return one.name, one.version
 
 
 def _read(path: Path) -> Recording:
