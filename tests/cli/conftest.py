@@ -88,14 +88,20 @@ def waits(name: str = "go") -> object:
 def risks(number: int) -> int:
     if not os.path.exists("crashed"):
         open("crashed", "w").close()
-        os._exit(9)
+        os.kill(os.getpid(), 9)
     return number
 
 
 @workflow
-def risky(number: int = 1) -> int:
+def risky(number: int = 1, submitted: bool = False) -> int:
     """Take its agent down, once."""
-    return risks(number)
+    return risks.submit(number).result() if submitted else risks(number)
+
+
+@workflow
+async def risky_later(number: int = 1) -> int:
+    """The same in async code."""
+    return await risks.aio(number)
 
 
 @workflow

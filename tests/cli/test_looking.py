@@ -139,7 +139,7 @@ def test_why_explains(outlast: Call, started: str) -> None:
 
 def test_workflows_lists_names_parameters_and_first_lines(outlast: Call) -> None:
     names = [one["name"] for one in outlast("workflows", "--json").json]
-    assert names == ["add", "endless", "fails", "halts", "naps", "parent", "risky", "talks", "undone", "waits"]
+    assert names == ["add", "endless", "fails", "halts", "naps", "parent", "risky", "risky_later", "talks", "undone", "waits"]
     out = outlast("workflows").out
     assert "a: int, b: int = 1, note: str = ''" in out
     assert "Double a, add b." in out

@@ -11,10 +11,10 @@ from .conftest import Call
 pytestmark = pytest.mark.crash
 
 
-@pytest.fixture
-def halted(outlast: Call, process: Call, project: Path) -> str:
-    run = outlast("start", "risky", "number=5").out.strip()
-    assert process("agent", "--once").code == 9
+@pytest.fixture(params=[("risky",), ("risky", "submitted=true"), ("risky_later",)], ids=["inline", "submitted", "async"])
+def halted(request: pytest.FixtureRequest, outlast: Call, process: Call, project: Path) -> str:
+    run = outlast("start", *request.param, "number=5").out.strip()
+    assert process("agent", "--once").code == -9
     process("supervisor_once", program=("-c", SUPERVISE))
     assert process("agent", "--once").code == 0
     assert outlast("show", run, "--json").json["status"] == "halted"
