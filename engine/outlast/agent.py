@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -102,9 +103,8 @@ class Agent:
         before = caller.agent_process
         if not self._embedded:
             caller.agent_process = True
-            _tune_process()
         try:
-            with asyncio.Runner() as runner:
+            with nullcontext() if self._embedded else _tuned_process(), asyncio.Runner() as runner:
                 runner.run(self._main())
         except BaseException as error:
             self._failure = error
@@ -409,11 +409,18 @@ class Agent:
         self._answers.submit(LeaveAgent(self.agent_id, running), lambda _, __: self._stopped.set())
 
 
-def _tune_process() -> None:
-    """Set the interpreter of a process that is an agent's alone, by what `benchmarks/` measure."""
+@contextmanager
+def _tuned_process() -> Iterator[None]:
+    """Set the interpreter of a process that is an agent's alone, for as long as it is one, by what `benchmarks/` measure."""
+    thresholds = gc.get_threshold()
     # What is loaded by now stays: no collection need walk it. Steps leave few cycles, so they may be collected seldom.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 _HELD = "select id, claim from outlast_task where agent_id = :agent_id"

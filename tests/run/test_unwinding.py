@@ -44,11 +44,11 @@ with registry.isolated() as defined:
                 await asyncio.Event().wait()
 
     @workflow
-    async def never_leaves() -> None:
+    async def never_leaves(stays: Gate = gate) -> None:
         try:
             await aio.wait_signal("go", str)
         finally:
-            while not gate.is_open:
+            while not stays.is_open:
                 with contextlib.suppress(BaseException):
                     await Stands()
 
