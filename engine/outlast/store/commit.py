@@ -277,8 +277,8 @@ class Committer:
             connection.execute("begin immediate")
         except sqlite3.OperationalError:
             return False
-        context = self._context(connection)
         try:
+            context = self._context(connection)
             self._run_bare(context, pending)
             connection.execute("commit")
         except BaseException:  # noqa: BLE001 - handed to the writer, which raises it again
