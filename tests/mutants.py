@@ -55,8 +55,8 @@ MUTANTS = (
         ("tests/store", "tests/crash/test_boundaries.py"),
     ),
     Mutant(
-        "synchronous=FULL", "store/pragmas.py", "SYNCHRONOUS[durability]", "'normal'",
-        ("tests/store", "tests/test_doctor.py", "tests/crash/test_boundaries.py"),
+        "synchronous=FULL", "store/pragmas.py", "_SYNCHRONOUS[durability]", "'normal'",
+        ("tests/crash/test_power_loss.py", "tests/store", "tests/test_doctor.py", "tests/crash/test_boundaries.py"),
     ),
     Mutant(
         "the unique tick", "store/schema/0002_schedules.sql",

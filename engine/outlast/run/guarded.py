@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from ..errors import OutlastError
 from ..store.connection import translate
 from ..store.library import sqlite3
-from ..store.pragmas import SYNCHRONOUS
+from ..store.pragmas import synchronous
 
 
 def _codes(*names: str) -> frozenset[int]:
@@ -203,7 +203,7 @@ def take(path: str, durability: str) -> Guarded:
         held[1].really_close()
     try:
         db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=Guarded)
-        db.execute(f"pragma synchronous = {SYNCHRONOUS[durability]}")
+        db.execute(f"pragma synchronous = {synchronous(durability)}")
         db.execute("pragma foreign_keys = on")
     except sqlite3.Error as error:
         raise translate(error, path) from error

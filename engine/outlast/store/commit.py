@@ -22,7 +22,7 @@ from . import lost_answers
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
-from .pragmas import SYNCHRONOUS
+from .pragmas import synchronous
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .translation import is_of_the_file
@@ -270,7 +270,7 @@ class Committer:
             return self._run_within(connection, pending)
         finally:
             set_busy_seconds(connection, BUSY_SECONDS)
-            connection.execute(f"pragma synchronous = {SYNCHRONOUS[self._connections.durability]}")
+            connection.execute(f"pragma synchronous = {synchronous(self._connections.durability)}")
 
     def _run_within(self, connection: StoreConnection, pending: _Pending) -> bool:
         try:

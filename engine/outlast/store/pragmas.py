@@ -6,19 +6,26 @@ numbers without a measurement: `benchmarks/` shows what each is worth.
 
 from __future__ import annotations
 
+from . import library
 from .library import sqlite3
 
 _CHECKPOINT_PAGES = 4_000
 _CACHE_KIB = 2_048
 _WAL_LIMIT_BYTES = 64 << 20
 
-SYNCHRONOUS = {"full": "full", "normal": "normal"}
-"""The pragma for each durability; there is no third."""
+_SYNCHRONOUS = {"full": "full", "normal": "normal"}
+
+
+def synchronous(durability: str) -> str:
+    """The pragma for each durability; there is no third."""
+    # Where there is no WAL, the removal of the journal is the commit: "full" does not sync the folder after it, and a power cut
+    # brings the journal back, which undoes what was answered.
+    return "extra" if durability == "full" and not library.safe else _SYNCHRONOUS[durability]
 
 
 def set_for_work(connection: sqlite3.Connection, durability: str) -> None:
     # full: each commit is fsynced before its caller is answered. normal: only a checkpoint is; a crash of processes loses nothing.
-    connection.execute(f"pragma synchronous = {SYNCHRONOUS[durability]}")
+    connection.execute(f"pragma synchronous = {synchronous(durability)}")
     # The WAL grows to 16 MiB before it is copied into the file: a page that many commits change is then copied once, not each time.
     connection.execute(f"pragma wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     # A WAL that a long reader has let grow beyond this is cut back to it once it starts anew.
