@@ -23,11 +23,12 @@ from ..handles import Current, Undoing
 from ..model import compensation_code, idempotency_key
 from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
-from ..store import journal, undoing
+from ..store import journal, retrying, undoing
 from . import strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
 from .execution import log
 from .history import PROBE_PREFIX, History
+from .inheriting import Inheritance
 from .tries import Tried, cause_of, is_worth_another, pause
 
 
@@ -102,7 +103,7 @@ class UndoRun:
         number, due_at = (last.try_number + 1, last.due_at) if last is not None and last.kind == "probe" else (1, None)
         if due_at is not None and due_at > self.store.now():
             return PassUndo(self.fence, delay=due_at - self.store.now())
-        found = unknown.run_probe(self._call(undo, definition, History(entries).key_generation(path)), number, self.host.loop)
+        found = unknown.run_probe(self._call(undo, definition, self._generation(path, entries)), number, self.host.loop)
         if found.error is None:
             event = "failed" if found.nothing else "completed"
             data = encode_error(OutlastError(f"The probe of {undo.name} found that it was not done.")) if found.nothing else found.output
@@ -121,6 +122,11 @@ class UndoRun:
             self.fence, unknown.reason(undo.name, cause, self.claimed.uid),
             question=unknown.question(undo.path, undo.name, cause, max(undo.tries, 1)),
         )  # fmt: skip
+
+    def _generation(self, path: str, entries: list[Entry]) -> int:
+        history = History(entries)
+        inherited = retrying.load(self.store.connection(), self.fence.task_id)
+        return history.key_generation(path) + Inheritance(inherited, history).generation(path)
 
     def _call(self, undo: Undo, definition: Any, generation: int) -> StepCall:
         """The step's own call, for its probe."""
@@ -175,7 +181,7 @@ class UndoRun:
         args, kwargs = definition.spelled_out(codec.decode(undo.input))
         call = _UndoCall(
             definition, undo.input, UNDO_PREFIX + undo.path, partial(self._facts, undo),
-            partial(idempotency_key, self.claimed.chain, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
+            partial(self._key, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
             self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
             compensation.fn, ((result, *args), kwargs), undo.result,
         )  # fmt: skip
@@ -222,6 +228,13 @@ class UndoRun:
 
     def _record(self, context: Any, entry: Entry) -> None:
         undoing.record(context, RecordUndo(self.fence, entry))
+
+    def _key(self, path: str) -> str:
+        claimed = self.claimed
+        place = path.partition("~")[0]
+        is_retry = claimed.chain != claimed.uid
+        before = undoing.undone_before(self.store.connection(), self.fence.task_id, claimed.chain, place) if is_retry else 0
+        return idempotency_key(claimed.chain, path, generation=before)
 
     def _facts(self, undo: Undo) -> Current:
         return Current(

@@ -11,8 +11,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..errors import LeaseLost
-from ..operations import Entry, Start, Started, StartPart
-from .journal import write_entry
+from ..operations import COMPENSABLE, Entry, Start, Started, StartPart
+from ..plan import undone_places
+from .journal import load, write_entry
 from .retrying import present_child, retry_child
 from .starting import run_of_key, start
 from .transaction import Transaction
@@ -25,6 +26,14 @@ where id = :task_id and claim = :claim and status = 'running'
 """
 
 
+# The run that had started a child before, and where, if it is an earlier one of the chain of retries.
+_OF_CHAIN = """
+select c.parent_id, c.parent_path from outlast_task c
+join outlast_input before on before.task_id = c.parent_id join outlast_input i on i.task_id = :id
+where c.id = :child_id and c.parent_id <> :id and before.chain = i.chain
+"""
+
+
 def start_part(transaction: Transaction, operation: StartPart) -> Started:
     """Start a child or a submitted step together with the parent's journal entry, under the parent's fence."""
     fence = operation.fence
@@ -34,11 +43,21 @@ def start_part(transaction: Transaction, operation: StartPart) -> Started:
     root_id, deadline_at = held
     part = operation.start
     within = _within(part, root_id=root_id, deadline_at=deadline_at)
+    entry = operation.entry
     started = retry_child(transaction, within) if within.retry_of is not None else None
-    started = started or start(transaction, replace(within, retry_of=None))
+    if started is None:
+        started = start(transaction, replace(within, retry_of=None))
+        if not started.created:
+            before = transaction.one(_OF_CHAIN, {"child_id": started.task_id, "id": fence.task_id})
+            if before is None:
+                # Its key has led to somebody else's run: that is not ours to undo.
+                entry = replace(entry, flags=entry.flags & ~COMPENSABLE)
+            elif before[1] in undone_places(load(transaction.connection, before[0])):
+                # What was undone runs again, under the key that it had.
+                started = start(transaction, replace(within, retry_of=started.uid))
     if not started.created:
-        transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": operation.entry.path})
-    write_entry(transaction, fence, _naming(operation, started))
+        transaction.execute(_FOLLOW, {"task_id": started.task_id, "parent_id": fence.task_id, "path": entry.path})
+    write_entry(transaction, fence, _naming(entry, started))
     return started
 
 
@@ -58,5 +77,5 @@ def _within(part: Start, *, root_id: int, deadline_at: int | None) -> Start:
     return replace(part, root_id=root_id, deadline_at=deadline_at if part.kind == "run" else None)
 
 
-def _naming(operation: StartPart, started: Started) -> Entry:
-    return replace(operation.entry, data=f"{started.task_id} {started.uid}".encode())
+def _naming(entry: Entry, started: Started) -> Entry:
+    return replace(entry, data=f"{started.task_id} {started.uid}".encode())

@@ -102,6 +102,25 @@ def read_plan(connection: Any, task_id: int) -> list[Undo]:
     return undo_plan(journal.load(connection, task_id))
 
 
+# The runs of a chain are the first, by its id, and its retries, by an index of their own.
+_UNDONE_BEFORE = """
+select count(*) from outlast_journal j
+where j.kind = 'compensation' and j.event = 'completed' and (j.path = :path or j.path glob :path || '~[0-9]*')
+  and j.task_id in (
+    select id from outlast_task where uid = :chain and id < :id
+    union select task_id from outlast_input where chain = :chain and retry_of is not null and task_id < :id)
+"""
+
+
+def undone_before(connection: Any, task_id: int, chain: str, path: str) -> int:
+    """How often the runs of the chain before this one have undone what stood at a place.
+
+    Each of those undid a step of its own; but what a run has inherited and another one failed to undo is the same step still.
+    """
+    count: int = connection.execute(_UNDONE_BEFORE, {"id": task_id, "chain": chain, "path": path}).fetchone()[0]
+    return count
+
+
 def record(transaction: Transaction, operation: RecordUndo) -> None:
     """Journal a compensation's failed try or its success; the success is committed once."""
     entry = operation.entry
