@@ -39,6 +39,7 @@ class InlineStep:
         self._kill: Any = None
         self._thread: ThreadTry | None = None
         self._is_in_thread = False
+        self._is_on_loop = False
         self._stopped = False
         self.is_trying = True
         """False while it waits for its next try: then the run may leave the agent."""
@@ -49,13 +50,15 @@ class InlineStep:
         self._task = asyncio.Task(self._drive(), loop=asyncio.get_running_loop(), name=self._definition.name)
 
     def stop(self) -> bool:
-        """Cancel what can be cancelled; whether a try goes on in a thread."""
-        self._stopped = True
-        if self._kill is not None:
-            self._kill()
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-        return self._is_in_thread or (self._thread is not None and self._thread.overran and not self._thread.wait(0))
+        """Cancel what can be cancelled; whether a try goes on, in a thread or on the loop until it has unwound."""
+        if not self._stopped:
+            # Once: a second cancel would meet the code that cleans up after the first.
+            self._stopped = True
+            if self._kill is not None:
+                self._kill()
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+        return self._is_on_loop or self._is_in_thread or (self._thread is not None and self._thread.overran and not self._thread.wait(0))
 
     async def _drive(self) -> None:
         run, definition = self._run, self._definition
@@ -167,11 +170,25 @@ class InlineStep:
             finally:
                 self._kill = None
         if definition.asynchronous:
-            return await execute.run_on_loop(call, number)
+            return await self._on_loop(call, number)
         if call.timeout_seconds is not None:
             self._thread = ThreadTry(call, number, on_late_end=self._late_end)
             return await self._in_a_thread(self._thread.run)
         return await self._in_a_thread(partial(execute.run_here, call, number))
+
+    async def _on_loop(self, call: StepCall, number: int) -> Tried:
+        """A try of an async step; one that was cancelled ends when its code lets it, perhaps with a result."""
+        self._is_on_loop = True
+        tried = Tried(clock.wall(), error=asyncio.CancelledError())
+        try:
+            tried = await execute.run_on_loop(call, number)
+        finally:
+            self._is_on_loop = False
+            if self._stopped:
+                self._late_end(tried)
+        if self._stopped:
+            raise asyncio.CancelledError
+        return tried
 
     async def _probe(self, call: StepCall, number: int) -> Tried:
         probe = self._definition.probed_by

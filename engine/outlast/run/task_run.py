@@ -165,6 +165,8 @@ class TaskRun:
             tried = thread.run()
             if thread.overran and unknown.asks(self.definition) and (late := self._wait_for(thread)) is not None:
                 return late
+            if thread.overran and self._is_worth_another(tried) and self._wait_for(thread) is not None:
+                return tried
             if thread.overran:
                 self.overrunning.add("")
                 self.strays.add("")
@@ -173,8 +175,11 @@ class TaskRun:
             return tried
         return execute.run_here(self.call, self.number)
 
+    def _is_worth_another(self, tried: Tried) -> bool:
+        return tried.error is not None and is_worth_another(self.policy, tried.error, self.number)
+
     def _wait_for(self, thread: ThreadTry) -> Tried | None:
-        """What came of a try that overran, when its thread has ended: nobody need be asked what this process knows."""
+        """What came of a try that overran, when its thread has ended: no other begins beside it, and nobody is asked what is known."""
         began = time.monotonic()
         while not thread.wait(0.05):
             if self.cancel_requested or self.ending_decided:
