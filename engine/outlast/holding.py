@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock
 from .answers import Answers
 from .errors import LeaseLost
-from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, StrayEnded
+from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, RetryRun, StrayEnded
 from .plan import Undo
 from .run import strays, transactional
 from .run.async_run import AsyncRun
@@ -47,6 +47,7 @@ _BACKLOG_SECONDS = 0.25
 _STIR_SECONDS = 0.005
 _STEP_GRACE_SECONDS = 0.2
 _HUNG_TRANSACTION_SECONDS = 5.0
+_RETRY_SECONDS = 0.05
 
 _busy: set[threading.Thread] = set()
 """Threads that execute user code now."""
@@ -195,6 +196,11 @@ class Holding:
             if isinstance(operation, Park) and error is None and not result:
                 # What it waits for is there: it comes back at once, by replay, since its code has unwound.
                 self._finished(work, GiveBack(work.fence))
+                return
+            if isinstance(operation, RetryRun) and error is None and not result:
+                # Steps of the try before still run: who comes anew would begin them a second time beside themselves.
+                again = GiveBack(work.fence) if self.is_draining else operation
+                self.loop.call_later(_RETRY_SECONDS, self._finished, work, again)
                 return
             if error is not None and not isinstance(error, LeaseLost):
                 log.error("the end of task %s could not be written: %s", work.fence.task_id, error)

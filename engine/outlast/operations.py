@@ -214,8 +214,8 @@ class ContinueAsNew(Operation[Status], frozen=True, gc=False):
     start: Start
 
 
-class RetryRun(Operation[None], frozen=True, gc=False):
-    """Put a claimed run back for its next try.
+class RetryRun(Operation[bool], frozen=True, gc=False):
+    """Put a claimed run back for its next try; false, and nothing but a cancel of them, while parts that go with it still run.
 
     The outcomes at `failed`, whose error ended it, are set aside, with what `branches` journalled afterwards.
     """

@@ -217,6 +217,15 @@ update outlast_task set parent_path = parent_path || '^' || id where parent_id =
 """
 
 
+def open_aside(transaction: Transaction, fence: Fence, failed: tuple[str, ...], branches: tuple[str, ...]) -> list[int]:
+    """The open parts that `set_aside` would give, with nothing written."""
+    if not failed:
+        return []
+    entries = load(transaction.connection, fence.task_id)
+    places = [first.path for first in to_set_aside(entries, failed, branches) if first.kind in ("task", "child")]
+    return [part_id for path in places for (part_id,) in transaction.execute(_PART_AT, {"id": fence.task_id, "path": path}).fetchall()]
+
+
 def set_aside(transaction: Transaction, fence: Fence, failed: tuple[str, ...], branches: tuple[str, ...]) -> list[int]:
     """Set aside the outcomes at `failed` and what followed from them; gives the open parts that go with it.
 

@@ -13,7 +13,7 @@ from ..errors import LeaseLost
 from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
 from ..states import Ending
 from .ending import cancel, decide
-from .journal import set_aside, write_next
+from .journal import open_aside, set_aside, write_next
 from .transaction import Transaction
 
 _HELD = """
@@ -136,9 +136,31 @@ returning cancel_requested_at
 """
 
 
-def retry_run(transaction: Transaction, operation: RetryRun) -> None:
-    """Set outcomes aside and put the run back until its next try; what it had submitted or taken after them is undone."""
+_CANCEL_REQUESTED = "select 1 from outlast_task where id = :id and claim = :claim and cancel_requested_at is not null"
+
+# A try of a part or of what belongs to it; what only waits, or is being undone, holds up nobody.
+_STILL_RUNS = """
+with recursive tree(id) as (
+  select value from json_each(:parts) union all select t.id from outlast_task t join tree on t.parent_id = tree.id)
+select 1 from tree join outlast_task t on t.id = tree.id
+where t.finished_at is null
+  and (t.status = 'running' or exists (select 1 from outlast_stray s where s.task_id = t.id))
+limit 1
+"""
+
+
+def retry_run(transaction: Transaction, operation: RetryRun) -> bool:
+    """Set outcomes aside and put the run back until its next try; what it had submitted or taken after them is undone.
+
+    No try of a step begins beside the one before: parts that go are cancelled first, and the run stays while they still run.
+    """
     fence = operation.fence
+    open_parts = open_aside(transaction, fence, operation.failed, operation.branches)
+    if open_parts and transaction.one(_CANCEL_REQUESTED, {"id": fence.task_id, "claim": fence.claim}) is None:
+        for part_id in open_parts:
+            cancel(transaction, part_id)
+        if transaction.one(_STILL_RUNS, {"parts": json.dumps(open_parts)}) is not None:
+            return False
     aside = set_aside(transaction, fence, operation.failed, operation.branches)
     row = transaction.one(
         _RETRY_RUN,
@@ -157,6 +179,7 @@ def retry_run(transaction: Transaction, operation: RetryRun) -> None:
         for part_id in aside:
             cancel(transaction, part_id)
     transaction.ring = True
+    return True
 
 
 _AGAIN = """
