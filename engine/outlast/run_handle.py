@@ -30,7 +30,7 @@ from .model import new_id
 from .names import checked_text, checked_whole
 from .operations import Cancel, Pause, Resume, Signal, StartRetry
 from .states import FINAL, Status
-from .store.succession import last_of_line
+from .store.succession import last_of_line, open_before
 from .views.runs import children_ids, status_of
 from .views.state import messages, published_value
 from .views.steps import steps_json
@@ -225,8 +225,12 @@ class StoredRun(Run[T]):
         return [StoredRun(self._store, self._settings, run_id) for _, run_id in children_ids(self._store, self._task_id())]
 
     def _last_task_id(self) -> int:
-        self._last = last_of_line(self._store.connection(), self._last)
-        return self._id_of(self._last)
+        connection = self._store.connection()
+        last = last_of_line(connection, self._last)
+        if open_before(connection, last) is None:
+            # Until the steps of the one before have ended, it may still fail, and nobody goes on.
+            self._last = last
+        return self._id_of(last)
 
     def _task_id(self) -> int:
         # By the id each time: the row of a run that was pruned, or rolled back, may be another's by now.

@@ -147,6 +147,29 @@ def test_a_workflow_that_returned_stays_for_its_steps_and_fails_with_one(file: D
     assert file.query("select output, error from outlast_outcome where task_id = ?", fence.task_id) == [(None, b'"bad"')]
 
 
+def test_what_failed_before_its_workflow_returned_does_not_fail_the_run(file: Driver) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id)
+    caught, left_open = file.part(fence, "p1", seq=1), file.part(fence, "p2", seq=2)
+    child = file.part(fence, "c", kind="run", seq=3)
+    taken = {claimed.fence.task_id: claimed.fence for claimed in file.claim(agent_id)}
+    file.end(taken[caught], Ending.FAILED, error=b'"caught"', simple=True)
+    assert file.end(fence, output=b"1") == "waiting"
+    file.end(taken[child], Ending.FAILED, error=b'"child"')
+    assert file.row(fence.task_id, "status, ending") == ("waiting", "completed")
+    file.end(taken[left_open], simple=True)
+    assert file.status(fence.task_id) == "completed"
+
+
+def test_a_pause_that_comes_just_before_a_run_goes_on_holds_its_successor(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    file.do(op.Pause("r"))
+    file.do(op.ContinueAsNew(fence, op.Start("next", "run", "w", "workflow:w", "default", b"{}")))
+    assert file.claim(file.agent()) == []
+    file.do(op.Resume("r"))
+    assert [one.uid for one in file.claim(file.agent())] == ["next"]
+
+
 def test_children_outlive_a_parent_that_completed(file: Driver) -> None:
     agent_id = file.agent()
     fence = file.claimed(agent_id)

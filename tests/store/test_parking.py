@@ -148,6 +148,21 @@ def test_a_halted_step_halts_its_run_and_resume_sends_both_on(file: Driver) -> N
     assert {file.status(fence.task_id), file.status(part)} == {"pending"}
 
 
+def test_a_resume_of_a_run_that_halted_in_a_pause_ends_the_pause_of_its_steps_too(file: Driver) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id)
+    part = file.part(fence, "p")
+    later = file.part(fence, "later", seq=2, delay=SECOND)
+    (taken,) = file.claim(agent_id)
+    assert file.do(op.Park(fence, None, parts=(part, later), wait_for_all=True))
+    file.do(op.Pause("r"))
+    file.do(op.Halt(taken.fence, "poison"))
+    file.clock.advance(1)
+    assert file.claim(agent_id) == []
+    file.do(op.Resume("r"))
+    assert {one.fence.task_id for one in file.claim(agent_id)} == {fence.task_id, part, later}
+
+
 def test_a_notice_counts_what_the_holder_has_not_read(file: Driver) -> None:
     agent_id = file.agent()
     fence = file.claimed(agent_id)

@@ -37,7 +37,10 @@ update outlast_tick set run_id = :uid
 where run_id = (select uid from outlast_task where id = :id) and place is not null
 """
 
-_HOLD_BACK = "update outlast_task set due_at = null where id = :id"
+# A pause that came while the run was about to go on holds the one that goes on.
+_HOLD_BACK = """
+update outlast_task set due_at = null, paused_at = (select paused_at from outlast_task where id = :before) where id = :id
+"""
 
 
 def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Status:
@@ -66,7 +69,7 @@ def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Statu
             max_crashes=max_crashes,
         ),
     )
-    transaction.execute(_HOLD_BACK, {"id": started.task_id})
+    transaction.execute(_HOLD_BACK, {"id": started.task_id, "before": fence.task_id})
     transaction.execute(_WAIT_ON, {"id": fence.task_id, "successor_id": started.task_id})
     if operation.start.tick is not None:
         transaction.execute(_KEEP_TICK, {"id": fence.task_id, "uid": started.uid})

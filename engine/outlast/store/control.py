@@ -34,12 +34,15 @@ values (:id, (select coalesce(min(seq), 1) - 1 from outlast_journal where task_i
 
 def cancel(transaction: Transaction, operation: Cancel) -> str:
     """Cancel a run and all that belongs to it. During an undo it changes nothing; a final run refuses."""
-    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
+    uid = succession.last_of_line(transaction.connection, operation.uid)
+    row = transaction.one(_FIND, {"uid": uid})
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status = row[0], Status(row[1])
     if status in FINAL:
         raise RunFinished(operation.uid, status)
+    # Of a run whose steps have not ended yet, its successor has not begun: its own end takes that along.
+    task_id = succession.open_before(transaction.connection, uid) or task_id
     ending.cancel(transaction, task_id, undo=operation.undo)
     if operation.force:
         strays = transaction.execute(_STRAYS_OF_TREE, {"id": task_id}).fetchall()
@@ -63,9 +66,10 @@ update outlast_task set paused_at = coalesce(paused_at, :wall), notice = notice 
 where id = :id and finished_at is null
 """
 
+# Those too that an agent has: their next try is held back.
 _PAUSE_STEPS = """
 update outlast_task set paused_at = coalesce(paused_at, :wall)
-where parent_id = :id and kind = 'step' and finished_at is null and agent_id is null
+where parent_id = :id and kind = 'step' and finished_at is null
 """
 
 _CHILDREN = "select id from outlast_task where parent_id = :id and kind = 'run' and finished_at is null"
@@ -73,12 +77,14 @@ _CHILDREN = "select id from outlast_task where parent_id = :id and kind = 'run' 
 
 def pause(transaction: Transaction, operation: Pause) -> str:
     """Hold a run at its next durable call, and its unclaimed steps; its children only when asked."""
-    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
+    uid = succession.last_of_line(transaction.connection, operation.uid)
+    row = transaction.one(_FIND, {"uid": uid})
     if row is None:
         raise RunNotFound(operation.uid)
     if Status(row[1]) in FINAL:
         raise RunFinished(operation.uid, row[1])
     _pause(transaction, row[0], children=operation.children)
+    transaction.execute(_PAUSE_STEPS, {"id": succession.open_before(transaction.connection, uid), "wall": transaction.wall})
     transaction.ring = True
     return ending.status_of(transaction, row[0])
 
@@ -111,7 +117,8 @@ _HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 's
 
 def resume(transaction: Transaction, operation: Resume) -> str:
     """End a pause, or send a halted run (and its halted steps) on; an undo that gave up is tried again."""
-    row = transaction.one(_FIND, {"uid": succession.last_of_line(transaction.connection, operation.uid)})
+    uid = succession.last_of_line(transaction.connection, operation.uid)
+    row = transaction.one(_FIND, {"uid": uid})
     if row is None:
         raise RunNotFound(operation.uid)
     task_id, status, parent_id, ending_decided, _, paused_at = row[:6]
@@ -138,6 +145,7 @@ def resume(transaction: Transaction, operation: Resume) -> str:
             _resume_halted_parent(transaction, task_id)
     elif paused_at is not None:
         _end_pause(transaction, task_id)
+        transaction.execute(_END_PAUSE_STEPS, {"id": succession.open_before(transaction.connection, uid)})
     else:
         raise Conflict(
             f"Run {operation.uid} is {status}: it is neither paused nor halted.",
@@ -153,6 +161,7 @@ def _unhalt(transaction: Transaction, task_id: int, *, undo: bool) -> None:
             ending.settle(transaction, task_id)
         return
     transaction.execute(_UNHALT, {"id": task_id, "now": transaction.now})
+    transaction.execute(_END_PAUSE_STEPS, {"id": task_id})
     for (step_id,) in transaction.execute(_HALTED_STEPS, {"id": task_id}).fetchall():
         transaction.execute(_UNHALT, {"id": step_id, "now": transaction.now})
 

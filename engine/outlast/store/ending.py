@@ -55,7 +55,7 @@ def end(transaction: Transaction, operation: End) -> Status:
     keep_aside(transaction, operation)
     _tell_followers(transaction, fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     if row[0] is not None:
-        tell_parent(transaction, row[0], failed=operation.ending is not Ending.COMPLETED)
+        tell_parent(transaction, row[0], fence.task_id, failed=operation.ending is not Ending.COMPLETED)
     else:
         transaction.ring = True
     return Status(operation.ending)
@@ -124,6 +124,8 @@ update outlast_task
 set ending = :ending,
     status = case status when 'running' then 'waiting' else status end,
     undo = case when :undo or undo is not null then undo else 'skipped' end,
+    -- Who cancels a paused run wants its end, not that its undo waits for a resume.
+    paused_at = case when :ending = 'cancelled' then null else paused_at end,
     agent_id = null, due_at = null, suspect = 0, notice = 0
 where id = :id and ending is null and finished_at is null and status <> 'compensating'
 """
@@ -199,7 +201,7 @@ def cancel(transaction: Transaction, task_id: int, *, undo: bool = True) -> None
 
 _OVERRIDE_COMPLETION = """
 update outlast_task
-set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall),
+set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall), paused_at = null,
     undo = case when :undo or undo is not null then undo else 'skipped' end
 where id = :id and finished_at is null
   and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null))
@@ -280,7 +282,7 @@ def close(transaction: Transaction, task_id: int, status: Status, *, parent_id: 
         decide(transaction, successor_id, Ending.CANCELLED)
     _tell_followers(transaction, task_id, failed=status is not Status.COMPLETED)
     if parent_id is not None:
-        tell_parent(transaction, parent_id, failed=status is not Status.COMPLETED)
+        tell_parent(transaction, parent_id, task_id, failed=status is not Status.COMPLETED)
 
 
 _FOLLOWERS = "select parent_id from outlast_follower where task_id = :id"
@@ -288,7 +290,7 @@ _FOLLOWERS = "select parent_id from outlast_follower where task_id = :id"
 
 def _tell_followers(transaction: Transaction, task_id: int, *, failed: bool) -> None:
     for (follower_id,) in transaction.execute(_FOLLOWERS, {"id": task_id}).fetchall():
-        tell_parent(transaction, follower_id, failed=failed)
+        tell_parent(transaction, follower_id, task_id, failed=failed)
 
 
 _WAKE_GATHER = """
@@ -308,7 +310,7 @@ select ending from outlast_task where id = :id and ending is not null and finish
 """
 
 
-def tell_parent(transaction: Transaction, parent_id: int, *, failed: bool) -> None:
+def tell_parent(transaction: Transaction, parent_id: int, part_id: int, *, failed: bool) -> None:
     """A part became final: count it for a parked parent, leave a notice for a leased one, settle an ended one."""
     transaction.ring = True
     if transaction.execute(_WAKE_GATHER, {"id": parent_id, "failed": failed, "now": transaction.now}).rowcount:
@@ -319,13 +321,13 @@ def tell_parent(transaction: Transaction, parent_id: int, *, failed: bool) -> No
     if row is None:
         return
     if row[0] == Ending.COMPLETED and failed:
-        _fail_completion(transaction, parent_id)
+        _fail_completion(transaction, parent_id, part_id)
     settle(transaction, parent_id)
 
 
 _FAILED_STEP = """
 select o.error from outlast_task t join outlast_outcome o on o.task_id = t.id
-where t.parent_id = :id and t.kind = 'step' and t.status = 'failed' order by t.ended_at limit 1
+where t.id = :part_id and t.kind = 'step' and t.status = 'failed' and t.cancel_requested_at is null
 """
 
 _TURN_TO_FAILURE = """
@@ -333,9 +335,9 @@ update outlast_task set ending = 'failed' where id = :id and ending = 'completed
 """
 
 
-def _fail_completion(transaction: Transaction, task_id: int) -> None:
-    """A submitted step failed after its workflow had returned: so does the run."""
-    row = transaction.one(_FAILED_STEP, {"id": task_id})
+def _fail_completion(transaction: Transaction, task_id: int, part_id: int) -> None:
+    """A submitted step failed after its workflow had returned: so does the run. What failed before is the code's affair."""
+    row = transaction.one(_FAILED_STEP, {"part_id": part_id})
     if row is None:
         return
     transaction.execute(_TURN_TO_FAILURE, {"id": task_id})

@@ -58,6 +58,18 @@ def last_of_line(connection: Any, uid: str) -> str:
     return found
 
 
+_OPEN_BEFORE = """
+select p.id from outlast_task t join outlast_outcome o on o.successor_id = t.id join outlast_task p on p.id = o.task_id
+where t.uid = :uid and p.finished_at is null
+"""
+
+
+def open_before(connection: Any, uid: str) -> int | None:
+    """The run that has gone on as this one, where its own submitted steps have not ended: they still belong to the line."""
+    row = connection.execute(_OPEN_BEFORE, {"uid": uid}).fetchone()
+    return None if row is None else int(row[0])
+
+
 _OWN = """
 with recursive line(id) as (
   select value from json_each(:parts)

@@ -40,7 +40,7 @@ set status = :status, ending = :status, agent_id = null, due_at = null, suspect 
     finished_at = :wall, ended_at = :now
 where (id, claim) in (select value ->> 0, value ->> 1 from json_each(:claims)) and status = 'running' and ending is null
   and (cancel_requested_at is null or kind = 'step')
-returning parent_id
+returning parent_id, id
 """
 
 _FOLLOWED = """
@@ -64,9 +64,9 @@ def end(transaction: Transaction, operations: Sequence[End]) -> Sequence[Status]
         ending.write_outcomes(transaction, some)
         for operation in some:
             ending.keep_aside(transaction, operation)
-        for (parent_id,) in parents:
+        for parent_id, part_id in parents:
             if parent_id is not None:
-                ending.tell_parent(transaction, parent_id, failed=how is not Ending.COMPLETED)
+                ending.tell_parent(transaction, parent_id, part_id, failed=how is not Ending.COMPLETED)
     # Somebody may wait for any of them.
     transaction.ring = True
     return [Status(operation.ending) for operation in operations]

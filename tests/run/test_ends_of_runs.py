@@ -1,0 +1,311 @@
+"""How runs end while something of them is still under way: steps left open, steps cancelled, tries that go on, pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from run_bench import Gate, effects, eventually
+
+import outlast
+from outlast import Retry, continue_as_new, current, gather, registry, step, workflow
+from outlast.errors import DeadlineExceeded, RunCancelled
+
+gate = Gate()
+FAST = Retry(2, initial="1ms", jitter=0)
+
+
+class Broken(Exception):
+    pass
+
+
+with registry.isolated() as defined:
+
+    @step
+    def stands(name: str) -> str:
+        effects.append(("begins", name))
+        gate.pass_through()
+        effects.append(("ends", name))
+        return name
+
+    @step
+    def fails(name: str) -> None:
+        raise Broken(name)
+
+    @step
+    def fails_once() -> int:
+        gate.wait_until_reached()
+        effects.append("fails once")
+        if effects.count("fails once") == 1:
+            raise Broken("once")
+        return 1
+
+    @step(retry=FAST)
+    def fails_behind_the_gate() -> int:
+        effects.append("try")
+        gate.pass_through()
+        if effects.count("try") == 1:
+            raise Broken("first")
+        return 7
+
+    @step(timeout="0.05s", retry=FAST)
+    def overruns() -> str:
+        effects.append("begins")
+        if effects.count("begins") == 1:
+            gate.pass_through()
+        effects.append("ends")
+        return "in time"
+
+    @step
+    def note(name: object) -> object:
+        effects.append(name)
+        return name
+
+    @step
+    def book(name: str) -> str:
+        return name
+
+    @book.compensation
+    def unbook(result: str | None, name: str) -> None:
+        effects.append(("unbook", name))
+
+    @step
+    async def returns_all_the_same() -> str:
+        try:
+            while True:
+                gate.reached.set()
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            return "done"
+
+    @step
+    async def cleans_up() -> None:
+        gate.reached.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.05)
+            effects.append("cleaned up")
+
+    @returns_all_the_same.compensation
+    @cleans_up.compensation
+    def undo(result: str | None) -> None:
+        effects.append(("undone", result, current().undoing.outcome))  # type: ignore[union-attr]
+
+    @workflow
+    def child_that_fails() -> None:
+        outlast.wait_signal("fail")
+        raise Broken("child")
+
+    @workflow
+    def caught_one_and_leaves_one() -> str:
+        try:
+            fails.submit("caught").result()
+        except Broken:
+            pass
+        child_that_fails.start()
+        stands.submit("open")
+        return "fine"
+
+    @workflow
+    def goes_on_beside_its_steps(number: int) -> object:
+        if number == 1:
+            stands.submit("first run")
+            book.options(delay="1h").submit("never")
+            continue_as_new(2)
+        return note(number)
+
+    @workflow
+    def goes_on_after_a_step(number: int) -> object:
+        if number == 1:
+            stands("first run")
+            continue_as_new(2)
+        return note(number)
+
+    @workflow
+    def fails_after_it_went_on(number: int) -> object:
+        if number == 1:
+            fails.options(delay="0.2s").submit("late")
+            continue_as_new(2)
+        return note(number)
+
+    @workflow
+    def books_and_waits() -> None:
+        book("a")
+        outlast.wait_signal("never")
+
+    @workflow(timeout="0.3s")
+    def books_and_waits_till_its_deadline() -> None:
+        book("a")
+        outlast.wait_signal("never")
+
+    @workflow
+    def submits_a_step_that_is_tried_again() -> int:
+        return fails_behind_the_gate.submit().result()
+
+    @workflow(retry=FAST)
+    def tries_a_fan_out_again() -> list[object]:
+        return gather(stands.submit("a"), fails_once.submit())
+
+    @workflow
+    def submits_what_overruns() -> str:
+        return overruns.submit().result()
+
+    @workflow
+    async def swallows_the_cancel() -> None:
+        await returns_all_the_same()
+
+    @workflow
+    async def cleans_up_slowly() -> None:
+        await cleans_up()
+
+
+def test_a_failure_that_the_code_has_caught_does_not_fail_a_run_that_waits_for_other_steps(bench):
+    bench.agent()
+    run = bench.start(caught_one_and_leaves_one)
+    gate.wait_until_reached()
+    bench.wait_for(run, "waiting")
+    (child,) = run.children()
+    child.signal("fail")
+    bench.wait_for(child, "failed")
+    gate.open()
+    assert run.result(timeout=20) == "fine"
+
+
+def test_a_cancel_reaches_the_steps_of_a_run_that_has_gone_on(bench):
+    bench.agent()
+    run = bench.start(goes_on_beside_its_steps, 1)
+    gate.wait_until_reached()
+    bench.wait_for(run, "waiting")
+    assert run.status == "pending"
+    run.cancel()
+    eventually(lambda: [part["status"] for part in bench.parts(run)] == ["waiting", "cancelled"])
+    gate.open()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert [bench.status(one) for one in bench.engine.runs()] == ["cancelled", "cancelled"]
+    assert 2 not in effects
+
+
+def test_a_run_that_went_on_fails_with_its_own_step_and_its_handle_says_so(bench):
+    bench.agent()
+    run = bench.start(fails_after_it_went_on, 1)
+    bench.wait_for(run, "waiting")
+    assert run.status == "pending"
+    with pytest.raises(Broken, match="late"):
+        run.result(timeout=20)
+    assert run.status == "failed"
+    assert effects == []
+
+
+def test_a_paused_run_that_is_cancelled_ends_and_is_undone(bench):
+    bench.agent()
+    run = bench.start(books_and_waits)
+    bench.wait_for(run, "waiting")
+    run.pause()
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects == [("unbook", "a")]
+
+
+def test_a_deadline_goes_on_in_a_pause_which_holds_back_the_undo(bench):
+    bench.agent()
+    run = bench.start(books_and_waits_till_its_deadline)
+    bench.wait_for(run, "waiting")
+    run.pause()
+    eventually(lambda: bench.sweep() or bench.status(run) == "compensating")
+    assert run.status == "paused"
+    assert effects == []
+    run.resume()
+    with pytest.raises(DeadlineExceeded):
+        run.result(timeout=20)
+    assert effects == [("unbook", "a")]
+
+
+def test_a_pause_holds_back_the_next_try_of_a_submitted_step(bench):
+    bench.agent()
+    run = bench.start(submits_a_step_that_is_tried_again)
+    gate.wait_until_reached()
+    bench.wait_for(run, "waiting")
+    run.pause()
+    gate.open()
+    eventually(lambda: [part["status"] for part in bench.parts(run)] == ["pending"])
+    time.sleep(0.1)
+    assert effects == ["try"]
+    run.resume()
+    assert run.result(timeout=20) == 7
+
+
+def test_a_pause_is_not_lost_by_a_run_that_goes_on_as_another(bench):
+    bench.agent()
+    run = bench.start(goes_on_after_a_step, 1)
+    gate.wait_until_reached()
+    run.pause()
+    gate.open()
+    eventually(lambda: run.status == "paused")
+    assert 2 not in effects
+    run.resume()
+    assert run.result(timeout=20) == 2
+
+
+def test_no_step_of_a_runs_next_try_begins_beside_itself(bench):
+    bench.agent()
+    run = bench.start(tries_a_fan_out_again)
+    eventually(lambda: "fails once" in effects)
+    eventually(lambda: bench.one("select count(*) from outlast_task where kind = 'step' and cancel_requested_at is not null"))
+    time.sleep(0.2)
+    assert effects == [("begins", "a"), "fails once"]
+    gate.open()
+    assert run.result(timeout=20) == ["a", 1]
+    assert effects.count(("begins", "a")) == 2
+    assert effects[2] == ("ends", "a")
+
+
+def test_a_run_that_waits_for_a_step_of_its_last_try_can_leave_its_agent(bench):
+    bench.agent()
+    run = bench.start(tries_a_fan_out_again)
+    eventually(lambda: bench.one("select count(*) from outlast_task where kind = 'step' and cancel_requested_at is not null"))
+    agents, bench.agents = bench.agents, []
+    leaving = threading.Thread(target=agents[0].stop)
+    leaving.start()
+    eventually(lambda: bench.status(run) == "pending")
+    gate.open()
+    leaving.join()
+    bench.agent()
+    assert run.result(timeout=20) == ["a", 1]
+
+
+def test_a_submitted_step_that_overran_is_tried_again_when_its_thread_has_ended(bench):
+    bench.agent()
+    run = bench.start(submits_what_overruns)
+    gate.wait_until_reached()
+    time.sleep(0.2)
+    assert effects == ["begins"]
+    gate.open()
+    assert run.result(timeout=20) == "in time"
+    assert effects == ["begins", "ends", "begins", "ends"]
+    assert bench.strays() == 0
+
+
+def test_an_async_step_that_returns_in_spite_of_a_cancel_is_undone_with_its_result(bench):
+    bench.agent()
+    run = bench.start(swallows_the_cancel)
+    gate.wait_until_reached()
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects == [("undone", "done", "completed")]
+    assert bench.strays() == 0
+
+
+def test_an_undo_waits_for_an_async_step_that_cleans_up_after_its_cancel(bench):
+    bench.agent()
+    run = bench.start(cleans_up_slowly)
+    gate.wait_until_reached()
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects == ["cleaned up", ("undone", None, "unknown")]
