@@ -14,7 +14,7 @@ import outlast
 
 def test_the_public_names_are_these() -> None:
     promised = [
-        *("workflow", "step", "transaction", "NOT_DONE", "Retry", "Queue", "register_type", "aio", "sqlite3"),
+        *("workflow", "step", "transaction", "NOT_DONE", "Retry", "Queue", "register_type", "register_payload_codec", "aio", "sqlite3"),
         *(
             "sleep",
             "wait_signal",

@@ -48,7 +48,9 @@ from .errors import (
     OutcomeUnknown,
     OutlastError,
     OutsideRun,
+    PayloadNotEncoded,
     PayloadTooLarge,
+    PayloadUnreadable,
     QueueNotFound,
     RemoteError,
     ResultTimeout,
@@ -81,6 +83,7 @@ from .retry import Retry
 if TYPE_CHECKING:
     from .codec import register_type
     from .engine import Engine
+    from .payloads import register_payload_codec
     from .store.library import sqlite3
     from .timetable import At, Cron, Every, Schedule
 
@@ -113,7 +116,9 @@ __all__ = [
     "OutcomeUnknown",
     "OutlastError",
     "OutsideRun",
+    "PayloadNotEncoded",
     "PayloadTooLarge",
+    "PayloadUnreadable",
     "Queue",
     "QueueNotFound",
     "RemoteError",
@@ -151,6 +156,7 @@ __all__ = [
     "now",
     "patched",
     "publish",
+    "register_payload_codec",
     "register_type",
     "rng",
     "signal_handle",
@@ -169,6 +175,7 @@ _LATER = {
     "Engine": ".engine",
     "Every": ".timetable",
     "Schedule": ".timetable",
+    "register_payload_codec": ".payloads",
     "register_type": ".codec",
     "sqlite3": ".store.library",
 }

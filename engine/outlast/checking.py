@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .code import Code
-from .errors import CodeMismatch, InvalidInput
+from .errors import CodeMismatch, InvalidInput, PayloadUnreadable
 from .operations import Claimed
 from .plan import undo_plan
 from .run.replaying import Found, ReplayHost, replay
 from .settings import Settings
-from .store import journal
+from .store import journal, sealing
 from .store.backup import backup
 from .store.sqlite import SqliteStore
 from .views.open_runs import open_runs
@@ -33,7 +33,7 @@ HANGS_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Verdict:
-    """What a run makes of the code. `result` is `fits`, `differs`, `no code` or `hangs`."""
+    """What a run makes of the code. `result` is `fits`, `differs`, `no code`, `hangs` or `no key`."""
 
     id: str
     workflow: str
@@ -116,6 +116,10 @@ def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed,
         return verdict
     try:
         definition.signature.call(codec.decode(claimed.input))
+        entries = sealing.opened(entries)
+    except PayloadUnreadable as error:
+        verdict.result, verdict.message = "no key", str(error)
+        return verdict
     except (TypeError, InvalidInput) as error:
         verdict.result, verdict.message = "differs", f"Its input does not fit {claimed.name} any more: {error}"
         return verdict

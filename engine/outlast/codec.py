@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from . import payloads
 from .codec_build import untag
 from .codec_errors import decode_error, encode_error, summary
 from .codec_types import (
@@ -34,6 +35,7 @@ from .codec_types import (
     short,
 )
 from .errors import NotStorable
+from .payloads import SEALED
 
 __all__ = [
     "ClassNotLoaded",
@@ -74,7 +76,9 @@ def encode(value: object, *, place: str = "value") -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Decode to a value equal to the one that was encoded, of equal type."""
+    """Decode to a value equal to the one that was encoded, of equal type. Raises `NotDecodable`, `PayloadUnreadable`."""
+    if data[:1] == SEALED:
+        data = payloads.opened(data)
     value = _load(data)
     if MARKER not in data:
         return value
@@ -88,7 +92,7 @@ def decode(data: bytes) -> Any:
 
 def raw(data: bytes) -> Any:
     """The stored JSON with its tags."""
-    return _load(data)
+    return _load(payloads.opened(data))
 
 
 def is_json(data: bytes) -> bool:
@@ -105,6 +109,7 @@ def readable(data: bytes) -> Any:
 
     Needs no class to be loaded.
     """
+    data = payloads.opened(data)
     value = _load(data)
     return value if MARKER not in data else _read(value)
 

@@ -16,6 +16,7 @@ from typing import Any
 from .codec_build import untag
 from .codec_types import TAG, NotDecodable, Tagger, dump, find_class, load, name_of_class, short
 from .errors import RemoteError
+from .payloads import opened
 
 TRACEBACK = "__outlast_traceback__"
 """The attribute of a rebuilt error that holds the text of its original traceback."""
@@ -51,6 +52,7 @@ def encode_error(error: BaseException) -> bytes:
 
 def decode_error(data: bytes) -> BaseException:
     """Build the error again, of its own class where that is loaded, else a `RemoteError`."""
+    data = opened(data)
     try:
         node = load(data)
         is_error = node[TAG] == "error"
@@ -63,7 +65,7 @@ def decode_error(data: bytes) -> BaseException:
 
 def summary(data: bytes) -> dict[str, str]:
     """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded."""
-    node = load(data)
+    node = load(opened(data))
     if not isinstance(node, dict):
         raise NotDecodable(f"Stored data is no error: {short(data)}.")
     return {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}

@@ -27,6 +27,7 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     ├── StepDied                        1   the process of an isolated step ended without a result
     ├── OutcomeUnknown                  1   nobody knows whether a step took effect
     ├── RemoteError                     1   an error whose class is not loaded here
+    ├── PayloadUnreadable, PayloadNotEncoded   1   a payload codec that is missing, or fails
     ├── StoreError                      7
     │   ├── StoreLocked, StoreFull, StoreDamaged, StoreReadOnly, NotADatabase
     │   ├── StoreTooNew, StoreTooOld
@@ -275,6 +276,25 @@ class RemoteError(OutlastError):
         super().__init__(f"{type_name}: {message}" if message else type_name)
         self.type_name = type_name
         self.remote_message = message
+
+
+class PayloadUnreadable(OutlastError):
+    """A stored payload whose codec is not registered here, or cannot decode it. `codec` is its name."""
+
+    def __init__(self, codec: str, problem: str) -> None:
+        super().__init__(
+            f"A stored payload was written by the payload codec {codec!r}: {problem}.",
+            hint="Register it, with its key, in a module of the app.",
+        )
+        self.codec = codec
+
+
+class PayloadNotEncoded(OutlastError):
+    """The payload codec could not encode: nothing was stored. `codec` is its name."""
+
+    def __init__(self, codec: str, problem: str) -> None:
+        super().__init__(f"The payload codec {codec!r} cannot encode: {problem}.", hint="Mend it; nothing was stored.")
+        self.codec = codec
 
 
 class StoreError(OutlastError):

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import clock
+from . import clock, payloads
 from .answers import Answers
-from .errors import LeaseLost
+from .errors import LeaseLost, PayloadNotEncoded, PayloadUnreadable
 from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, RetryRun, StrayEnded
 from .plan import Undo
 from .run import strays, transactional
@@ -32,7 +32,7 @@ from .run.undo_run import UndoRun
 from .runners import Runners
 from .slots import Slots
 from .states import Ending, Status
-from .store import claiming, journal
+from .store import claiming, journal, sealing
 
 if TYPE_CHECKING:
     from .code import Code
@@ -130,6 +130,15 @@ class Holding:
             self._stir()
 
     def _prepare(self, claimed: Claimed) -> Any:
+        try:
+            return self._made_of(claimed)
+        except PayloadUnreadable as error:
+            self.submit(Halt(claimed.fence, str(error)), nothing)
+            return None
+
+    def _made_of(self, claimed: Claimed) -> Any:
+        if claimed.input[:1] == payloads.SEALED:
+            claimed.input = payloads.opened(claimed.input)
         if claimed.status is Status.COMPENSATING:
             return UndoRun(self, claimed)
         if claimed.kind == "step":
@@ -139,7 +148,7 @@ class Holding:
         else:
             workflow = self._code.workflow(claimed.name, claimed.version)
             if workflow is not None:
-                entries = journal.load(self.store.connection(), claimed.fence.task_id) if claimed.fence.claim > 1 else []
+                entries = sealing.opened(journal.load(self.store.connection(), claimed.fence.task_id)) if claimed.fence.claim > 1 else []
                 if workflow.asynchronous:
                     return AsyncRun(self, claimed, workflow, entries, finished=self._async_finished)
                 return SyncRun(self, claimed, workflow, entries)
@@ -176,7 +185,7 @@ class Holding:
             operation = work.execute()
         except BaseException as error:
             log.error("task %s could not be carried on", work.fence.task_id, exc_info=error)
-            operation = Halt(work.fence, f"the engine failed: {error!r}")
+            operation = Halt(work.fence, f"the engine failed: {payloads.told(error, repr(error))}")
         finally:
             _busy.discard(thread)
         self._finished(work, operation)
@@ -201,6 +210,10 @@ class Holding:
                 # Steps of the try before still run: who comes anew would begin them a second time beside themselves.
                 again = GiveBack(work.fence) if self.is_draining else operation
                 self.loop.call_later(_RETRY_SECONDS, self._finished, work, again)
+                return
+            if isinstance(error, PayloadNotEncoded):
+                # What it would leave by cannot be written, a reason can: it waits for a codec that works.
+                self._finished(work, Halt(work.fence, str(error)))
                 return
             if error is not None and not isinstance(error, LeaseLost):
                 log.error("the end of task %s could not be written: %s", work.fence.task_id, error)

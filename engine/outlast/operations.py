@@ -21,10 +21,18 @@ PREVIEW = 2
 """Journal flag: the input kept is a preview, since nothing will ever need it."""
 INHERITED = 4
 """Journal flag: the outcome was taken from the run that this one retries."""
+UNSURE = 8
+"""Journal flag: a failure that does not say whether the try took effect, of which the error itself is sealed."""
 
 
 class Operation(Struct, Generic[R], frozen=True, gc=False):
     """An atomic change whose execution gives an `R`."""
+
+
+class Refused(Operation[None], frozen=True, gc=False):
+    """Nothing, in the place of what could not be made ready for the store; its answer is the error."""
+
+    error: Exception
 
 
 class Fence(Struct, frozen=True, gc=False):

@@ -18,6 +18,7 @@ from .errors import InvalidInput, StoreError, WrongSQLite
 from .operations import Start, Started
 from .store import starting
 from .store.library import sqlite3
+from .store.sealing import sealed
 from .store.transaction import Transaction
 from .store.translation import is_of_the_file, translate
 
@@ -34,6 +35,7 @@ def start_within(store: SqliteStore, connection: Any, operation: Start) -> Start
     transaction.
     """
     _check(store, connection)
+    operation = sealed(operation)
     engine_time = store.engine_time()
     try:
         if not connection.in_transaction:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from .codec_errors import summary, type_name
 from .codec_types import NotDecodable
 from .errors import OutcomeUnknown, StepDied, StepTimeout
-from .operations import COMPENSABLE, Entry
+from .operations import COMPENSABLE, UNSURE, Entry
+from .payloads import SEALED
 
 UNDO_PREFIX = "undo/"
 
@@ -110,7 +111,7 @@ class _Reading:
             name=entry.name,
             kind=entry.kind,
             input=entry.input or b"{}",
-            outcome=outcome.event if outcome is not None and _is_known(outcome) else "unknown",
+            outcome=outcome.event if outcome is not None and is_known(outcome) else "unknown",
             result=outcome.data if outcome is not None and outcome.event == "completed" else None,
             tries=failed_try.try_number if failed_try is not None and failed_try.event == "tried" else 0,
             due_at=failed_try.due_at if failed_try is not None else None,
@@ -120,9 +121,11 @@ class _Reading:
 _UNKNOWN = frozenset({type_name(StepTimeout), type_name(StepDied), type_name(OutcomeUnknown)})
 
 
-def _is_known(outcome: Entry) -> bool:
+def is_known(outcome: Entry) -> bool:
     """Whether an outcome says what the step did: who overran, or died, may have taken effect."""
-    if outcome.event == "failed" and outcome.kind in ("step", "task") and outcome.data is not None:
+    if outcome.flags & UNSURE:
+        return False
+    if outcome.event == "failed" and outcome.kind in ("step", "task") and outcome.data is not None and outcome.data[:1] != SEALED:
         try:
             return summary(outcome.data)["type"] not in _UNKNOWN
         except NotDecodable:  # A damaged row: the undo goes on, and what cannot be read is nobody's result.

@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import clock, codec
+from . import clock, codec, payloads
 from .duration import seconds
 from .errors import (
     InvalidInput,
@@ -32,7 +32,7 @@ from .operations import Cancel, Pause, Resume, Signal, StartRetry
 from .states import FINAL, Status
 from .store.succession import last_of_line, open_before
 from .views.runs import children_ids, status_of
-from .views.state import messages, published_value
+from .views.state import messages, published_value, stored_input
 from .views.steps import steps_json
 from .views.watch import Watch, monotonic
 
@@ -132,7 +132,13 @@ class StoredRun(Run[T]):
         data = codec.encode(payload, place=place)
         if len(data) > self._settings.max_payload:
             raise PayloadTooLarge(place, len(data), self._settings.max_payload)
+        self._refuse_plain()
         self._store.commit(Signal(self.id, name, data, key))
+
+    def _refuse_plain(self) -> None:
+        """Nothing is stored plain for a run whose input is not: the codec that this process lacks is looked for first."""
+        if payloads.writer is None:
+            payloads.need_writer(stored_input(self._store, self.id))
 
     def query(self, key: str) -> object:
         """The value that it has published under `key` last. Raises `KeyNotFound`."""
@@ -199,6 +205,8 @@ class StoredRun(Run[T]):
         if done is not ... and not_done:
             raise InvalidInput("done and not_done exclude each other.", hint="Give what you found out.")
         stored = None if done is ... else codec.encode(done, place="done")
+        if stored is not None:
+            self._refuse_plain()
         self._store.commit(Resume(self.id, stored, not_done, _who()))
 
     def retry(self, from_step: str | None = None) -> StoredRun[T]:

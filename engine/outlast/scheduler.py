@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import clock, scheduling
+from . import clock, payloads, scheduling
 from .alarm import Alarm
 from .catch_up import Pause, Plan, next_of, plan, without
 from .clock import SECOND
-from .errors import OutlastError, StoreError
+from .errors import OutlastError, PayloadUnreadable, StoreError
 from .loop import RoleLoop
 from .model import new_id
 from .operations import Start
@@ -236,6 +236,8 @@ class Scheduler:
 
     def _break(self, stored: StoredSchedule, error: Exception) -> None:
         text = str(error) if isinstance(error, OutlastError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, PayloadUnreadable):
+            text = payloads.told(error, text)  # It may quote the input, and stands in the file as it is.
         if self._store.commit(BreakSchedule(stored.name, stored.revision, text)) and self._broken.get(stored.name) != text:
             self._broken[stored.name] = text
             _log.warning("The schedule %s cannot fire: %s", stored.name, text)

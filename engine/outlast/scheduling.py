@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from . import clock, codec
+from . import clock, codec, payloads
 from .catch_up import next_of, undecided
 from .definition.scheduled import check, checked_input
 from .errors import (
@@ -24,6 +24,7 @@ from .errors import (
     InvalidInput,
     OutlastError,
     PayloadTooLarge,
+    PayloadUnreadable,
     ScheduleNotFound,
 )
 from .model import derived_id, new_id
@@ -306,8 +307,16 @@ def _row(
 
 
 def _same(stored: StoredSchedule, row: ScheduleRow) -> bool:
-    fields = ("workflow", "rule", "input", "source", "origin")
-    return all(getattr(stored, field) == getattr(row, field) for field in fields)
+    fields = ("workflow", "rule", "source", "origin")
+    return all(getattr(stored, field) == getattr(row, field) for field in fields) and _is_stored_so(stored.input, row.input)
+
+
+def _is_stored_so(stored: bytes, given: bytes) -> bool:
+    """Whether an input is stored already, and as it would be now: another codec, or none, has it written anew."""
+    try:
+        return payloads.is_current(stored) and payloads.opened(stored) == payloads.opened(given)
+    except PayloadUnreadable:
+        return False
 
 
 def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int, reason: str) -> tuple[TickRow, ...]:

@@ -118,6 +118,7 @@ class Context:
 
     def store(self, *, create: bool = False, migrate: bool = False) -> SqliteStore:
         """Open the file. It is closed when the command ends."""
+        from .. import payloads
         from ..store.sqlite import SqliteStore
 
         if not create:
@@ -125,6 +126,8 @@ class Context:
         settings = self.settings
         store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=settings.allow_network, durability=settings.durability)
         self.stores.append(store)
+        # A command that needs no code else loads it once it meets a payload of a codec that only code has.
+        payloads.look_further = lambda: self.registry
         return store
 
     def require_file(self) -> None:
@@ -159,6 +162,10 @@ class Context:
         return find_run(store, reference)
 
     def close(self) -> None:
+        if self.stores:
+            from .. import payloads
+
+            payloads.look_further = None
         for store in self.stores:
             store.close()
             store.doorbell.close()

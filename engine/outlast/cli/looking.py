@@ -85,10 +85,12 @@ def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
 @click.option("--timeout", metavar="DURATION", help="Wait no longer than this; then exit 5.")
 @click.pass_obj
 def result(context: Context, reference: str, wait: bool, timeout: str | None) -> int:
+    from .. import payloads
     from ..duration import seconds
     from ..errors import ResultTimeout
     from ..views import run_json
     from ..views.chains import last_in_line
+    from ..views.state import stored_output
 
     limit = None if timeout is None else seconds(timeout, place="--timeout")
     store = context.store()
@@ -106,6 +108,7 @@ def result(context: Context, reference: str, wait: bool, timeout: str | None) ->
         if over is None:
             raise ResultTimeout(uid, limit)
         found = over
+    payloads.opened(stored_output(store, task_id) or b"")
     return conclude(found, as_json=context.machine)
 
 
@@ -158,11 +161,13 @@ def _explanation(context: Context, reference: str) -> Explanation:
 def query(context: Context, reference: str, key: str) -> int:
     store = context.store()
     task_id, uid = context.find(store, reference)
+    from .. import payloads
     from ..views.chains import last_in_line
     from ..views.state import published_value
     from ..views.values import value_json
 
-    output.document(value_json(published_value(store, last_in_line(store, task_id), key, run_id=uid), raw=context.raw))
+    stored = published_value(store, last_in_line(store, task_id), key, run_id=uid)
+    output.document(value_json(payloads.opened(stored), raw=context.raw))
     return 0
 
 

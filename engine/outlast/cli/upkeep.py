@@ -127,7 +127,8 @@ def backup(context: Context, file: str) -> int:
 def export(context: Context, reference: str) -> int:
     import msgspec
 
-    from ..store import journal
+    from .. import payloads
+    from ..store import journal, sealing
     from ..views import show_json
     from ..views.open_runs import recorded_run
     from ..views.state import messages_json, published_json, stream_names
@@ -140,14 +141,16 @@ def export(context: Context, reference: str) -> int:
         streams[name] = messages
         while batch := messages_json(store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw):
             messages.extend(batch)
+    claimed = recorded_run(store.connection(), task_id)
+    claimed.input = payloads.opened(claimed.input)
     output.document(
         {
             **show_json(store, task_id, raw=context.raw),
             "published": published_json(store, task_id, raw=context.raw),
             "streams": streams,
             "recording": {
-                "claimed": msgspec.to_builtins(recorded_run(store.connection(), task_id)),
-                "journal": msgspec.to_builtins(journal.load(store.connection(), task_id)),
+                "claimed": msgspec.to_builtins(claimed),
+                "journal": msgspec.to_builtins(sealing.opened(journal.load(store.connection(), task_id))),
             },
         }
     )

@@ -29,6 +29,7 @@ from ..errors import (
     LeaseLost,
     OutlastError,
     Parked,
+    PayloadUnreadable,
     ResultTimeout,
     SignalTimeout,
     StoreError,
@@ -974,6 +975,8 @@ async def _await(handle: Any) -> Any:
 def _fits(payload: bytes, type_: Any) -> bool:
     try:
         convert_value(codec.decode(payload), type_, "signal")
+    except PayloadUnreadable:
+        return True  # As in a sync run: it is taken, and the run is halted.
     except Exception:  # noqa: BLE001 - a payload that cannot be converted does not fit
         return False
     return True

@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .. import clock, codec
+from .. import clock, codec, payloads
 from ..codec_errors import encode_error
 from ..errors import (
     Cancelled,
@@ -18,7 +18,9 @@ from ..errors import (
     DeadlineExceeded,
     NotStorable,
     Parked,
+    PayloadNotEncoded,
     PayloadTooLarge,
+    PayloadUnreadable,
     ResultTimeout,
 )
 from ..inheritance import part_id
@@ -110,6 +112,8 @@ class Execution(Journalled):
             return None
         if self.unwinding is Cancelled:
             return self.abort()
+        if isinstance(value, PayloadUnreadable | PayloadNotEncoded) and not returned:
+            return self.halt_of_codec(value)
         if returned:
             try:
                 self.history.check_end()
@@ -125,7 +129,7 @@ class Execution(Journalled):
         elif not self.asynchronous and not isinstance(value, CodeMismatch):
             # An async run has refused this where it ended. Code that fails where it once went on is other code.
             try:
-                self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {_first_line(value)}")
+                self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {payloads.told(value, _first_line(value))}")
             except CodeMismatch as error:
                 value = error
         if isinstance(value, CodeMismatch):
@@ -139,7 +143,7 @@ class Execution(Journalled):
         if getattr(self.definition, "on_error", "fail") == "halt":
             return Halt(
                 self.fence,
-                f"{type(value).__name__}: {_first_line(value)}",
+                payloads.told(value, f"{type(value).__name__}: {_first_line(value)}"),
                 error_data,
                 tuple(self.strays),
                 *self._to_set_aside(value),

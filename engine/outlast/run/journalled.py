@@ -16,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from .. import clock, codec
+from .. import clock, codec, payloads
 from ..codec import NotDecodable
 from ..codec_errors import decode_error, encode_error
 from ..errors import (
@@ -24,7 +24,9 @@ from ..errors import (
     CodeMismatch,
     OutcomeUnknown,
     Parked,
+    PayloadNotEncoded,
     PayloadTooLarge,
+    PayloadUnreadable,
     RunCancelled,
     Unwinding,
 )
@@ -32,7 +34,7 @@ from ..handles import Current
 from ..model import idempotency_key
 from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park
 from ..states import Ending
-from ..store import retrying
+from ..store import retrying, sealing
 from ..stored_retry import retry_from
 from . import unknown
 from .history import History, Record
@@ -60,7 +62,9 @@ class Journalled:
         self.history = History(entries)
         self.inheritance = Inheritance(
             # Only a retry of a whole run has a chain that began with another run.
-            retrying.load(host.store.connection(), claimed.fence.task_id) if claimed.chain != claimed.uid else {},
+            {one.path: one for one in sealing.opened(retrying.load(host.store.connection(), claimed.fence.task_id).values())}
+            if claimed.chain != claimed.uid
+            else {},
             self.history,
         )
         self.seq = self.history.last_seq
@@ -132,6 +136,8 @@ class Journalled:
     def outcome_of(self, entry: Entry) -> Any:
         """The value of an outcome, or its error raised; both as the journal has them, on first run and replay alike."""
         self.journal_at = max(self.journal_at, entry.at)
+        if entry.data is not None and entry.data[:1] == payloads.SEALED:
+            entry = self._opened(entry)
         match entry.event:
             case "completed":
                 return self._stored_value(entry) if entry.data is not None else None
@@ -146,6 +152,16 @@ class Journalled:
                     self.leave_by(End(self.fence, Ending.FAILED, error=entry.data, strays=tuple(self.strays)))
                 self._raised.append((error, entry))
                 raise error
+
+    def _opened(self, entry: Entry) -> Entry:
+        """The outcome of a part, or a signal, as others have stored it. What cannot be read is no error for the code to handle."""
+        try:
+            return sealing.opened([entry])[0]
+        except PayloadUnreadable as error:
+            self.leave_by(self.halt_of_codec(error))
+
+    def halt_of_codec(self, error: PayloadUnreadable | PayloadNotEncoded) -> Halt:
+        return Halt(self.fence, str(error), strays=tuple(self.strays))
 
     def _stored_value(self, entry: Entry) -> Any:
         assert entry.data is not None

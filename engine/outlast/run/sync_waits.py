@@ -19,6 +19,8 @@ from ..errors import (
     NotStorable,
     OutlastError,
     Parked,
+    PayloadNotEncoded,
+    PayloadUnreadable,
     StoreError,
     Unwinding,
 )
@@ -295,6 +297,8 @@ class SyncWaits(Execution):
         except LeaseLost:
             self._lose()
             raise
+        except PayloadNotEncoded as error:
+            self.leave_by(self.halt_of_codec(error))
 
     def _lose(self) -> NoReturn:
         """The task is somebody else's by now: leave silently."""
@@ -306,6 +310,8 @@ class SyncWaits(Execution):
 def _fits(payload: bytes, type_: Any) -> bool:
     try:
         convert_value(codec.decode(payload), type_, "signal")
+    except PayloadUnreadable:
+        return True  # It is taken, and its run is halted: left unread, it would wait for a key that nobody asks for.
     except (InvalidInput, NotStorable, OutlastError):
         return False
     return True

@@ -14,13 +14,13 @@ from typing import Any
 
 from .. import clock
 from ..codec_errors import encode_error
-from ..errors import LeaseLost, OutcomeUnknown
+from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current
 from ..model import idempotency_key
 from ..operations import Again, Append, Claimed, End, Entry, Halt
 from ..retry import Retry
 from ..states import Ending
-from ..store import ending, journal
+from ..store import ending, journal, sealing
 from ..stored_retry import retry_from
 from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
@@ -86,6 +86,8 @@ class TaskRun:
                 operation = self.after(tried)
         except LeaseLost:
             self.lost = True
+        except (PayloadUnreadable, PayloadNotEncoded) as error:
+            operation = Halt(self.fence, str(error))
         finally:
             self.ended = True
             strays.code_ended(self, ("", tried) if tried is not None else None)
@@ -104,7 +106,7 @@ class TaskRun:
 
     def _begin(self) -> Outcome:
         """Of a step that wants to know what its tries did: say that one begins; but first what became of one that was left."""
-        journal_of_it = unknown.TaskJournal.read(journal.load(self.host.store.connection(), self.fence.task_id))
+        journal_of_it = unknown.TaskJournal.read(sealing.opened(journal.load(self.host.store.connection(), self.fence.task_id)))
         self._probe_tries = journal_of_it.probe_tries
         if journal_of_it.done is not None:
             return End(self.fence, Ending.COMPLETED, output=journal_of_it.done, tries=self.number, simple=True)

@@ -20,6 +20,7 @@ from ..operations import Entry
 from ..store import journal
 from ..store.connection import translate
 from ..store.library import sqlite3
+from ..store.sealing import sealed
 from ..store.transaction import Transaction
 from ..store.translation import is_of_the_file
 from . import guarded
@@ -117,7 +118,7 @@ class _StepTransaction:
         entry = self.entry_of(output, self.started_at)
         context = Transaction(db, now=self.call.store.now(), wall=clock.wall())
         try:
-            self.committed(context, entry)
+            self.committed(context, sealed(entry))
             self.call.store.commit_step(db, self.call.definition.name)
         except sqlite3.Error as error:
             if is_of_the_file(error):

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .. import clock
+from .. import clock, payloads
 from ..codec_errors import encode_error
 from ..duration import seconds
 from ..errors import NotStorable, OutcomeUnknown, PayloadTooLarge, RetryAfter, StepDied, StepTimeout
@@ -194,7 +194,7 @@ def cause_of(error: BaseException) -> str:
         case StepDied():
             return f"its process died, {error.how}"
         case _:
-            return f"its probe gave up by {type(error).__name__}: {error}"
+            return f"its probe gave up by {payloads.told(error, f'{type(error).__name__}: {error}')}"
 
 
 def pause(policy: Retry, error: BaseException, number: int) -> int:

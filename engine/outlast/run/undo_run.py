@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from .. import clock, codec
+from .. import clock, codec, payloads
 from ..codec_errors import encode_error
-from ..errors import LeaseLost, OutlastError
+from ..errors import LeaseLost, OutlastError, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current, Undoing
 from ..model import compensation_code, idempotency_key
 from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
-from ..store import journal, retrying, undoing
+from ..store import journal, retrying, sealing, undoing
 from . import strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
 from .execution import log
@@ -62,13 +62,15 @@ class UndoRun:
         except LeaseLost:
             self.lost = True
             return None
+        except (PayloadUnreadable, PayloadNotEncoded) as error:
+            return Halt(self.fence, str(error))
         finally:
             self.ended = True
             strays.code_ended(self, None)
 
     def _execute(self) -> Operation[Any] | None:
         while True:
-            entries = journal.load(self.store.connection(), self.fence.task_id)
+            entries = sealing.opened(journal.load(self.store.connection(), self.fence.task_id))
             plan = undo_plan(entries)
             if not plan:
                 return EndUndo(self.fence)
@@ -170,11 +172,9 @@ class UndoRun:
         )  # fmt: skip
         if goes_on:
             return PassUndo(self.fence, delay=delay) if delay else None
-        return Halt(
-            self.fence,
-            f"the compensation of {undo.name} gave up after {number} {'try' if number == 1 else 'tries'}: {error!r}"[:500],
-            error=encode_error(error),
-        )
+        counted = f"{number} {'try' if number == 1 else 'tries'}"
+        reason = f"the compensation of {undo.name} gave up after {counted}: {payloads.told(error, repr(error))}"
+        return Halt(self.fence, reason[:500], error=encode_error(error))
 
     def _try(self, undo: Undo, definition: Any, compensation: Any, number: int) -> Tried:
         result = codec.decode(undo.result) if undo.result is not None else None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from .. import payloads
 from ..errors import OutlastError, StoreError, StoreFull, StoreLocked
 from ..operations import Claim, Operation, R, RegisterAgent
 from . import lost_answers
@@ -23,6 +24,7 @@ from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_bu
 from .engine_time import EngineTime
 from .library import sqlite3
 from .pragmas import synchronous
+from .sealing import sealed_or_refused
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .translation import is_of_the_file
@@ -89,6 +91,8 @@ class Committer:
 
     def commit(self, operation: Operation[R]) -> R:
         """Execute and wait for the disk. Raises what the operation raises, or a `StoreError`."""
+        if payloads.writer is not None:
+            operation = sealed_or_refused(operation)
         again = False
         if self.callers <= _FEW and self._queue.empty() and self._busy.acquire(blocking=False):
             try:
@@ -133,6 +137,8 @@ class Committer:
 
     def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
         """Execute soon, in order; `done` is called on the writer thread after the commit."""
+        if payloads.writer is not None:
+            operation = sealed_or_refused(operation)
         self._hand_over(_Pending(operation, done or _nobody))
 
     def _hand_over(self, pending: _Pending) -> None:

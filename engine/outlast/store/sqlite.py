@@ -44,12 +44,20 @@ from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transa
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
 from .library import sqlite3
+from .transaction import Transaction
 from .turn import Turn
 
 if TYPE_CHECKING:
     from .protocol import Store
 
+
+def refuse(_: Transaction, operation: op.Refused) -> None:
+    """Answer with the error that stands in the operation's place."""
+    raise operation.error
+
+
 HANDLERS: dict[type, Handler] = {
+    op.Refused: refuse,
     op.Start: starting.start,
     op.StartPart: parts.start_part,
     op.Claim: claiming.claim,

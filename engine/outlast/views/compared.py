@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import payloads
 from .invariants import INVARIANTS
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def left_in(store: SqliteStore) -> Left:
     outcomes = connection.execute(_OUTCOMES).fetchall()
     return Left(
         {uid: (kind, name, status) for uid, kind, name, status, _ in tasks},
-        {uid: output for uid, output, _ in outcomes if output is not None},
-        {uid: error for uid, _, error in outcomes if error is not None},
+        {uid: payloads.opened(output) for uid, output, _ in outcomes if output is not None},
+        {uid: payloads.opened(error) for uid, _, error in outcomes if error is not None},
         {name: _rows(connection, name) for (name,) in connection.execute(_TABLES).fetchall()},
         frozenset(chain or uid for uid, _, _, _, chain in tasks),
         tuple(_broken(store)),

@@ -36,6 +36,24 @@ def published_value(store: SqliteStore, task_id: int, key: str, *, run_id: str) 
     return value
 
 
+_INPUT = "select i.data from outlast_task t join outlast_input i on i.task_id = t.id where t.uid = :uid"
+
+
+def stored_input(store: SqliteStore, uid: str) -> bytes:
+    """The input of a run as it is stored; nothing where there is no such run."""
+    row = store.connection().execute(_INPUT, {"uid": uid}).fetchone()
+    return b"" if row is None else row[0]
+
+
+_OUTPUT = "select output from outlast_outcome where task_id = :id"
+
+
+def stored_output(store: SqliteStore, task_id: int) -> bytes | None:
+    """What a run has returned, as it is stored."""
+    row = store.connection().execute(_OUTPUT, {"id": task_id}).fetchone()
+    return None if row is None else row[0]
+
+
 _PUBLISHED = "select key, value, at from outlast_published where task_id = :id order by key"
 
 

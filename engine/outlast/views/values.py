@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec
+from ..errors import OutlastError
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -21,7 +22,7 @@ def value_json(data: bytes | None, *, raw: bool = False) -> Any:
         return None
     try:
         return codec.raw(data) if raw else codec.readable(data)
-    except (codec.NotDecodable, ValueError, LookupError, TypeError) as error:
+    except (OutlastError, ValueError, LookupError, TypeError) as error:
         return f"(cannot be read: {error})"
 
 
@@ -31,7 +32,7 @@ def error_json(data: bytes | None) -> dict[str, str] | None:
         return None
     try:
         return codec.summary(data)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OutlastError, ValueError, LookupError, TypeError, AttributeError) as error:
         return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}
 
 
