@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import outlast
 from outlast import sqlite3
 
 from .commands import Folder, eventually
@@ -89,30 +85,6 @@ def zombie_is_fenced(here: Folder) -> None:
 
 def test_a_zombie_changes_nothing(folder: Callable[..., Folder]) -> None:
     zombie_is_fenced(folder(lease="1s"))
-
-
-def fence_holds(database: Path, *, package: Path | None = None) -> bool:
-    environment = dict(os.environ) | ({"PYTHONPATH": str(package)} if package is not None else {})
-    check = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fence_check.py")), str(database)],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert not check.stderr
-    assert check.returncode in (0, 1)
-    return check.returncode == 0
-
-
-def test_the_check_of_the_fence_fails_when_the_fence_is_taken_out(tmp_path: Path) -> None:
-    assert fence_holds(tmp_path / "fenced.db")
-
-    package = tmp_path / "unfenced"
-    shutil.copytree(Path(outlast.__file__).parent, package / "outlast", ignore=shutil.ignore_patterns("__pycache__"))
-    module = package / "outlast" / "store" / "journal.py"
-    text = module.read_text()
-    assert "where id = :task_id and claim = :claim and status in" in text
-    module.write_text(text.replace("and claim = :claim and status in", "and :claim = :claim and status in", 1))
-
-    assert not fence_holds(tmp_path / "unfenced.db", package=package)
 
 
 def test_a_poison_task_is_halted_with_the_evidence_and_its_neighbours_are_not(folder: Callable[..., Folder]) -> None:

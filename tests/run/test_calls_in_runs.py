@@ -14,10 +14,11 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import current, now, registry, rng, sleep, step, uuid4, wait_signal, workflow
+from outlast import current, now, registry, rng, sleep, sqlite3, step, uuid4, wait_signal, workflow
 from outlast.errors import NotStorable, OutsideRun, PayloadTooLarge, RemoteError, WrongColour
 
 gate = Gate()
+is_early = threading.Event()
 
 
 class Colour(Enum):
@@ -62,6 +63,30 @@ with registry.isolated() as defined:
     @step
     def outer(value: int) -> int:
         return double(value) + 1
+
+    @step
+    def locks_the_file(path: str) -> None:
+        """Nobody can commit, until the next step has begun or a while is over in which it could have."""
+        lock = sqlite3.connect(path, check_same_thread=False)
+        lock.execute("begin immediate")
+
+        def let_go() -> None:
+            is_early.wait(0.2)
+            effects.append("let go")
+            lock.rollback()
+            lock.close()
+
+        threading.Thread(target=let_go).start()
+
+    @step
+    def comes_after() -> None:
+        effects.append("began")
+        is_early.set()
+
+    @workflow
+    def one_after_another(path: str) -> None:
+        locks_the_file(path)
+        comes_after()
 
     @workflow
     def adds(value: int) -> int:
@@ -530,3 +555,9 @@ def test_an_error_whose_class_is_gone_is_a_remote_error(bench):
     finally:
         globals()["CardRefused"] = kept
     assert "42 was refused" in str(caught.value)
+
+
+def test_a_step_begins_when_the_outcome_before_it_is_on_disk(bench):
+    is_early.clear()
+    bench.run(one_after_another, bench.store.path)
+    assert effects == ["let go", "began"]

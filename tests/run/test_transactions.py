@@ -263,3 +263,15 @@ def test_a_full_disk_is_no_outcome_of_the_step(bench, monkeypatch):
     assert full
     assert [step["tries"] for step in run.steps()] == [1]
     assert rows(bench) == 1
+
+
+def test_nothing_of_a_transaction_is_there_until_its_entry_is(bench, monkeypatch):
+    seen = []
+
+    def look_then_commit(store, connection, name):
+        seen.append(store.connection().execute("select count(*) from sqlite_schema where name = 'app'").fetchone()[0])
+        connection.execute("commit")
+
+    monkeypatch.setattr(type(bench.store), "commit_step", look_then_commit)
+    assert bench.run(sql, "select x from app") == [[1]]
+    assert seen == [0]
