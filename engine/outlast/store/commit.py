@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from .. import payloads
-from ..errors import OutlastError, StoreError, StoreFull, StoreLocked
+from ..errors import OutlastError, StoreError
 from ..operations import Claim, Operation, R, RegisterAgent
 from . import lost_answers
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_busy_seconds, transaction
@@ -27,7 +27,7 @@ from .pragmas import synchronous
 from .sealing import sealed_or_refused
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
-from .translation import is_of_the_file
+from .translation import is_of_the_file, may_pass
 from .turn import Turn
 
 Done = Callable[[Any, BaseException | None], None]
@@ -104,7 +104,7 @@ class Committer:
                     result: R = pending.result
                     return result
             except StoreError as error:
-                if not (self._patient() and _may_pass(error)):
+                if not (self._patient() and may_pass(error)):
                     raise
                 again = True
             finally:
@@ -227,7 +227,7 @@ class Committer:
                 self._run_group(group)
                 return
             except StoreError as error:
-                if not (self._patient() and _may_pass(error)):
+                if not (self._patient() and may_pass(error)):
                     for pending in group:
                         pending.error = error
                     return
@@ -344,10 +344,6 @@ class Committer:
                 if found is not None:
                     pending.result, pending.error = found, None
         context.execute("release operation")
-
-
-def _may_pass(error: StoreError) -> bool:
-    return isinstance(error, StoreFull | StoreLocked)
 
 
 def _nobody(result: Any, error: BaseException | None) -> None:

@@ -103,3 +103,8 @@ def _is_full(name: str) -> bool:
     except OSError:
         return False
     return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
+
+
+def may_pass(error: StoreError) -> bool:
+    """Whether waiting may help: for room, or for a lock."""
+    return isinstance(error, StoreFull | StoreLocked)
