@@ -7,13 +7,14 @@ anything on the writer's thread: there, a slow callback would hold up every comm
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .operations import Operation
-from .store.commit import Done
+from .store.group import Done
 from .store.sqlite import SqliteStore
 
 
@@ -21,14 +22,27 @@ class Answers:
     """Submits operations for one loop."""
 
     def __init__(self, store: SqliteStore, loop: asyncio.AbstractEventLoop) -> None:
-        self._submit = store.committer.submit
+        self._committer = store.committer
         self._loop = loop
+        self._thread = threading.get_ident()
+        self._is_leading = False
         self._arrived: deque[tuple[Done, Any, BaseException | None]] = deque()
         self._is_called = False
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
         """Execute an operation; `done` is called on the loop, in the order of the calls. From any thread."""
-        self._submit(operation, partial(self._arrive, done))
+        if threading.get_ident() != self._thread:
+            self._committer.submit(operation, partial(self._arrive, done))
+            return
+        self._committer.submit_led(operation, partial(self._arrive, done))
+        if not self._is_leading:
+            self._is_leading = True
+            self._loop.call_soon(self._lead)
+
+    def _lead(self) -> None:
+        # What the loop has still to do now may ask for more, and a commit costs more than its rows.
+        self._is_leading = False
+        self._committer.lead()
 
     def on_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the loop, from any thread; nothing where the loop has ended."""
@@ -41,7 +55,10 @@ class Answers:
         self._arrived.append((done, result, error))
         if not self._is_called:
             self._is_called = True
-            self.on_loop(self._hand_out)
+            if threading.get_ident() == self._thread:
+                self._loop.call_soon(self._hand_out)
+            else:
+                self.on_loop(self._hand_out)
 
     def _hand_out(self) -> None:
         # Said first: an answer that comes after the last look calls again.

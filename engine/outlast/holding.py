@@ -37,7 +37,7 @@ from .store import claiming, journal, sealing
 if TYPE_CHECKING:
     from .code import Code
     from .settings import Settings
-    from .store.commit import Done
+    from .store.group import Done
     from .store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")

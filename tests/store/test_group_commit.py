@@ -13,7 +13,7 @@ from driving import CODE, LEASE, Driver, driver, entry
 from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.states import Ending
-from outlast.store import commit
+from outlast.store import commit, group
 from outlast.store.connection import transaction
 from outlast.store.sqlite import SqliteStore
 
@@ -43,7 +43,7 @@ def in_one_group(file: Driver, operations: dict[str, op.Operation[Any]], monkeyp
     answers = Answers()
     with file.store.transaction():
         committer.submit(op.Heartbeat(0, LEASE))
-        while not committer._queue.empty():
+        while committer._queue:
             pass
         for name, operation in operations.items():
             committer.submit(operation, answers.named(name))
@@ -138,7 +138,7 @@ class FlakyTransaction(transaction):
 @pytest.fixture
 def flaky(file: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     FlakyTransaction.failures = []
-    monkeypatch.setattr(commit, "transaction", FlakyTransaction)
+    monkeypatch.setattr(group, "transaction", FlakyTransaction)
     monkeypatch.setattr(commit, "_RETRY_SECONDS", 0.01)
     file.store.patient = True
     yield FlakyTransaction.failures
@@ -202,7 +202,7 @@ def test_a_group_whose_commit_failed_is_written_again_under_its_fences(
     committer, answers = file.store.committer, Answers()
     with file.store.transaction():
         committer.submit(op.Heartbeat(0, LEASE))
-        while not committer._queue.empty():
+        while committer._queue:
             pass
         for name, operation in operations.items():
             committer.submit(operation, answers.named(name))
@@ -219,7 +219,7 @@ def test_a_group_whose_commit_failed_is_written_again_under_its_fences(
 def test_a_commit_that_fails_for_good_is_told_and_nothing_was_written(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     fence = file.claimed(file.agent())
     before = file.dump()
-    monkeypatch.setattr(commit, "transaction", FlakyTransaction)
+    monkeypatch.setattr(group, "transaction", FlakyTransaction)
     FlakyTransaction.failures = ["before"]
     with pytest.raises(StoreFull):
         file.do(op.Append(fence, [entry(1)]))
@@ -234,7 +234,7 @@ def test_a_full_disk_stops_claims_and_holds_what_was_done(file: Driver, flaky: l
     committer = file.store.committer
     with file.store.transaction():
         committer.submit(op.Heartbeat(0, LEASE))
-        while not committer._queue.empty():
+        while committer._queue:
             pass
         committer.submit(op.Claim(1, 1, CODE), refused.named("claim"))
         committer.submit(op.Append(fence, [entry(1)]), held.named("append"))
@@ -347,3 +347,74 @@ def test_an_idle_agents_claim_waits_for_nobody(file: Driver) -> None:
     assert answers.got == []
     assert file.query("pragma synchronous") == [(2,)]
     assert file.query("pragma busy_timeout") == [(5000,)]
+
+
+def test_what_is_led_is_committed_in_the_leaders_thread(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    fences = [file.claimed(file.agent(), f"r{number}") for number in range(3)]
+    committer, answers, threads = file.store.committer, Answers(), []
+    run_group = committer._run_group
+    monkeypatch.setattr(
+        committer, "_run_group", lambda group, **how: (threads.append((threading.get_ident(), len(group))), run_group(group, **how))
+    )
+    monkeypatch.setattr(commit, "_LINGER_SECONDS", 0.3)
+    for number, fence in enumerate(fences):
+        committer.submit_led(op.Append(fence, [entry(1)]), answers.named(str(number)))
+    committer.lead()
+    assert answers.got == [(str(number), True, None) for number in range(3)]
+    assert threads == [(threading.get_ident(), 3)]
+
+
+@pytest.mark.parametrize("failures", FAILURES, ids="-".join)
+def test_a_leader_whose_commit_fails_leaves_it_to_the_writer_and_it_is_written_once(
+    file: Driver, flaky: list[str], failures: list[str]
+) -> None:
+    fence = file.claimed(file.agent())
+    committer, answers = file.store.committer, Answers()
+    flaky += failures
+    committer.submit_led(op.Append(fence, [entry(1)]), answers.named("append"))
+    committer.lead()
+    committer.close()
+    assert answers.got == [("append", True, None)]
+    assert file.events(fence.task_id) == [(1, "1", "completed")]
+
+
+def test_a_leader_waits_for_no_lock(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    committer, answers = file.store.committer, Answers()
+    with file.store.transaction():
+        committer.submit_led(op.Append(fence, [entry(1)]), answers.named("append"))
+        committer.lead()
+        assert answers.got == []
+    committer.close()
+    assert answers.got == [("append", True, None)]
+
+
+def test_a_loop_is_not_held_up_by_a_slow_disk(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    committer, answers = file.store.committer, Answers()
+    committer._group_seconds = 1.0
+    file.store.connection().execute("begin immediate")  # Nobody can write: only a leader that tries would notice.
+    committer.submit_led(op.Append(fence, [entry(1)]), answers.named("append"))
+    committer.lead()
+    assert answers.got == []
+    file.store.connection().execute("rollback")
+    committer.close()
+    assert answers.got == [("append", True, None)]
+
+
+def test_callers_whose_answers_a_leader_has_are_all_let_go(file: Driver) -> None:
+    agent_id = file.agent()
+    committer = file.store.committer
+    committer.callers = 100
+    fences = [file.claimed(agent_id, f"r{number}") for number in range(20)]
+    committer._led_at = float("inf")  # The writer leaves everything to a leader.
+    threads = [threading.Thread(target=file.do, args=(op.Append(fence, [entry(1)]),), daemon=True) for fence in fences]
+    for thread in threads:
+        thread.start()
+    while len(committer._queue) < len(fences) and any(thread.is_alive() for thread in threads):
+        committer.lead()
+    committer.lead()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert file.query("select count(*) from outlast_journal") == [(20,)]

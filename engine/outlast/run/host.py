@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..definition.definition import Definition
     from ..settings import Settings
-    from ..store.commit import Done
+    from ..store.group import Done
     from ..store.sqlite import SqliteStore
     from .execution import Execution
     from .tries import Tried

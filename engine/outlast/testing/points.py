@@ -46,12 +46,12 @@ class CrashCommitter(Committer):
 
     store: CrashStore
 
-    def _run_group(self, group: list[Any]) -> None:
+    def _run_group(self, group: list[Any], *, has_turn: bool = False) -> None:
         # One by one: what comes together in one group is a matter of chance, and points are to be the same in every trial.
         for pending in group:
             if self.store.passes([pending]):
                 try:
-                    super()._run_group([pending])
+                    super()._run_group([pending], has_turn=has_turn)
                 except LeaseLost:
                     if not self.store.is_dead:
                         raise
