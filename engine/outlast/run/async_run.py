@@ -606,6 +606,7 @@ class AsyncRun(Execution):
         concurrency: int | None,
         return_exceptions: bool,
     ) -> list[Any]:
+        self._enter()
         pending = list(items)
         limit = asyncio.Semaphore(concurrency or max(1, len(pending)))
 
@@ -690,6 +691,7 @@ class AsyncRun(Execution):
         return pending
 
     async def wait_part(self, part: Part[Any], timeout_seconds: float | None) -> Any:
+        self._enter()
         if timeout_seconds is not None:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -702,6 +704,7 @@ class AsyncRun(Execution):
 
     async def gather(self, handles: tuple[Any, ...], *, return_exceptions: bool) -> list[Any]:
         """Wait for all; unless exceptions are returned, the first error cancels the rest."""
+        self._enter()
         return await self._gathered([self.future_of(handle) for handle in handles], return_exceptions=return_exceptions)
 
     async def _gathered(self, futures: Sequence[asyncio.Future[Any]], *, return_exceptions: bool) -> list[Any]:
@@ -715,6 +718,7 @@ class AsyncRun(Execution):
 
     async def first(self, handles: tuple[Any, ...]) -> Any:
         """Wait until any handle has its outcome; which one was first, the journal's order says again."""
+        self._enter()
         if not handles:
             raise InvalidInput("first() needs at least one handle.")
         futures = [self.future_of(handle) for handle in handles]
@@ -730,6 +734,7 @@ class AsyncRun(Execution):
         return handle.future
 
     def cancel_parts(self, parts: tuple[Any, ...]) -> None:
+        self._enter()
         for part in parts:
             if part.future is not None:
                 part.future.cancel()

@@ -265,6 +265,7 @@ class SyncParts(SyncWaits):
 
     def cancel_parts(self, parts: tuple[Any, ...]) -> None:
         """Cancel what is no longer waited for; journalled as the outcome of each."""
+        self._enter()
         self._flush()
         open_parts = [part for part in parts if not self._has_outcome(part) and part.kind != "signal"]
         if not open_parts:

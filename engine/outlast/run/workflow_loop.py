@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..errors import OutsideRun
 from .branches import Branch
@@ -34,9 +36,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._run = run
         self._ready: deque[asyncio.Handle] = deque()
         self._branches: dict[asyncio.Task[Any], Branch] = {}
+        self._contexts: dict[asyncio.Task[Any], contextvars.Context] = {}
+        self._generators: WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context] = WeakKeyDictionary()
+        self._main_context = contextvars.Context()
         self._callbacks = Branch("0.")
+        self._finalizers = Branch("00.")
         self._main = Branch()
         self._is_running = False
+        self._is_unwinding = False
         self._is_closed = False
         self.does_not_unwind = False
         """A coroutine waits again whenever it is closed."""
@@ -48,8 +55,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         ready = self._ready
         if not ready:
             return
-        outer = events._get_running_loop()
-        events._set_running_loop(self)
+        outer = self._take_charge()
         self._is_running = True
         try:
             while ready:
@@ -64,7 +70,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     log.debug("run %s: %r left a task", self._run.claimed.uid, error)
         finally:
             self._is_running = False
-            events._set_running_loop(outer)
+            self._let_go(outer)
+
+    def _take_charge(self) -> tuple[Any, Any]:
+        """Stand in the place of the agent's loop, for generators too: what they leave open must not be closed outside the run."""
+        outer = events._get_running_loop(), sys.get_asyncgen_hooks()
+        events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._generator_begins, self._generator_is_left)
+        return outer
+
+    def _let_go(self, outer: tuple[Any, Any]) -> None:
+        loop, hooks = outer
+        sys.set_asyncgen_hooks(*hooks)
+        events._set_running_loop(loop)
 
     def branch(self) -> Branch:
         """The branch of the code that runs now."""
@@ -77,19 +95,53 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def unwind(self) -> None:
         """Close every coroutine, the latest first; they leave by `GeneratorExit` and their durable calls raise."""
-        outer = events._get_running_loop()
-        events._set_running_loop(self)
+        self._is_unwinding = True
+        outer = self._take_charge()
         try:
             for task in reversed(list(self._branches)):
                 task._log_destroy_pending = False
                 if task.done():
                     continue
                 coroutine: Any = task.get_coro()
-                self.does_not_unwind |= not self._closes(coroutine)
+                self.does_not_unwind |= not self._within(self._contexts[task], self._closes, coroutine)
+            for generator, context in list(self._generators.items()):
+                self._within(context, self._close_generator, generator)
         finally:
-            events._set_running_loop(outer)
+            self._let_go(outer)
             self._is_closed = True
             self._ready.clear()
+
+    @staticmethod
+    def _within(context: contextvars.Context, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call it as the code itself would: outside its context a durable call knows no run, and would be a plain one."""
+        try:
+            return context.run(function, argument)
+        except RuntimeError:
+            # The code of this very context is what ends the run.
+            return context.copy().run(function, argument)
+
+    def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+        task = asyncio.current_task(self)
+        self._generators[generator] = self._contexts[task] if task is not None else self._main_context
+
+    def _generator_is_left(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Nobody refers to a generator that has not ended: a task of the run closes it, as asyncio does."""
+        if self._is_unwinding:
+            self._within(self._main_context, self._close_generator, generator)
+        else:
+            self._ready.append(asyncio.Handle(self._close_in_a_task, (generator,), self, self._main_context))
+
+    def _close_in_a_task(self, generator: AsyncGenerator[Any, Any]) -> None:
+        # Not on the branch of the code: what has nothing durable to do in its end takes no place there.
+        self._new_task(generator.aclose(), self._finalizers.fork(self._run.delivered_seq))
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        closing: Any = generator.aclose()
+        try:
+            closing.send(None)
+        except BaseException as error:  # noqa: BLE001 - what code does while it unwinds is ignored
+            log.debug("run %s: %r while unwinding", self._run.claimed.uid, error)
+        self._closes(closing)
 
     def _closes(self, coroutine: Any) -> bool:
         """Close a coroutine; one that waits again in a `finally` is told again, but not for ever."""
@@ -151,10 +203,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **_: Any,
     ) -> asyncio.Task[Any]:
-        branch = self.branch().fork(self._run.delivered_seq) if self._branches else self._main
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or f"branch {branch.prefix}", context=context)
+        if self._branches:
+            return self._new_task(coro, self.branch().fork(self._run.delivered_seq), name, context)
+        self._main_context = context = context or contextvars.copy_context()
+        return self._new_task(coro, self._main, name, context)
+
+    def _new_task(
+        self, coroutine: Any, branch: Branch, name: str | None = None, context: contextvars.Context | None = None
+    ) -> asyncio.Task[Any]:
+        context = context or contextvars.copy_context()
+        task: Any = asyncio.Task(coroutine, loop=self, name=name or f"branch {branch.prefix}", context=context)
         self._branches[task] = branch
-        return task
+        self._contexts[task] = context
+        if self._is_unwinding:
+            # It never begins: nobody shall miss it.
+            task._log_destroy_pending = False
+            coroutine.close()
+        return task  # type: ignore[no-any-return]
 
     def is_running(self) -> bool:
         return self._is_running
