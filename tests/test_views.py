@@ -362,7 +362,7 @@ def test_show_nests_children_down_to_the_last(store: SqliteStore, make: Maker) -
     child = make.child(fence, 1, "1")
     grandchild = make.child(make.claim(make.agent()).fence, 1, "1")
     shown = views.show_json(store, fence.task_id)
-    assert list(shown) == [*RUN_KEYS, "steps", "children"]
+    assert list(shown) == [*RUN_KEYS, "steps", "waits", "children"]
     [shown_child] = shown["children"]
     assert (shown_child["id"], shown_child["parent_id"]) == (child.uid, shown["id"])
     assert [one["id"] for one in shown_child["children"]] == [grandchild.uid]

@@ -38,6 +38,21 @@ def checked_text(value: object, *, place: str) -> str:
     return value
 
 
+LONGEST_KEY = 500
+"""Characters of a key: it names something, and stands in indexes, in lists and on command lines."""
+
+
+def checked_key(value: object, *, place: str) -> str:
+    """Text that names something outside: as `checked_text`, and of at most `LONGEST_KEY` characters."""
+    text = checked_text(value, place=place)
+    if len(text) > LONGEST_KEY:
+        raise InvalidInput(
+            f"{place} has {len(text):,} characters; the limit is {LONGEST_KEY}.",
+            hint="Give a shorter one, such as a hash of it.",
+        )
+    return text
+
+
 def checked_whole(value: object, *, place: str, least: int) -> int:
     """A whole number of at least `least` that fits 32 bits; else `InvalidInput`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:

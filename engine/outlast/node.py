@@ -24,7 +24,7 @@ from pathlib import Path
 from . import registry
 from .loop import RoleLoop
 from .node_child import Child, Place, describe_exit
-from .node_command import agent_command, child_environ
+from .node_command import SCHEDULER, agent_command, child_environ
 from .node_record import NodeRecord
 from .node_reload import LOOK_SECONDS, SourceWatch
 from .node_signals import handled
@@ -75,6 +75,10 @@ class Node:
         self._command = command or agent_command(self._database, apps, concurrency, queues or ())
         self._environ = child_environ(settings, grace_seconds=self._grace_seconds)
         self._places = [Place(f"agent {number}", number) for number in range(1, agents + 1)]
+        # A process of its own where code may change: schedules are code, and the node loads its own once.
+        self._has_scheduler_child = reload and command is None
+        if self._has_scheduler_child:
+            self._places.append(Place("scheduler", SCHEDULER))
         self._solo = Place("solo agent", 0)
         self._leaving: list[Child] = []
         self._suspects_since: float | None = None
@@ -102,7 +106,8 @@ class Node:
             ends.enter_context(handled(self.stop))
             ends.callback(self._end_children)
             supervisor.start()
-            self._start_scheduler(ends)
+            if not self._has_scheduler_child:
+                self._start_scheduler(ends)
             self._source = SourceWatch(self._apps) if self._reloads else None
             loop.run()
         return 128 + self._signals[0] if self._signals else 0
@@ -194,7 +199,7 @@ class Node:
         follows = ""
         if place is not None and child is place.successor:
             place.successor = None
-            follows = "; the agent with the code as it was goes on"
+            follows = f"; the {place.name.split()[0]} with the code as it was goes on"
         elif place is not None:
             place.child = None
             if not self._signals:

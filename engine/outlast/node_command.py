@@ -14,15 +14,20 @@ from pathlib import Path
 
 from .settings import Settings
 
+SCHEDULER = -1
+"""The number of the child that is the scheduler."""
+
 
 def agent_command(database: str, apps: Sequence[str], concurrency: int, queues: Sequence[str]) -> Callable[[int], list[str]]:
-    """The command line of agent `number`; 0 is the one with one slot that runs suspects."""
+    """The command line of child `number`: 0 is the agent with one slot that runs suspects, `SCHEDULER` the scheduler."""
     named = [part for app in apps for part in ("--app", app)]
     only = [part for queue in queues for part in ("--queue", queue)]
     # `-P` keeps the current folder from going first on the path by itself: it is where PYTHONPATH has it.
     called = [sys.executable, "-P", "-m", "outlast", "--db", database, *named, "agent", *only]
 
     def command(number: int) -> list[str]:
+        if number == SCHEDULER:
+            return [*called[: called.index("agent")], "scheduler"]
         return [*called, "--concurrency", str(concurrency)] if number else [*called, "--solo"]
 
     return command

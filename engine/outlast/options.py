@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from .duration import seconds
 from .errors import InvalidInput
-from .names import checked_name, checked_text
+from .names import checked_key, checked_name, checked_text
 from .retry import Retry, as_retry
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _validated(given: Given, kind: str) -> dict[str, Any]:
             raise InvalidInput(f"{name} is an option of workflows; a {kind} has none.")
         match name:
             case "key" | "unique_key" | "partition":
-                values[name] = checked_text(value, place=name)
+                values[name] = checked_key(value, place=name)
             case "if_exists":
                 values[name] = checked_choice(value, get_args(IfExists), place=name)
             case "queue":

@@ -104,6 +104,16 @@ class Registry:
 
         return {DEFAULT.name: DEFAULT, **self._queues}
 
+    def undeclared_queues(self, known: Iterable[str] = ()) -> list[str]:
+        """A sentence for each workflow and step that waits in a queue which nobody declares; `known` are those set by hand."""
+        declared = {*self.queues(), *known}
+        return [
+            f"The {one.kind} {one.name} in {one.place} waits in the queue {one.queue!r}, which nobody declares"
+            + (f"; did you mean {close[0]!r}?" if (close := _close(one.queue, declared)) else ".")
+            for one in (*self.workflows(), *self.steps())
+            if one.queue is not None and one.queue not in declared
+        ]
+
     def clear(self) -> None:
         """Forget everything. For tests."""
         self._workflows.clear()

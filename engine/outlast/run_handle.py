@@ -27,7 +27,7 @@ from .errors import (
 )
 from .handles import Duration, Run
 from .model import new_id
-from .names import checked_text, checked_whole
+from .names import checked_key, checked_text, checked_whole
 from .operations import Cancel, Pause, Resume, Signal, StartRetry
 from .states import FINAL, Status
 from .store.succession import last_of_line, open_before
@@ -127,7 +127,7 @@ class StoredRun(Run[T]):
         """
         checked_text(name, place="The name of a signal")
         if key is not None:
-            checked_text(key, place="The key of a signal")
+            checked_key(key, place="The key of a signal")
         place = f"the payload of signal {name!r}"
         data = codec.encode(payload, place=place)
         if len(data) > self._settings.max_payload:

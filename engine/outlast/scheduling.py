@@ -9,6 +9,7 @@ declares is changed in the code.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,18 @@ def unschedule(store: SqliteStore, name: str) -> None:
         raise of_code(name, found.origin, "remove it there")
     store.commit(DeleteSchedule(name))
     _kept.pop((store.path, name), None)
+
+
+def take_up(store: SqliteStore, name: str, one: Declared) -> bool:
+    """Make the schedule that code declares, as the next scheduler would; false where it is there already."""
+    from .store import schedules
+    from .store.process import this_process
+
+    if schedules.find(store.connection(), name) is not None:
+        return False
+    origin = (os.path.abspath(one.workflow.file), this_process().host)  # noqa: PTH100
+    write = new(name, one.schedule, one.workflow.name, one.input, source="code", wall=clock.wall(), origin=origin)
+    return not store.commit(WriteSchedules((write,)))
 
 
 def declared(registry: Registry) -> tuple[dict[str, Declared], list[str]]:

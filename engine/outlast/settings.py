@@ -82,6 +82,24 @@ def resolve(
     return Settings(**values)
 
 
+def misspelt_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables of the environment that nobody reads, by the one that was probably meant."""
+    known = ["DB", "APP", *(name.upper() for name in _READERS)]
+    found = {}
+    for variable in os.environ if environ is None else environ:
+        name = variable.removeprefix(_PREFIX)
+        if variable.startswith(_PREFIX) and name not in (*known, *_OF_THE_PROGRAM):
+            # What resembles none of ours is somebody else's.
+            close = get_close_matches(name, known, n=1, cutoff=0.75)
+            if close:
+                found[variable] = _PREFIX + close[0]
+    return found
+
+
+_PREFIX = "OUTLAST_"
+_OF_THE_PROGRAM = ("DEBUG", "HOME", "LIVENESS_FD", "LIVENESS_HANG")
+
+
 def find_root(cwd: str | Path | None = None) -> Path:
     """The folder of the nearest `pyproject.toml` upwards from `cwd`; where there is none, `cwd` itself."""
     start = absolute(cwd or ".")

@@ -100,8 +100,8 @@ class Signature:
         """Convert values from outside (plain JSON, by name) to the annotated types."""
         return {name: self._convert_one(name, value) for name, value in self._gather(named).items()}
 
-    def parse(self, pairs: Sequence[str]) -> dict[str, object]:
-        """Read `key=value` (text for the annotated type) and `key:=JSON` of a command line."""
+    def parse(self, pairs: Sequence[str], before: Mapping[str, object] | None = None) -> dict[str, object]:
+        """Read `key=value` (text for the annotated type) and `key:=JSON` of a command line, laid over what was given `before`."""
         found: dict[str, object] = {}
         for pair in pairs:
             key, separator, text = pair.partition("=")
@@ -122,7 +122,7 @@ class Signature:
                 found[name] = parse_json(text, place)
             else:
                 found[name] = convert_text(text, self._hint(self._extra or ""), place)
-        return self.convert(found)
+        return self.convert({**(before or {}), **found})
 
     def from_json(self, value: object) -> dict[str, object]:
         """Read a whole input: an object by name, or an array by position."""

@@ -181,3 +181,35 @@ def test_a_signal_in_a_command_gives_its_exit_code(project: Path, monkeypatch: p
     assert call(["runs"]) == 130
     monkeypatch.setattr(Context, "store", terminated)
     assert call(["runs"]) == 143
+
+
+def offers(outlast: Call, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """What bash is given for the last word."""
+    monkeypatch.setenv("_OUTLAST_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["outlast", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    found = outlast()
+    monkeypatch.delenv("_OUTLAST_COMPLETE")
+    assert found.err == ""
+    return [line.partition(",")[2] for line in found.out.splitlines() if line]
+
+
+def test_a_shell_is_offered_names(outlast: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = outlast("start", "waits").out.strip()
+    assert outlast("schedule", "create", "often", "add", "--every", "1h", "a=1").code == 0
+    assert outlast("queue", "set", "emails", "--concurrency", "2").code == 0
+    assert offers(outlast, monkeypatch, "start", "un") == ["undone"]
+    assert offers(outlast, monkeypatch, "runs", "--status", "pa") == ["paused"]
+    assert offers(outlast, monkeypatch, "cancel", "--all", "--workflow", "wa") == ["waits"]
+    assert offers(outlast, monkeypatch, "show", uid[:3]) == [uid]
+    assert offers(outlast, monkeypatch, "schedule", "pause", "o") == ["often"]
+    assert offers(outlast, monkeypatch, "queue", "pause", "e") == ["emails"]
+    assert offers(outlast, monkeypatch, "start", "waits", "--queue", "d") == ["default"]
+    assert offers(outlast, monkeypatch, "signal", uid, "x") == []
+
+
+def test_a_completion_that_finds_nothing_says_and_makes_nothing(outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "workflows" / "broken.py").write_text("print('loud')\nraise SystemExit(3)\n")
+    assert offers(outlast, monkeypatch, "start", "w") == []
+    assert offers(outlast, monkeypatch, "show", "4") == []
+    assert not (project / "outlast.db").exists()

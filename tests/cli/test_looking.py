@@ -83,7 +83,7 @@ def test_show_has_steps_and_children(outlast: Call) -> None:
     pytest.importorskip("outlast.agent")
     outlast("run", "parent", "a=1", "--key", "p")
     shown = outlast("show", "parent:p", "--json").json
-    assert set(shown) == RUN_KEYS | {"steps", "children"}
+    assert set(shown) == RUN_KEYS | {"steps", "waits", "children"}
     child = shown["children"][0]
     assert child["workflow"] == "add"
     assert [step["name"] for step in child["steps"]] == ["double"]

@@ -156,7 +156,7 @@ def test_start_with_wait_follows_the_run_to_its_end(process: Call) -> None:
         done = process("start", "fails", "--wait")
         assert done.code == 1
         assert "ValueError: no luck" in done.err
-        assert process("start", "add", "a=1", "--wait", "--json").json["sum"] == 3
+        assert process("start", "add", "a=1", "--wait", "--json").json["output"]["sum"] == 3
     finally:
         agent.terminate()
         agent.communicate(timeout=20)
@@ -178,3 +178,40 @@ def test_the_demo_tells_what_happens(process: Call) -> None:
     out = process("demo").out
     assert "kill -9" in out
     assert "not charged twice" in out
+
+
+SCHEDULED = """
+from outlast import workflow
+
+
+@workflow(schedule="{}")
+def planned() -> None: ...
+"""
+
+
+def test_up_reload_takes_up_schedules_that_change_in_the_code(project: Path) -> None:
+    file = project / "workflows" / "planned.py"
+    file.write_text(SCHEDULED.format("0 2 * * *"))
+    rule = "select rule from outlast_schedule where name = 'planned'"
+
+    def is_now(cron: str) -> bool:
+        if not (project / "outlast.db").exists():
+            return False
+        connection = sqlite3.connect(project / "outlast.db")
+        try:
+            return any(cron in text for (text,) in connection.execute(rule).fetchall())
+        except sqlite3.Error:
+            return False  # It is being made.
+        finally:
+            connection.close()
+
+    node = begin("up", "--reload", "--agents", "1")
+    try:
+        eventually(lambda: is_now("0 2 * * *"))
+        file.write_text(SCHEDULED.format("30 3 * * *"))
+        eventually(lambda: is_now("30 3 * * *"))
+    finally:
+        node.send_signal(signal.SIGTERM)
+        _, said = node.communicate(timeout=30)
+    assert node.returncode == 143
+    assert "schedule planned: changed" in said

@@ -81,7 +81,7 @@ def test_create_show_update_delete(outlast: Call) -> None:
     changed = outlast("schedule", "update", "adds", "--timezone", "UTC", "--catch-up-window", "none", "a=2", "--json").json
     assert "(UTC)" in changed["rule"]
     assert changed["catch_up_window_seconds"] is None
-    assert changed["input"] == {"a": 2}
+    assert changed["input"] == {"a": 2, "note": "hi"}
     assert outlast("schedule", "delete", "adds").code == 0
     assert outlast("schedule", "show", "adds").code == 3
 

@@ -161,6 +161,23 @@ def test_a_body_that_does_not_end_is_said(bench, monkeypatch):
     assert judge(bench, source).result == "hangs"
 
 
+def test_many_bodies_that_do_not_end_take_a_bounded_time_together(bench, monkeypatch):
+    monkeypatch.setattr(checking, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(checking, "_HANGS_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(checking, "_BUDGET_SECONDS", 0.24)
+    for _ in range(5):
+        parked(bench, ships, "x")
+    parked(bench, marks, "y")
+    source = SHIPS.replace("pick(item); pack", "import time\n    while STOP: time.sleep(0.01)\n    pack").replace(
+        "@step", "STOP = [1]\n@step", 1
+    )
+    loops = code(source + "@workflow\ndef marks(item: str):\n    pick(item)\n    patched('marked')\n    return wait_signal('go', str)\n")
+    report = checking.check(bench.engine.path, loops, Settings())
+    assert [one.result for one in report.runs] == ["hangs", "hangs", "fits"]
+    assert report.not_looked_at == 3
+    assert report.to_json()["not_looked_at"] == 3
+
+
 def test_a_patch_is_needed_until_no_open_run_goes_by_the_old_code(bench):
     old = parked(bench, ships, "x")
     new = SHIPS.replace("pick(item); pack", "patched('more') and pick(item + '2')\n    pick(item); pack")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from run_bench import effects
 from test_checking import STEPS, aships, code, defined, fans, marks, parked, ships
 
 from outlast.cli.main import call
-from outlast.errors import CodeMismatch, InvalidInput
+from outlast.errors import CodeMismatch, InvalidInput, TimedOut
 from outlast.testing import replays
+from outlast.views.recording import read_instants
 
 __all__ = ["defined"]
 
@@ -86,3 +90,21 @@ def test_what_is_no_recording_or_no_longer_fits_is_said(bench, tmp_path, capsys)
             replays(ships, history=tmp_path / "bad.json")
     with pytest.raises(InvalidInput, match="no recorded run"):
         replays(ships, history=tmp_path / "none.json")
+
+
+def test_instants_are_written_as_text_and_old_numbers_are_read(bench, tmp_path, capsys):
+    history = recorded(bench, tmp_path, capsys)
+    document = json.loads(history.read_text())
+    entry = document["recording"]["journal"][0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", entry["at"])
+    numbers = read_instants(document["recording"])
+    assert numbers["journal"][0]["at"] == bench.one("select at from outlast_journal order by task_id, seq")
+    (tmp_path / "old.json").write_text(json.dumps({"recording": numbers}))
+    assert replays(ships, history=tmp_path / "old.json") == []
+
+
+def test_a_body_that_does_not_come_to_a_wait_is_left_after_the_timeout(bench, tmp_path, capsys):
+    history = recorded(bench, tmp_path, capsys)
+    made = code("import time\n" + STEPS + "@workflow\ndef ships(item: str):\n    for _ in range(3000): time.sleep(0.001)\n")
+    with pytest.raises(TimedOut, match=r"The body of ships did not come to a wait within 0\.05 s"):
+        replays(made.workflow("ships"), history=history, timeout="50ms")

@@ -178,11 +178,11 @@ def retry(context: Context, /, from_step: str | None, **choice: Any) -> int:
 @click.option("--key", help="A second signal with this key changes nothing.")
 @click.pass_obj
 def signal(context: Context, reference: str, name: str, payload: str | None, key: str | None) -> int:
-    from ..names import checked_text
+    from ..names import checked_key, checked_text
 
     checked_text(name, place="The name of a signal")
     if key is not None:
-        checked_text(key, place="--key")
+        checked_key(key, place="--key")
     text = read_file("-") if payload == "-" else payload
     value = None if text is None else read_json(text, place="The payload")
     engine = context.engine()

@@ -20,7 +20,7 @@ from .text import safe, safe_lines
 if TYPE_CHECKING:
     from ..checking import Report
 
-_STYLES = {"fits": "green", "differs": "bold red", "no code": "bold red", "hangs": "bold red"}
+_STYLES = {"fits": "green", "differs": "bold red", "no code": "bold red", "hangs": "bold red", "no key": "bold red"}
 
 
 @command(
@@ -39,6 +39,7 @@ def check(context: Context, references: tuple[str, ...], workflow: str | None) -
     store = context.store()
     ids = {context.find(store, reference)[1] for reference in references} if references else None
     with redirect_stdout(sys.stderr):
+        context.warn_of_queues()
         report = checking.check(context.path, context.registry, context.settings, workflow=workflow, ids=ids)
     # Threads of bodies that hang would keep the process from its end.
     output.has_strays |= any(one.result == "hangs" for one in report.runs)
@@ -64,6 +65,9 @@ def _print(report: Report) -> None:
     for one in report.runs:
         for warning in one.warnings:
             print_lines([[("! ", "yellow"), (f"{one.id}: {safe_lines(warning)}", "")]])
+    if report.not_looked_at:
+        count = f"{report.not_looked_at:,} more run{'s' if report.not_looked_at > 1 else ''}"
+        print_lines([[("! ", "yellow"), (f"{count} of workflows that hang were not looked at; `outlast check RUN` looks at one.", "")]])
     for patch in report.patches():
         name = safe(patch["id"])
         if not patch["in_code"]:

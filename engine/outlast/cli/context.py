@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FileMissing, InvalidInput, WorkflowNotFound
+from ..errors import FileMissing, InvalidInput, OutlastError, WorkflowNotFound
 from . import output
 
 if TYPE_CHECKING:
@@ -129,6 +129,18 @@ class Context:
         # A command that needs no code else loads it once it meets a payload of a codec that only code has.
         payloads.look_further = lambda: self.registry
         return store
+
+    def warn_of_queues(self) -> None:
+        """Say which definitions wait in a queue that neither code nor the file knows: a start of theirs would be refused."""
+        from ..store import queues
+
+        if problems := self.registry.undeclared_queues():
+            # A file that cannot be read hides no code: who lists that is told of the file elsewhere.
+            with suppress(OutlastError):
+                store = self.stores[-1] if self.stores else self.store()
+                problems = self.registry.undeclared_queues(queues.known(store.connection()))
+            for problem in problems:
+                output.note(f"{problem} Declare it with Queue(...), or by `outlast queue set`." if problem.endswith(".") else problem)
 
     def require_file(self) -> None:
         """Raise `FileMissing` where there is no file yet."""

@@ -7,6 +7,7 @@ of the engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from gettext import gettext
@@ -18,6 +19,10 @@ from click.shell_completion import CompletionItem
 
 from . import catalogue
 from .context import Context
+
+_NUMBER = re.compile(r"-\d+(\.\d+)?([eE][+-]?\d+)?")
+_MASK = "\0"
+"""What no argument of a process can begin with."""
 
 _GLOBALS = ("db", "apps", "as_json", "as_lines", "raw")
 
@@ -50,13 +55,49 @@ LARGEST = 2**63 - 1
 """What a number on the command line may be: SQLite has no larger one."""
 
 
+_KINDS = {"workflow": "workflow", "reference": "run", "references": "run", "statuses": "status", "queue": "queue", "queues": "queue"}
+
+
+class _Name(click.types.StringParamType):
+    """A text that names something which a shell may look up: by the parameter's name, or by the noun of its group."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from .complete import offered
+
+        group = ctx.parent.info_name if ctx.parent is not None else None
+        kind = _KINDS.get(param.name or "") or (group if group in ("queue", "schedule", "workflow") else None)
+        if kind is None:
+            return []
+        return [CompletionItem(name, help=about or None) for name, about in offered(kind, ctx.ensure_object(Context), incomplete)]
+
+
 class Command(click.Command):
     """A command that takes the global options too, and whose help page ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.examples = tuple(examples)
+        for parameter in self.params:
+            if parameter.name in (*_KINDS, "name") and parameter.type is click.STRING:
+                parameter.type = _Name()
         self.params.extend(_global_options())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let a negative number be an argument: to click, all that begins with `-` is an option."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option) and not one.is_flag]
+        named = {name for one in options for name in one.opts}
+        end = args.index("--") if "--" in args else len(args)
+        masked = [
+            f"{_MASK}{one}" if number < end and _NUMBER.fullmatch(one) and (number == 0 or args[number - 1] not in named) else one
+            for number, one in enumerate(args)
+        ]
+        rest = super().parse_args(ctx, masked)
+        for name, value in ctx.params.items():
+            if isinstance(value, str):
+                ctx.params[name] = value.removeprefix(_MASK)
+            elif isinstance(value, tuple):
+                ctx.params[name] = tuple(part.removeprefix(_MASK) if isinstance(part, str) else part for part in value)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [
@@ -149,7 +190,7 @@ def program() -> click.Command:
         "outlast",
         params=[
             *_global_options(),
-            click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version),
+            click.Option(["--version"], is_flag=True),
         ],
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
         no_args_is_help=False,
@@ -158,15 +199,16 @@ def program() -> click.Command:
     )
 
 
-def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        from .. import __version__
-
-        click.echo(f"outlast {__version__}")
-        ctx.exit(0)
-
-
 @click.pass_context
-def _bare(ctx: click.Context) -> None:
+def _bare(ctx: click.Context, version: bool) -> None:
+    if version:
+        from .. import __version__
+        from . import output
+
+        if ctx.ensure_object(Context).machine:
+            output.document({"version": __version__})
+        else:
+            click.echo(f"outlast {__version__}")
+        ctx.exit(0)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -111,6 +111,7 @@ def workflows(context: Context) -> int:
     from ..views import workflows_json
 
     found = workflows_json(context.registry)
+    context.warn_of_queues()
     if context.machine:
         context.answer(found)
         return 0

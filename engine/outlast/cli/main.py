@@ -107,6 +107,7 @@ def _dispatch(arguments: list[str]) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(program(), {}, "outlast", _COMPLETE_VARIABLE, instruction)
+    _warn_of_variables()
     context = Context()
     try:
         # Not click's own `main`, which turns a reader that has gone into an exit code of its own.
@@ -119,6 +120,19 @@ def _dispatch(arguments: list[str]) -> int:
     finally:
         context.close()
     return result if isinstance(result, int) else 0
+
+
+def _warn_of_variables() -> None:
+    """Say which variables of ours nobody reads. A child of `up` says nothing: its node has."""
+    if not any(name.startswith("OUTLAST_") for name in os.environ):
+        return
+    from ..liveness import FD_VARIABLE
+    from ..settings import misspelt_variables
+    from . import output
+
+    found = misspelt_variables() if FD_VARIABLE not in os.environ else {}
+    if found:
+        output.note("; ".join(f"${name} is read by nobody, did you mean ${meant}?" for name, meant in found.items()))
 
 
 def _asks_for_json(arguments: list[str]) -> bool:

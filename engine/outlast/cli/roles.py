@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from .catalogue import wants_colour
 from .context import Context
 from .group import command
 from .text import safe
+
+if TYPE_CHECKING:
+    from ..liveness import Pulse
 
 _ONE_SIGNAL_SECONDS = 0.3
 
@@ -47,7 +50,7 @@ def say(text: str) -> None:
 @click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
 @_CONCURRENCY
 @_GRACE
-@click.option("--reload", is_flag=True, help="Start agents anew when workflow code changes; changed schedules wait for the next `up`.")
+@click.option("--reload", is_flag=True, help="Start agents and the scheduler anew when workflow code changes.")
 @click.pass_obj
 def up(context: Context, agents: int, concurrency: int, grace: str | None, reload: bool) -> int:
     from ..node import Node
@@ -57,6 +60,7 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
     context.prepare(migrate=True)
     if not registry.workflows():
         output.note(f"No workflow is defined yet: {context.looked()}.")
+    context.warn_of_queues()
     node = Node(
         context.path,
         context.app_names,
@@ -123,12 +127,25 @@ def supervisor(context: Context) -> int:
 )
 @click.pass_obj
 def scheduler(context: Context) -> int:
+    from ..liveness import Pulse
     from ..scheduler import Scheduler
 
     context.require_file()
-    made = Scheduler(context.store(), context.registry, context.settings, on_change=say)
+    registry = context.registry
+    pulse = Pulse()
+    made = Scheduler(context.store(), registry, context.settings, on_change=say, tells_ticks=not pulse.has_node)
+    if pulse.has_node:
+        # Its loop may rest for a minute; what has to be known is when the node is gone.
+        threading.Thread(target=_beat, args=(pulse,), name="outlast-pulse", daemon=True).start()
     with quiet_logging():
         return run_role(made.run, made.stop)
+
+
+def _beat(pulse: Pulse) -> None:
+    from ..liveness import BEAT_SECONDS
+
+    while pulse.beat():
+        time.sleep(BEAT_SECONDS)
 
 
 def run_role(run: Callable[[], Any], stop: Callable[[], Any]) -> int:

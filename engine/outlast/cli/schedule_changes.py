@@ -17,7 +17,7 @@ from . import output
 from .context import Context
 from .group import command
 from .schedule_options import read_input, read_schedule, schedule_options
-from .schedule_view import code_of, print_ticks, report
+from .schedule_view import code_of, print_ticks, report, with_schedule
 from .starting import instant
 from .text import safe
 
@@ -62,10 +62,10 @@ def create(
 
 @command(
     "update",
-    help="Change a schedule; what is not given stays (arguments: all or none). A new rule begins now and never fires for the past.",
+    help="Change a schedule; what is not given stays, each argument too. A new rule begins now and never fires for the past.",
     examples=[
         'outlast schedule update nightly --cron "0 3 * * *"',
-        "outlast schedule update poll --overlap skip",
+        "outlast schedule update poll --overlap skip folder=/data",
     ],
 )
 @click.argument("name")
@@ -73,7 +73,7 @@ def create(
 @schedule_options
 @click.pass_obj
 def update(context: Context, /, name: str, arguments: tuple[str, ...], input_text: str | None, **given: Any) -> int:
-    from .. import scheduling
+    from .. import codec, scheduling
     from ..backfill import found as find
 
     store = context.store()
@@ -88,7 +88,7 @@ def update(context: Context, /, name: str, arguments: tuple[str, ...], input_tex
     data = stored.input
     if arguments or input_text is not None:
         definition = context.workflow(stored.workflow)
-        named = read_input(definition, arguments, input_text)
+        named = read_input(definition, arguments, input_text, codec.decode(stored.input) if arguments else None)
         data = scheduling.encoded_input(name, definition, named, context.settings)
     scheduling.put(store, name, made, stored.workflow, data)
     return report(context, name)
@@ -126,7 +126,7 @@ def pause(context: Context, name: str, reason: str | None) -> int:
 
     if reason is not None:
         checked_text(reason, place="--reason")
-    context.store().commit(PauseSchedule(name, reason))
+    with_schedule(context, name).commit(PauseSchedule(name, reason))
     return report(context, name)
 
 
@@ -154,7 +154,7 @@ def resume(context: Context, name: str) -> int:
 def trigger(context: Context, name: str) -> int:
     from ..backfill import trigger as start
 
-    decided = start(context.store(), context.registry, context.settings, name)
+    decided = start(with_schedule(context, name), context.registry, context.settings, name)
     if context.machine:
         context.answer(_tick(decided))
     else:
@@ -180,7 +180,7 @@ def backfill(context: Context, name: str, first: str, last: str, dry_run: bool, 
 
     begin = from_datetime(instant(first, place="--from"))
     end = from_datetime(instant(last, place="--to"))
-    code, store = code_of(context), context.store()
+    code, store = code_of(context), with_schedule(context, name)
     missing = past.missing_ticks(store, code, name, begin, end)
     if dry_run:
         found = [tick_json(name, tick, tick, 1, "backfilled", "dry run", None) for tick in missing]

@@ -65,13 +65,15 @@ def read_schedule(given: Mapping[str, Any], before: Mapping[str, Any] | None = N
     return from_json(data)
 
 
-def read_input(definition: Workflow[..., Any], arguments: tuple[str, ...], text: str | None) -> dict[str, Any] | None:
-    """The arguments by name; None where none were given."""
+def read_input(
+    definition: Workflow[..., Any], arguments: tuple[str, ...], text: str | None, before: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The arguments by name; None where none were given. Pairs are laid over those of before."""
     if text is not None and arguments:
         raise InvalidInput("The arguments were given in two ways.", hint="Use key=value pairs, or --input.")
     if text is not None:
         return dict(definition.signature.from_json(read_json(text, place="--input")))
-    return dict(definition.signature.parse(arguments)) if arguments else None
+    return dict(definition.signature.parse(arguments, before or {})) if arguments else None
 
 
 def _trigger(

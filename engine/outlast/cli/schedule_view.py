@@ -15,6 +15,7 @@ from .text import safe
 
 if TYPE_CHECKING:
     from ..scheduling import Declared
+    from ..store.sqlite import SqliteStore
 
 STYLES = {
     "active": "green",
@@ -44,6 +45,19 @@ def code_of(context: Context) -> dict[str, Declared]:
     for problem in problems:
         output.note(safe(problem))
     return found
+
+
+def with_schedule(context: Context, name: str) -> SqliteStore:
+    """The file, with this schedule in it: one that code declares and no scheduler has seen yet begins here."""
+    from ..scheduling import take_up
+    from ..store import schedules
+
+    store = context.store()
+    if schedules.find(store.connection(), name) is None:
+        one = code_of(context).get(name)
+        if one is not None and take_up(store, name, one):
+            output.note(f"The schedule {safe(name)} is new in the code, and begins now.")
+    return store
 
 
 def report(context: Context, name: str) -> int:

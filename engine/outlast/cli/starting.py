@@ -65,7 +65,7 @@ def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("workflow")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
 @start_options
-@click.option("--wait", is_flag=True, help="Wait for the end; exit by the outcome.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the result (with --json, the run); exit by the outcome.")
 @click.pass_obj
 def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: bool, **given: Any) -> int:
     definition, named, options = _read(context, workflow, arguments, given)
@@ -77,7 +77,10 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
         output.note(f"Run {uid}")
         over = follow(engine.store, task_id, silent=context.machine, raw=context.raw)
         assert over is not None
-        return conclude(over, as_json=context.machine)
+        if context.machine:
+            context.answer(over)
+            return output.exit_code(over["status"])
+        return conclude(over, as_json=False)
     if context.machine:
         from ..views import run_json
 

@@ -84,17 +84,34 @@ def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
     steps = [(_order(step, "started_at"), step) for step in shown["steps"]]
     children = [((False, str(child["created_at"] or "")), child) for child in shown["children"]]
     parts = [part for _, part in sorted([*steps, *children], key=lambda pair: pair[0])]
+    parts += shown["waits"]
     for index, part in enumerate(parts):
         is_last = index == len(parts) - 1
         lead = indent + (last_branch if is_last else branch)
         below = indent + (nothing if is_last else trunk)
-        if "workflow" in part:
+        if "path" not in part and "workflow" not in part:
+            yield [(lead, "dim"), *_wait_cells(part, stream)]
+        elif "workflow" in part:
             yield [(lead, "dim"), *_title(part, stream)]
             yield from _parts(part, below, stream)
             yield from ([(below, "dim"), *line] for line in _ending(part))
         else:
             inherited: list[Cell] = [("  inherited", "dim")] if _is_inherited(shown, part) else []
             yield [(lead, "dim"), *step_cells(part, stream), *inherited]
+
+
+_WAITS = {"timer": "until", "signal": "for the signal", "retry": "for the next try of", "task": "for the step", "child": "for the child"}
+
+
+def _wait_cells(wait: dict[str, Any], stream: Any) -> list[Cell]:
+    """What a run waits for, and when it no longer does."""
+    cells: list[Cell] = [status_cell("waiting", mark("waiting", stream)), (f" waits {_WAITS[wait['kind']]}", "")]
+    if wait["kind"] != "timer":
+        cells.append((f" {safe(wait['name'])}", ""))
+    if wait["due_at"]:
+        until = "" if wait["kind"] == "timer" else ", until" if wait["kind"] == "signal" else ","
+        cells.append((f"{until} {local(wait['due_at'])} ({age(wait['due_at'])})", "dim"))
+    return cells
 
 
 def _is_inherited(run: dict[str, Any], step: dict[str, Any]) -> bool:

@@ -125,12 +125,8 @@ def backup(context: Context, file: str) -> int:
 @click.argument("reference", metavar="RUN")
 @click.pass_obj
 def export(context: Context, reference: str) -> int:
-    import msgspec
-
-    from .. import payloads
-    from ..store import journal, sealing
     from ..views import show_json
-    from ..views.open_runs import recorded_run
+    from ..views.recording import recording_json
     from ..views.state import messages_json, published_json, stream_names
 
     store = context.store()
@@ -141,17 +137,12 @@ def export(context: Context, reference: str) -> int:
         streams[name] = messages
         while batch := messages_json(store, task_id, name, after=messages[-1]["number"] if messages else 0, raw=context.raw):
             messages.extend(batch)
-    claimed = recorded_run(store.connection(), task_id)
-    claimed.input = payloads.opened(claimed.input)
     output.document(
         {
             **show_json(store, task_id, raw=context.raw),
             "published": published_json(store, task_id, raw=context.raw),
             "streams": streams,
-            "recording": {
-                "claimed": msgspec.to_builtins(claimed),
-                "journal": msgspec.to_builtins(sealing.opened(journal.load(store.connection(), task_id))),
-            },
+            "recording": recording_json(store, task_id),
         }
     )
     return 0

@@ -6,6 +6,7 @@ changed since and patches that the code asked about. Refuses a store: what a dur
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -96,6 +97,25 @@ def replay(host: ReplayHost, claimed: Claimed, definition: Definition, entries: 
     if definition.asynchronous:
         return _AsyncReplay(host, claimed, definition, entries, finished=lambda *_: None).go()
     return _SyncReplay(host, claimed, definition, entries).go()
+
+
+def replay_within(seconds: float, host: ReplayHost, claimed: Claimed, definition: Definition, entries: list[Entry]) -> Found | None:
+    """`replay` in a thread of its own, which is left to itself where it takes longer; then None."""
+    answer: list[Found] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer.append(replay(host, claimed, definition, entries))
+        except BaseException as error:  # noqa: BLE001 - carried over to the thread that asked
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="outlast-replay", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    return answer[0] if answer else None
 
 
 class _Replay(Execution):

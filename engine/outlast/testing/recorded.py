@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import codec
-from ..errors import CodeMismatch, InvalidInput
+from ..duration import seconds
+from ..errors import CodeMismatch, InvalidInput, TimedOut
 from ..operations import Claimed, Entry
-from ..run.replaying import ReplayHost, replay
+from ..run.replaying import ReplayHost, replay_within
 from ..states import Status
 from ..store.sqlite import SqliteStore
+from ..views.recording import read_instants
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
+    from ..handles import Duration
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -31,13 +34,13 @@ class Recording(msgspec.Struct, frozen=True):
     journal: list[Entry]
 
 
-def replays(workflow: Definition, *, history: str | Path) -> list[str]:
+def replays(workflow: Definition, *, history: str | Path, timeout: Duration = 10) -> list[str]:
     """Replay a recorded run against a workflow; gives the warnings, such as changed arguments.
 
     Raises `CodeMismatch` with the first place that differs, and `InvalidInput` where `history` is no export, is a run of another
     workflow or version, or its input does not fit any more. A result that has changed is no difference, and a run that did
-    not complete (its deadline or a person may have ended it) is held to its journal alone. A body that loops for ever does not come
-    back: give the test a timeout.
+    not complete (its deadline or a person may have ended it) is held to its journal alone. `TimedOut` where the body
+    does not come to a wait within `timeout`: it is left in its thread.
     """
     recording = _read(Path(history))
     claimed, definition = recording.claimed, workflow.definition
@@ -51,9 +54,15 @@ def replays(workflow: Definition, *, history: str | Path) -> list[str]:
     with TemporaryDirectory(prefix="outlast-replays-") as folder:
         store = SqliteStore(str(Path(folder) / "empty.db"), create=True, allow_network=True)
         try:
-            found = replay(ReplayHost(store.connection, store.now), claimed, definition, recording.journal)
+            limit_seconds = seconds(timeout, place="timeout")
+            found = replay_within(limit_seconds, ReplayHost(store.connection, store.now), claimed, definition, recording.journal)
         finally:
             store.close()
+    if found is None:
+        raise TimedOut(
+            f"The body of {definition.name} did not come to a wait within {limit_seconds:g} s.",
+            hint="It loops, or it waits for something that only a step may wait for; or give it more by timeout=.",
+        )
     if found.difference is not None:
         raise found.difference
     if claimed.status is Status.COMPLETED:
@@ -71,7 +80,7 @@ def _known(one: Claimed | Definition) -> tuple[str, str]:
 def _read(path: Path) -> Recording:
     try:
         document: Any = json.loads(path.read_bytes())
-        return msgspec.convert(document["recording"], Recording)
+        return msgspec.convert(read_instants(document["recording"]), Recording)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"{path} is no recorded run: {type(error).__name__}: {error}", hint="Write it with: outlast export RUN > FILE"

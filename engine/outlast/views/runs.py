@@ -15,6 +15,7 @@ from ..errors import InvalidInput, RunNotFound
 from ..states import Status
 from .steps import steps_json
 from .values import engine_json, error_json, tags_json, value_json, wall_json
+from .waiting import waits_json
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -148,7 +149,7 @@ def children_ids(store: SqliteStore, task_id: int) -> list[tuple[int, str]]:
 
 
 def show_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[str, Any]:
-    """A run with its `steps` and its `children`, which are shown the same way, down to the last."""
+    """A run with its `steps`, what it `waits` for, and its `children`, which are shown the same way, down to the last."""
     whole = _shown(store, task_id, raw=raw)
     open_nodes = [(task_id, whole)]
     while open_nodes:
@@ -161,7 +162,8 @@ def show_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[st
 
 
 def _shown(store: SqliteStore, task_id: int, *, raw: bool) -> dict[str, Any]:
-    return {**run_json(store, task_id, raw=raw), "steps": steps_json(store, task_id, raw=raw), "children": []}
+    run = run_json(store, task_id, raw=raw)
+    return {**run, "steps": steps_json(store, task_id, raw=raw), "waits": waits_json(store, task_id), "children": []}
 
 
 def _run(store: SqliteStore, row: tuple[Any, ...], *, raw: bool) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..operations import Entry
+from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
 from .agents import host_name, queue_names
+from .values import engine_json
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -34,6 +36,29 @@ def open_entries(entries: Iterable[Entry]) -> list[Entry]:
         elif entry.kind in _WAITING_KINDS:
             last[entry.path] = entry
     return sorted(last.values(), key=lambda entry: entry.seq)
+
+
+_STANDS = "select awaits, due_at from outlast_task where id = :id and status = 'waiting' and ending is null"
+
+
+def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
+    """What a waiting run waits for: timers, signals, next tries; its parts where there is nothing else."""
+    row = store.connection().execute(_STANDS, {"id": task_id}).fetchone()
+    if row is None:
+        return []
+    entries = [entry for entry in open_entries(journal.load(store.connection(), task_id)) if entry.kind != "compensation"]
+    found = [
+        {"kind": "retry" if entry.event == "tried" else entry.kind, "name": entry.name, "due_at": engine_json(store, entry.due_at)}
+        for entry in entries
+        if entry.kind in ("timer", "signal") or (entry.event == "tried" and entry.due_at is not None)
+    ]
+    told = {one["name"] for one in found if one["kind"] == "signal"}
+    found += [{"kind": "signal", "name": name, "due_at": None} for name in json.loads(row[0] or "[]") if name not in told]
+    if not found:
+        found = [{"kind": entry.kind, "name": entry.name, "due_at": None} for entry in entries if entry.kind in ("task", "child")]
+    if not found and row[1] is not None:
+        found = [{"kind": "timer", "name": "", "due_at": engine_json(store, row[1])}]
+    return found
 
 
 _UNREAD = """
