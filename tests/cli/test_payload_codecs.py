@@ -66,3 +66,24 @@ def test_a_signal_to_a_run_under_a_codec_is_never_stored_plain(project: Path, ou
     assert refused.code == 1
     assert "zlib-1" in refused.err
     assert outlast("show", uid, "--json").json["status"] == "pending"
+
+
+ISOLATED = """
+from outlast import step, workflow
+
+
+@step(isolate=True)
+def apart(text: str) -> str:
+    return text * 2
+
+
+@workflow
+def both(text: str) -> list[str]:
+    return [apart(text), apart.submit(text).result()]
+"""
+
+
+def test_isolated_steps_work_under_a_codec(project: Path, process: Call) -> None:
+    (project / "workflows" / "codecs.py").write_text(CODEC)
+    (project / "workflows" / "apart.py").write_text(ISOLATED)
+    assert process("run", "both", "text=ab", "--json").json == ["abab", "abab"]

@@ -26,6 +26,7 @@ from outlast.supervisor import Supervisor
 from outlast.testing import DrivenEngine
 from outlast.testing.quick import QuickStore
 from outlast.testing.virtual import VirtualClock
+
 from .power_disk import Disk
 from .power_store import Record, RecordedStore, digest, recorded
 

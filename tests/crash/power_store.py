@@ -22,6 +22,7 @@ from outlast import sqlite3
 from outlast.store import connection as product
 from outlast.store.connection import ThreadConnections
 from outlast.store.sqlite import SqliteStore
+
 from .power_disk import Disk, open_recorded
 
 _CHECKPOINT_PAGES = 25

@@ -12,7 +12,7 @@ from outlast.store import connection, library
 # Named by its package: without it nothing here is tested, and the summary (`-ra`) says so.
 pytest.importorskip("apsw", reason="POWER CUTS ARE NOT TESTED: `pip install 'outlast[test]'` brings apsw")
 
-from .power_loss import Figures, cut_off, record_workload  # noqa: E402
+from .power_loss import Figures, cut_off, record_workload
 
 IMAGES = int(os.environ.get("OUTLAST_TEST_POWER_CUTS", "80"))
 

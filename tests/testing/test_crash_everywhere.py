@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import outlast
-from outlast import Retry, current, gather, sleep, step, transaction, wait_signal, workflow
+from outlast import Retry, current, gather, payloads, sleep, step, transaction, wait_signal, workflow
 from outlast.testing import crash_everywhere
 
 
@@ -143,3 +143,23 @@ def test_two_crashes_in_one_run(ledger: Path) -> None:
 def test_real_processes_are_killed_at_every_point(ledger: Path) -> None:
     report = crash_everywhere(later, "o1", ledger=ledger, processes=True)
     assert report.crashes >= 8
+
+
+class Nonced:
+    """Other bytes each time, as a cipher has them."""
+
+    name = "nonced"
+
+    def encode(self, data: bytes) -> bytes:
+        return os.urandom(4) + data[::-1]
+
+    def decode(self, data: bytes) -> bytes:
+        return data[4:][::-1]
+
+
+def test_a_crash_changes_nothing_under_a_codec_that_never_writes_the_same(ledger: Path) -> None:
+    outlast.register_payload_codec(Nonced())
+    try:
+        assert crash_everywhere(undone, "o1", ledger=ledger, setup=seats).crashes > 10
+    finally:
+        payloads.forget_all()

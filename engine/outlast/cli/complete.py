@@ -41,9 +41,9 @@ def _found(kind: str, context: Context, begun: str) -> Iterator[tuple[str, str]]
     if kind == "status":
         yield from ((str(status), "") for status in (*Status, "paused"))
     elif kind == "workflow":
-        yield from {
-            one.name: (one.name, (one.fn.__doc__ or "").strip().partition("\n")[0]) for one in context.registry.workflows()
-        }.values()
+        # By name: several versions are one to whoever starts it.
+        found = {one.name: (one.fn.__doc__ or "").strip().partition("\n")[0] for one in context.registry.workflows()}
+        yield from found.items()
     else:
         if kind == "queue":
             yield "default", ""
