@@ -16,8 +16,10 @@ import outlast
 from outlast import Retry, payloads, registry, step, transaction, workflow
 from outlast.doctor import examine
 from outlast.errors import InvalidDefinition, PayloadNotEncoded, PayloadUnreadable, RunHalted, StepTimeout
+from outlast.operations import Entry, StrayEnded
 from outlast.payloads import register_payload_codec
 from outlast.plan import undone as undone_of
+from outlast.store.sealing import sealed_or_refused
 from outlast.testing import replays
 
 SECRET = "hunter2"
@@ -352,3 +354,10 @@ def test_an_export_is_plain_and_is_replayed_without_the_key(bench: Bench, tmp_pa
     file.write_text(json.dumps({"recording": {"claimed": msgspec.to_builtins(claimed), "journal": msgspec.to_builtins(entries)}}))
     payloads.forget_all()
     assert replays(quick, history=file) == []
+
+
+def test_a_stray_has_ended_even_if_what_came_of_it_cannot_be_encoded() -> None:
+    register_payload_codec(Scrambled("k1"))
+    broken.add("k1")
+    late = StrayEnded(1, 2, "3", Entry(0, "3", "completed", "step", "slow", 0, data=b"1"), 1)
+    assert sealed_or_refused(late) == StrayEnded(1, 2, "3", None, 1)

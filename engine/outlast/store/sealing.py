@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from .. import payloads
 from ..errors import PayloadNotEncoded
-from ..operations import UNSURE, Entry, Operation, Refused
+from ..operations import UNSURE, Entry, Operation, Refused, StrayEnded
 from ..plan import is_known
 
 S = TypeVar("S", bound=Struct)
@@ -49,6 +49,9 @@ def sealed_or_refused(operation: Operation[Any]) -> Operation[Any]:
         return sealed(operation)
     except PayloadNotEncoded as error:
         log.error("%s was not written: %s", type(operation).__name__, error)
+        if isinstance(operation, StrayEnded) and operation.entry is not None:
+            # That the try has ended has to be known, else its run's ending waits for it; what came of it is not.
+            return replace(operation, entry=None)
         return Refused(error)
 
 
