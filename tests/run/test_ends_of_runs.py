@@ -21,7 +21,15 @@ class Broken(Exception):
     pass
 
 
+@step(isolate=True)
+def sleeps_isolated() -> None:
+    import time
+
+    time.sleep(30)
+
+
 with registry.isolated() as defined:
+    defined.add(sleeps_isolated)
 
     @step
     def stands(name: str) -> str:
@@ -153,6 +161,22 @@ with registry.isolated() as defined:
     def submits_what_overruns() -> str:
         return overruns.submit().result()
 
+    @workflow(timeout="0.3s")
+    def late_in_an_isolated_step() -> str:
+        try:
+            sleeps_isolated()
+        except Exception:
+            return "caught"
+        return "slept"
+
+    @workflow(timeout="0.3s")
+    async def alate_in_an_isolated_step() -> str:
+        try:
+            await sleeps_isolated.aio()
+        except Exception:
+            return "caught"
+        return "slept"
+
     @workflow
     async def swallows_the_cancel() -> None:
         await returns_all_the_same()
@@ -216,7 +240,7 @@ def test_a_deadline_goes_on_in_a_pause_which_holds_back_the_undo(bench):
     run = bench.start(books_and_waits_till_its_deadline)
     bench.wait_for(run, "waiting")
     run.pause()
-    eventually(lambda: bench.sweep() or bench.status(run) == "compensating")
+    eventually(lambda: (bench.sweep(), bench.status(run))[1] == "compensating")
     assert run.status == "paused"
     assert effects == []
     run.resume()
@@ -309,3 +333,12 @@ def test_an_undo_waits_for_an_async_step_that_cleans_up_after_its_cancel(bench):
     with pytest.raises(RunCancelled):
         run.result(timeout=20)
     assert effects == ["cleaned up", ("undone", None, "unknown")]
+
+
+@pytest.mark.parametrize("flow", [late_in_an_isolated_step, alate_in_an_isolated_step])
+def test_a_deadline_that_kills_an_isolated_step_is_no_death_of_the_step_that_code_could_catch(bench, flow):
+    bench.agent()
+    run = bench.start(flow)
+    with pytest.raises(DeadlineExceeded):
+        run.result(timeout=20)
+    assert bench.status(run) == "failed"

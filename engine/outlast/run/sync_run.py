@@ -148,6 +148,9 @@ class SyncRun(SyncParts):
                         if self.ending_decided:
                             # The run's ending was decided beside us: the outcome counts for the undo alone.
                             self._lose()
+                        if definition.isolate and answer.unknown and (self.late or self.cancel_requested):
+                            # Our own kill is no death of the step: the run ends by what it was killed for.
+                            self.check_intents()
                     case Probe(number):
                         answer = self._probe(call, number)
                     case Ask(error, number):
