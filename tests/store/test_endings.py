@@ -359,3 +359,79 @@ def test_an_undo_that_no_live_agent_has_code_for_is_halted_not_skipped(file: Dri
     file.agent()
     file.do(op.Resume("r"))
     assert file.status(fence.task_id) == "compensating"
+
+
+def test_an_undo_whose_code_has_just_gone_is_given_a_whole_lease(file: Driver) -> None:
+    """Its agent was busy for longer than that, and is replaced by one that comes a moment later."""
+    fence = file.undoing()
+    with_code = [agent_id for (agent_id,) in file.query("select id from outlast_agent")]
+    without = file.agent(code={"workflow:w": "f"})
+    file.clock.advance(100)
+    for agent_id in (*with_code, without):
+        file.do(op.Heartbeat(agent_id, LEASE))
+    assert file.do(op.Sweep(LEASE)) == []
+    for agent_id in with_code:
+        file.do(op.LeaveAgent(agent_id))
+    file.clock.advance(29)
+    assert file.do(op.Sweep(LEASE)) == []
+    file.clock.advance(2)
+    file.do(op.Sweep(LEASE))
+    assert file.status(fence.task_id) == "halted"
+
+
+def test_a_paused_undo_is_not_halted_for_want_of_code(file: Driver) -> None:
+    fence = file.undoing()
+    for (agent_id,) in file.query("select id from outlast_agent"):
+        file.do(op.LeaveAgent(agent_id))
+    file.agent(code={"workflow:w": "f"})
+    file.do(op.Pause("r"))
+    file.clock.advance(100)
+    assert file.do(op.Sweep(LEASE)) == []
+    assert file.status(fence.task_id) == "compensating"
+
+
+def test_a_deadline_ends_where_the_undo_begins(file: Driver) -> None:
+    fence = file.claimed(file.agent(), timeout=10 * SECOND)
+    file.do(op.Append(fence, [entry(1, "1", "started", flags=COMPENSABLE, input=b"{}")]))
+    file.end(fence, Ending.FAILED, error=b"null")
+    file.clock.advance(100)
+    assert file.do(op.Sweep(LEASE)) == []
+    assert file.row(fence.task_id, "status, deadline_at") == ("compensating", None)
+
+
+def test_a_deadline_that_passes_while_a_cancel_is_carried_out_changes_nothing(file: Driver) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id, timeout=10 * SECOND)
+    part = file.part(fence, "p")
+    (taken,) = file.claim(agent_id)
+    file.do(op.Park(fence, None, parts=(part,)))
+    file.do(op.Cancel("r"))
+    file.clock.advance(100)
+    assert file.do(op.Sweep(LEASE)) == []
+    file.end(taken.fence, Ending.CANCELLED)
+    assert file.status(fence.task_id) == "cancelled"
+
+
+def test_a_deadline_stands_still_while_a_step_of_its_run_is_halted(file: Driver) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id, timeout=10 * SECOND)
+    part = file.part(fence, "p")
+    (taken,) = file.claim(agent_id)
+    file.do(op.Park(fence, None, parts=(part,)))
+    file.do(op.Halt(taken.fence, "poison"))
+    file.clock.advance(100)
+    assert file.do(op.Sweep(LEASE)) == []
+    file.do(op.Resume("r"))
+    file.clock.advance(9)
+    assert file.do(op.Sweep(LEASE)) == []
+    file.clock.advance(2)
+    assert file.do(op.Sweep(LEASE)) != []
+
+
+def test_a_deadline_goes_on_while_its_run_is_paused(file: Driver) -> None:
+    fence = file.claimed(file.agent(), timeout=10 * SECOND)
+    file.do(op.Park(fence, None, signals=("go",)))
+    file.do(op.Pause("r"))
+    file.clock.advance(11)
+    file.do(op.Sweep(LEASE))
+    assert file.status(fence.task_id) == "failed"

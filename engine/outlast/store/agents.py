@@ -96,8 +96,17 @@ def leave(transaction: Transaction, operation: LeaveAgent) -> None:
         drop_strays(transaction, operation.agent_id)
 
 
+# An undo is halted when nobody has had its code for a lease: that begins with the end of who had it.
+_KEEP_UNDO_WAITING = """
+update outlast_task set due_at = :now
+where ending is not null and finished_at is null and status = 'compensating' and agent_id is null and due_at < :now
+  and needs in (select needs from outlast_agent_code where agent_id = :id)
+"""
+
+
 def _stop(transaction: Transaction, agent_id: int, status: str) -> bool:
     stopped = transaction.execute(_STOP, {"id": agent_id, "status": status, "wall": transaction.wall}).rowcount
+    transaction.execute(_KEEP_UNDO_WAITING, {"id": agent_id, "now": transaction.now})
     transaction.execute(_FORGET_CODE, {"id": agent_id})
     return bool(stopped)
 

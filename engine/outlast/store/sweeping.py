@@ -52,7 +52,7 @@ def _settle_endings(transaction: Transaction) -> list[str]:
 _UNDO_WITHOUT_CODE = """
 select id, uid, name, needs from outlast_task
 where ending is not null and finished_at is null and status = 'compensating' and agent_id is null
-  and due_at <= :long_due
+  and due_at <= :long_due and paused_at is null
   and not exists (select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
                   where c.needs = outlast_task.needs and a.status in ('active', 'draining'))
   and exists (select 1 from outlast_agent a
