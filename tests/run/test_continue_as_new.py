@@ -7,7 +7,7 @@ from run_bench import Gate, effects, eventually
 
 import outlast
 from outlast import continue_as_new, registry, step, workflow
-from outlast.errors import InvalidInput, OutsideRun, RunCancelled, RunHalted
+from outlast.errors import Conflict, InvalidInput, OutsideRun, RunCancelled, RunHalted
 
 gate = Gate()
 
@@ -70,6 +70,25 @@ with registry.isolated() as defined:
             stands_at_the_gate.submit()
             continue_as_new(2)
         return count(number)
+
+    @loops.compensation
+    @aloops.compensation
+    def unloop(result: int | None, number: int, until: int = 4) -> None:
+        effects.append(("unloop", result, number))
+
+    @workflow
+    def fails_after_a_looping_child(kind: str) -> None:
+        (loops if kind == "sync" else aloops).start(1, until=3).result()
+        raise ValueError("parent")
+
+    @workflow(timeout="0.2s")
+    def has_little_time() -> int:
+        return sleeps_and_loops.start(1).result()
+
+    @workflow
+    def sleeps_and_loops(number: int) -> int:
+        outlast.sleep("0.02s")
+        continue_as_new(number + 1)
 
     @workflow
     def gives_nonsense() -> None:
@@ -173,6 +192,44 @@ def test_a_cancel_of_a_run_whose_successor_has_not_begun_reaches_both(bench):
     with pytest.raises(RunCancelled):
         run.result(timeout=20)
     assert effects == []
+
+
+def test_a_successor_has_what_the_start_had_set(bench):
+    bench.agent()
+    options = {"key": "k", "unique_key": "u", "partition": "p", "priority": 3, "timeout": "1h", "tags": {"a": "b"}}
+    run = bench.start(listens.options(**options), [])
+    first = run.to_json()
+    run.signal("other", 1, key="read by nobody")
+    run.signal("say", "a")
+    eventually(lambda: len(bench.engine.runs(workflow=listens)) == 2)
+    successor = bench.engine.get(listens, key="k")
+    bench.wait_for(successor, "waiting")
+    shown = successor.to_json()
+    assert successor.id != run.id
+    assert {name: shown[name] for name in ("key", "partition", "queue", "tags")} == {
+        name: first[name] for name in ("key", "partition", "queue", "tags")
+    }
+    assert bench.field(successor, "priority") == 3
+    assert shown["deadline_at"] > bench.engine.get(run.id).to_json()["created_at"]
+    with pytest.raises(Conflict):
+        bench.start(listens.options(unique_key="u", if_exists="fail"), [])
+    assert bench.one("select task_id from outlast_signal where name = 'other'") == bench.task_id(successor)
+    run.signal("say", "end")
+    assert run.result(timeout=20) == ["a", "end"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_line_of_runs_is_undone_once_with_its_last_result(bench, kind):
+    with pytest.raises(ValueError, match="parent"):
+        bench.run(fails_after_a_looping_child, kind)
+    assert effects == [1, 2, 3, ("unloop", 3, 1)]
+
+
+def test_what_a_parent_has_left_of_its_time_holds_for_all_of_a_childs_line(bench):
+    bench.agent()
+    run = bench.start(has_little_time)
+    eventually(lambda: (bench.sweep(), bench.status(run))[1] == "failed")
+    assert {bench.status(one) for one in bench.engine.runs(workflow=sleeps_and_loops)} <= {"completed", "cancelled", "failed"}
 
 
 def test_arguments_that_do_not_fit_are_refused_at_the_call(bench):

@@ -8,6 +8,7 @@ from run_bench import effects
 import outlast
 from outlast import current, registry, step, workflow
 from outlast.errors import RunCancelled, RunHalted
+from outlast.retention_operations import Prune
 
 world: dict[str, int] = {}
 
@@ -123,6 +124,18 @@ def test_what_a_retry_inherited_is_undone_under_the_key_of_the_undo_that_gave_up
     assert len(keys("charge")) == 1
     assert len(keys("refund")) == 2
     assert len(set(keys("refund"))) == 1
+
+
+def test_a_run_that_was_pruned_leaves_its_undo_key_to_no_other(bench):
+    world["deliver"] = 3
+    bench.agent()
+    first = bench.start(orders)
+    second = retried(bench, first, 1)
+    bench.wait_for(second, "compensated")
+    assert bench.store.commit(Prune((bench.task_id(first),))).runs == 1
+    third = second.retry()
+    bench.wait_for(third, "compensated")
+    assert len(keys("refund")) == len(set(keys("refund"))) == 3
 
 
 @pytest.mark.parametrize("flow", [orders_of, orders_once_of])

@@ -24,6 +24,7 @@ from outlast import (
     wait_signal,
     workflow,
 )
+from outlast.operations import AgentEnded
 
 gate = Gate()
 found: list[object] = []
@@ -181,6 +182,24 @@ def test_a_step_that_its_agent_left_is_asked_about_and_goes_on_with_the_answer(b
     run.resume(done="found it")
     assert run.result(timeout=20) == "found it"
     assert [one["status"] for one in run.steps()] == ["completed"]
+    assert len(effects) == 1
+
+
+@pytest.mark.parametrize("flow", PAYS)
+@pytest.mark.parametrize("how", ["drained", "lost"])
+def test_a_step_that_a_drain_or_a_lost_lease_cut_off_is_asked_about(bench, flow, how):
+    agent = bench.agent()
+    run = bench.start(flow, "o-1")
+    gate.wait_until_reached()
+    if how == "drained":
+        bench.stop(0.0)
+    else:
+        bench.store.commit(AgentEnded(agent.agent_id, "lost", "its lease was over", 5, False))
+    bench.agent()
+    bench.wait_for(run, "halted")
+    gate.open()
+    run.resume(done="found it")
+    assert run.result(timeout=20) == "found it"
     assert len(effects) == 1
 
 

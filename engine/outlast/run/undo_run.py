@@ -127,8 +127,10 @@ class UndoRun:
 
     def _generation(self, path: str, entries: list[Entry]) -> int:
         history = History(entries)
-        inherited = retrying.load(self.store.connection(), self.fence.task_id)
-        return history.key_generation(path) + Inheritance(inherited, history).generation(path)
+        return history.key_generation(path) + self._inherited_generation(path, history)
+
+    def _inherited_generation(self, path: str, history: History) -> int:
+        return Inheritance(retrying.load(self.store.connection(), self.fence.task_id), history).generation(path)
 
     def _call(self, undo: Undo, definition: Any, generation: int) -> StepCall:
         """The step's own call, for its probe."""
@@ -231,10 +233,15 @@ class UndoRun:
 
     def _key(self, path: str) -> str:
         claimed = self.claimed
+        if claimed.chain == claimed.uid:
+            return idempotency_key(claimed.chain, path)
+        # Another key than that of every undo of this place in the chain, be it of a result, which the inheritance counts though
+        # the run is pruned, or of a failure, which it does not count.
         place = path.partition("~")[0]
-        is_retry = claimed.chain != claimed.uid
-        before = undoing.undone_before(self.store.connection(), self.fence.task_id, claimed.chain, place) if is_retry else 0
-        return idempotency_key(claimed.chain, path, generation=before)
+        connection, task_id = self.store.connection(), self.fence.task_id
+        before = undoing.undone_before(connection, task_id, claimed.chain, place)
+        results = self._inherited_generation(place.removeprefix(UNDO_PREFIX), History(journal.load(connection, task_id)))
+        return idempotency_key(claimed.chain, path, generation=max(before, results))
 
     def _facts(self, undo: Undo) -> Current:
         return Current(
