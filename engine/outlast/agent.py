@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import caller, clock, queue_operations, retention_operations
 from .answers import Answers
 from .code import Code
-from .errors import StoreError
+from .errors import LeaseLost, StoreError
 from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
 from .model import new_id
@@ -316,6 +316,9 @@ class Agent:
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
         self._is_claiming = False
+        if isinstance(error, LeaseLost):
+            self._renewed(False, None)
+            return
         if error is not None or claims is None:
             log.warning("claiming failed: %s", error)
             asyncio.get_running_loop().call_later(1.0, self._changed)

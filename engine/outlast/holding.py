@@ -217,6 +217,8 @@ class Holding:
                 return
             if error is not None and not isinstance(error, LeaseLost):
                 log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
+            if isinstance(error, LeaseLost):
+                strays.lease_was_lost(work)
             strays.after_write(work, operation)
             self.forget(work)
 
@@ -329,6 +331,8 @@ class Holding:
                 input=given, flags=flags,
             )  # fmt: skip
         self.store.submit(StrayEnded(claimed.fence.task_id, self.agent_id, path, entry, run_id))
+        if run.lost and not run.strays:
+            strays.thread_ended(run)
 
     # -- host of runs ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 from outlast import RunHalted, aio, registry, sleep, step, wait_signal, workflow
+from outlast.operations import AgentEnded
 
 gate = Gate()
 left_at_last: list[bool] = []
@@ -33,6 +34,14 @@ with registry.isolated() as defined:
     async def through_threads() -> int:
         numbers = await asyncio.gather(passes.aio(1), passes.aio(0), passes.aio(2))
         return sum(numbers)
+
+    @workflow
+    def submits_a_pass() -> int:
+        return passes.submit(1).result()
+
+    @workflow
+    def passes_inline() -> int:
+        return passes(1)
 
     @workflow
     async def waits_in_finally() -> str:
@@ -122,6 +131,34 @@ def test_threads_that_an_agent_left_are_strays_until_the_last_has_ended(bench):
     eventually(lambda: bench.strays() == 0)
     bench.agent()
     assert run.result(timeout=20) == 3
+
+
+def test_an_agent_whose_lease_was_ended_claims_nothing_before_it_has_begun_anew(bench):
+    """Nobody watches over it any more: what it took would be held for ever."""
+    agent = bench.agent()
+    bench.store.commit(AgentEnded(agent.agent_id, "lost", "a stall", 5, False))
+    ended = agent.agent_id
+    run = bench.start(passes_inline)
+    gate.wait_until_reached()
+    assert bench.field(run, "agent_id") == agent.agent_id != ended
+    gate.open()
+    assert run.result(timeout=20) == 1
+
+
+@pytest.mark.parametrize("flow", [submits_a_pass, passes_inline, through_threads])
+@pytest.mark.parametrize("park_after", [0.0, 30.0])
+def test_a_try_that_ends_after_its_lease_was_lost_is_no_stray_any_more_though_its_process_lives(bench, flow, park_after):
+    agent = bench.agent(park_after_seconds=park_after, lease_seconds=0.3)
+    run = bench.start(flow)
+    gate.wait_until_reached()
+    if flow is submits_a_pass and park_after == 0:
+        bench.wait_for(run, "waiting")
+    bench.store.commit(AgentEnded(agent.agent_id, "lost", "a stall", 5, False))
+    assert bench.strays()
+    bench.agent()
+    gate.open()
+    run.result(timeout=20)
+    eventually(lambda: bench.strays() == 0)
 
 
 def test_an_async_run_that_only_waits_leaves_no_stray(bench):

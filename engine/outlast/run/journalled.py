@@ -287,6 +287,8 @@ class Journalled:
         """Begin to unwind where somebody wants the run to stop; unwinding again where it has begun."""
         if self.unwinding is not None:
             raise self.unwinding
+        if self.lost:
+            self.unwind(Parked)
         if self.cancel_requested or self.late:
             self.unwind(Cancelled)
         if self.pause_requested or self.drain_requested:

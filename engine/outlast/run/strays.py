@@ -35,6 +35,13 @@ def thread_ended(run: Any) -> None:
         run.host.store.submit(StrayEnded(run.fence.task_id, run.agent_id, ""))
 
 
+def lease_was_lost(work: Any) -> None:
+    """The last write of a task was refused: its lease had been ended while its code ran to its end, and the file has it as a stray."""
+    work.lost = True
+    if not work.strays:
+        thread_ended(work)
+
+
 def _is_late(work: Any) -> bool:
     return bool(getattr(work, "late", False))
 

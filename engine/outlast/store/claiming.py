@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ..errors import LeaseLost
 from ..operations import Claim, Claimed, Fence
 from ..states import Status
 from . import contended, queues
@@ -73,8 +74,16 @@ _MOST_OF_ROOT = 10_000
 _OLDEST_OF = 8
 
 
+_IS_LIVE = "select 1 from outlast_agent where id = :id and status in ('active', 'draining')"
+
+
 def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
-    """Take due tasks: the highest priority first, then the longest due. The claim number rises: it is the fence."""
+    """Take due tasks: the highest priority first, then the longest due. The claim number rises: it is the fence.
+
+    An agent whose lease has been ended takes nothing: nobody watches over it any more, and what it held would be held for ever.
+    """
+    if transaction.one(_IS_LIVE, {"id": operation.agent_id}) is None:
+        raise LeaseLost(f"The lease of agent {operation.agent_id} was ended.")
     taken: list[Claimed] = []
     contention = contended.Contention(transaction.connection, now=transaction.now)
     in_order = _in_order(_found(transaction, operation, contention), operation.taken)
