@@ -100,6 +100,7 @@ def check(path: str, registry: Registry, settings: Settings, *, workflow: str | 
         copy = str(Path(folder) / "copy.db")
         backup(path, copy, allow_network=settings.allow_network)
         store = SqliteStore(copy, allow_network=True)
+        store.connection().tolerate()
         try:
             for claimed, ending in open_runs(store.connection(), workflow=workflow):
                 if ids is not None and claimed.uid not in ids:
@@ -131,10 +132,13 @@ def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed,
         verdict.result, verdict.message = "no code", f"The code has no workflow {claimed.name}{version}."
         return verdict
     try:
-        definition.signature.call(codec.decode(claimed.input))
+        definition.signature.call(codec.decode_input(claimed.input))
         entries = sealing.opened(entries)
     except PayloadUnreadable as error:
         verdict.result, verdict.message = "no key", str(error)
+        return verdict
+    except codec.NotDecodable as error:
+        verdict.result, verdict.message = "differs", f"Its input cannot be read: {error}"
         return verdict
     except (TypeError, InvalidInput) as error:
         verdict.result, verdict.message = "differs", f"Its input does not fit {claimed.name} any more: {error}"

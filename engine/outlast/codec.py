@@ -43,6 +43,7 @@ __all__ = [
     "Preview",
     "decode",
     "decode_error",
+    "decode_input",
     "encode",
     "encode_error",
     "fingerprint",
@@ -93,6 +94,14 @@ def decode(data: bytes) -> Any:
 def raw(data: bytes) -> Any:
     """The stored JSON with its tags."""
     return _load(payloads.opened(data))
+
+
+def decode_input(data: bytes) -> dict[str, Any]:
+    """The arguments by name that were stored for a call."""
+    named = decode(data)
+    if type(named) is not dict:
+        raise NotDecodable(f"Stored data is no arguments: {short(data)}.")
+    return named
 
 
 def is_json(data: bytes) -> bool:

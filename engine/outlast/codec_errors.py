@@ -60,15 +60,22 @@ def decode_error(data: bytes) -> BaseException:
         raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
     if not is_error:
         raise NotDecodable(f"Stored data is no error: {short(data)}.")
-    return build_error(node)
+    try:
+        return build_error(node)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as problem:
+        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
 
 
 def summary(data: bytes) -> dict[str, str]:
     """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded."""
-    node = load(opened(data))
+    try:
+        node = load(opened(data))
+    except (ValueError, RecursionError) as problem:
+        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
     if not isinstance(node, dict):
         raise NotDecodable(f"Stored data is no error: {short(data)}.")
-    return {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
+    found = {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
+    return {key: text if isinstance(text, str) else "" for key, text in found.items()}
 
 
 def clean(text: str, limit: int = _LONGEST_TEXT) -> str:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock, payloads
 from .answers import Answers
+from .codec_types import NotDecodable
 from .errors import LeaseLost, PayloadNotEncoded, PayloadUnreadable
 from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, RetryRun, StrayEnded
 from .plan import Undo
-from .run import strays, transactional
+from .run import damage, strays, transactional
 from .run.async_run import AsyncRun
 from .run.execution import Execution
 from .run.sync_run import SyncRun
@@ -130,11 +131,16 @@ class Holding:
             self._stir()
 
     def _prepare(self, claimed: Claimed) -> Any:
-        try:
-            return self._made_of(claimed)
-        except PayloadUnreadable as error:
-            self.submit(Halt(claimed.fence, str(error)), nothing)
-            return None
+        halted = damage.of_tags(claimed)
+        if halted is None:
+            try:
+                return self._made_of(claimed)
+            except PayloadUnreadable as error:
+                halted = Halt(claimed.fence, str(error))
+            except NotDecodable as error:
+                halted = damage.halt(claimed.fence, "its retry policy", (claimed.options or "").encode(), error)
+        self.submit(halted, nothing)
+        return None
 
     def _made_of(self, claimed: Claimed) -> Any:
         if claimed.input[:1] == payloads.SEALED:

@@ -35,7 +35,7 @@ from .options import DEFAULT
 from .schedule_operations import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
 from .settings import Settings
 from .starts import start_operation
-from .timetable import Schedule, from_json, schedules_of
+from .timetable import Schedule, from_text, schedules_of
 
 if TYPE_CHECKING:
     from .definition import Workflow
@@ -234,7 +234,7 @@ def gone(store: SqliteStore, stored: StoredSchedule, wall: int) -> GoneSchedule:
 def read(stored: StoredSchedule, path: str, code: Mapping[str, Declared]) -> Schedule | None:
     """The rule of a stored schedule; None for an object that this process does not have."""
     try:
-        return from_json(json.loads(stored.rule))
+        return from_text(stored.rule, stored.name)
     except InvalidInput:
         if '"kind": "foreign"' not in stored.rule:
             raise
@@ -336,7 +336,7 @@ def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int, reaso
     from .store import schedules
 
     try:
-        old = from_json(json.loads(stored.rule))
+        old = from_text(stored.rule, stored.name)
     except InvalidInput:
         return ()  # An object of code that is gone: nobody can say any more when it would have ticked.
     if wall <= stored.cursor:

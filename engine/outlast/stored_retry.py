@@ -7,8 +7,9 @@ defining a workflow does not load the codec.
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from .codec_types import find_class, name_of_class
+from .codec_types import NotDecodable, find_class, name_of_class, short
 from .retry import ErrorTypes, Retry
 
 
@@ -29,7 +30,13 @@ def stored_retry(policy: Retry) -> str:
 
 def retry_from(text: str) -> Retry:
     """The policy of a stored text. A class that is not loaded here is left out: no error of it can be raised here."""
-    fields = json.loads(text)
+    try:
+        return _retry_from(json.loads(text))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise NotDecodable(f"Stored data is no retry policy: {short(text)}.") from error
+
+
+def _retry_from(fields: dict[str, Any]) -> Retry:
     for name in ("on", "unless"):
         if name in fields:
             found = [find_class(class_name) for class_name in fields[name]]

@@ -137,6 +137,9 @@ class Recorded:
     def opened(self, *_: Any, **__: Any) -> Iterator[None]:
         yield
 
+    def tolerates(self, error: Exception) -> bool:
+        return False
+
     def close(self) -> None:
         self._real.close()
 

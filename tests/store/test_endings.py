@@ -435,3 +435,36 @@ def test_a_deadline_goes_on_while_its_run_is_paused(file: Driver) -> None:
     file.clock.advance(11)
     file.do(op.Sweep(LEASE))
     assert file.status(fence.task_id) == "failed"
+
+
+def undo_that_gave_up(file: Driver, ending: Ending, strays: tuple[str, ...] = ()) -> int:
+    fence = file.claimed(file.agent())
+    file.do(op.Append(fence, [entry(1, "1", "started", flags=COMPENSABLE, input=b"{}")]))
+    file.end(fence, ending)
+    (taken,) = file.claim(file.agent())
+    file.do(op.Halt(taken.fence, "the compensation gave up", strays=strays))
+    return fence.task_id
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.CANCELLED])
+def test_an_undo_that_gave_up_stays_halted_until_a_person_decides(file: Driver, ending: Ending) -> None:
+    task_id = undo_that_gave_up(file, ending)
+    for _ in range(2):
+        file.do(op.Sweep(LEASE))
+        assert file.row(task_id, "status, undo") == ("halted", "failed")
+    file.do(op.Resume(file.row(task_id, "uid")[0]))
+    assert file.row(task_id, "status, undo") == ("compensating", "pending")
+    (taken,) = file.claim(file.agent())
+    file.do(op.Halt(taken.fence, "the compensation gave up again"))
+    file.do(op.Cancel(file.row(task_id, "uid")[0]))
+    assert file.row(task_id, "status, undo") == ("cancelled", "failed")
+
+
+def test_an_undo_that_gave_up_and_is_let_be_ends_with_its_last_try(file: Driver) -> None:
+    task_id = undo_that_gave_up(file, Ending.FAILED, strays=("undo/1",))
+    file.do(op.Cancel(file.row(task_id, "uid")[0]))
+    assert file.status(task_id) == "halted"
+    agent_id = file.query("select agent_id from outlast_stray where task_id = ?", task_id)[0][0]
+    file.do(op.StrayEnded(task_id, agent_id, "undo/1"))
+    file.do(op.Sweep(LEASE))
+    assert file.status(task_id) == "cancelled"

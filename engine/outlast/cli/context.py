@@ -116,8 +116,8 @@ class Context:
             return f"looked in {project.table['app']} ({project.file})"
         return f"looked in {root / 'workflows'}; `outlast init` writes a first one, --app names other code"
 
-    def store(self, *, create: bool = False, migrate: bool = False) -> SqliteStore:
-        """Open the file. It is closed when the command ends."""
+    def store(self, *, create: bool = False, migrate: bool = False, tolerant: bool = True) -> SqliteStore:
+        """Open the file. It is closed when the command ends. A `tolerant` one shows damaged texts instead of failing by them."""
         from .. import payloads
         from ..store.sqlite import SqliteStore
 
@@ -128,6 +128,8 @@ class Context:
         self.stores.append(store)
         # A command that needs no code else loads it once it meets a payload of a codec that only code has.
         payloads.look_further = lambda: self.registry
+        if tolerant:
+            store.connection().tolerate()
         return store
 
     def warn_of_queues(self) -> None:

@@ -92,7 +92,7 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
     settings = context.settings_with(grace=grace)
     context.require_file()
     registry = context.registry
-    store = context.store()
+    store = context.store(tolerant=False)
     for queue in queues:
         if not stored_queues.exists(store.connection(), queue):
             registry.queue(queue)

@@ -33,6 +33,7 @@ from ..errors import (
     ResultTimeout,
     SignalTimeout,
     StoreError,
+    Unwinding,
     WrongColour,
 )
 from ..handles import Handle, Run
@@ -131,7 +132,10 @@ class AsyncRun(Execution):
         context = copy_context()
         context.run(active.set, self)
         try:
-            args, kwargs = self.definition.signature.call(codec.decode(self.claimed.input))
+            args, kwargs = self.arguments()
+        except Unwinding:
+            self._end(False, None)
+            return
         except Exception as error:  # noqa: BLE001 - carried to where it is the outcome
             self._end(False, error)
             return

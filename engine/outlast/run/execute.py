@@ -68,7 +68,7 @@ class StepCall:
         return fn
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self.definition.signature.call(codec.decode(self.data))
+        return self.definition.signature.call(codec.decode_input(self.data))
 
     def encode(self, value: object) -> bytes:
         """The stored form of what the step returned; `NotStorable` and `PayloadTooLarge` are outcomes, never retried."""

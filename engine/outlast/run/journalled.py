@@ -36,7 +36,7 @@ from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, E
 from ..states import Ending
 from ..store import retrying, sealing
 from ..stored_retry import retry_from
-from . import unknown
+from . import damage, unknown
 from .history import History, Record
 from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
 from .tries import cause_of
@@ -142,11 +142,11 @@ class Journalled:
             case "completed":
                 return self._stored_value(entry) if entry.data is not None else None
             case "cancelled":
-                cancelled = RunCancelled(entry.data.decode() if entry.data else self.claimed.uid)
+                cancelled = RunCancelled(entry.data.decode(errors="replace") if entry.data else self.claimed.uid)
                 self._raised.append((cancelled, entry))
                 raise cancelled
             case _:
-                error = decode_error(entry.data or b"null")
+                error = self._stored_error(entry)
                 if isinstance(error, OutcomeUnknown) and entry.kind in ("step", "task"):
                     # What on_unknown="undo" says is no error for the code to catch: it could go on as if nothing had happened.
                     self.leave_by(End(self.fence, Ending.FAILED, error=entry.data, strays=tuple(self.strays)))
@@ -168,11 +168,25 @@ class Journalled:
         try:
             return codec.decode(entry.data)
         except NotDecodable as error:
-            if codec.is_json(entry.data):
-                raise
-            # Somebody, or a bad disk, has changed the file. No error for the code to handle: its undo would be as blind.
-            reason = f"the file is damaged: the outcome of {entry.kind} {entry.name} at {entry.path} cannot be read"
-            self.leave_by(Halt(self.fence, reason, error=encode_error(error), strays=tuple(self.strays)))
+            self._leave_unread(entry, error)
+
+    def _stored_error(self, entry: Entry) -> BaseException:
+        try:
+            return decode_error(entry.data or b"null")
+        except NotDecodable as error:
+            self._leave_unread(entry, error)
+
+    def _leave_unread(self, entry: Entry, error: NotDecodable) -> NoReturn:
+        what = f"the outcome of {entry.kind} {entry.name} at {entry.path}"
+        self.leave_by(damage.halt(self.fence, what, entry.data or b"", error, strays=self.strays))
+
+    def arguments(self) -> tuple[tuple[object, ...], dict[str, object]]:
+        """What the code is called with."""
+        try:
+            named = codec.decode_input(self.claimed.input)
+        except NotDecodable as error:
+            self.leave_by(damage.halt(self.fence, "its input", self.claimed.input, error))
+        return self.definition.signature.call(named)
 
     def timed_out(self, error: BaseException, entry: Entry) -> BaseException:
         """An error that a timer stands behind."""

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any, NoReturn
 from uuid import UUID
 
-from .. import codec
 from ..caller import active
 from ..errors import (
     Cancelled,
@@ -58,7 +57,7 @@ class SyncRun(SyncParts):
         token = active.set(self)
         returned, value = False, None
         try:
-            args, kwargs = self.definition.signature.call(codec.decode(self.claimed.input))
+            args, kwargs = self.arguments()
             value = self.definition.fn(*args, **kwargs)
             returned = True
         except LeaseLost:

@@ -22,7 +22,7 @@ from ..retry import Retry
 from ..states import Ending
 from ..store import ending, journal, sealing
 from ..stored_retry import retry_from
-from . import execute, strays, transactional, unknown
+from . import damage, execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .tries import INTERRUPTED, Tried, cause_of, is_worth_another, pause
 
@@ -79,7 +79,8 @@ class TaskRun:
         tried: Tried | None = None
         operation: Outcome = None
         try:
-            if unknown.asks(self.definition):
+            operation = damage.of_input(self.claimed)
+            if operation is None and unknown.asks(self.definition):
                 operation = self._begin()
             if operation is None:
                 tried = self._try()
@@ -94,8 +95,8 @@ class TaskRun:
         return operation
 
     async def execute_on_loop(self) -> Outcome:
-        operation: Outcome = None
-        if unknown.asks(self.definition):
+        operation: Outcome = damage.of_input(self.claimed)
+        if operation is None and unknown.asks(self.definition):
             operation = await asyncio.to_thread(self._begin)
         if operation is None:
             tried = await execute.run_on_loop(self.call, self.number)

@@ -24,12 +24,14 @@ from ..model import compensation_code, idempotency_key
 from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
-from . import strays, transactional, unknown
+from . import damage, strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
 from .execution import log
 from .history import PROBE_PREFIX, History
 from .inheriting import Inheritance
 from .tries import Tried, cause_of, is_worth_another, pause
+
+Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class UndoRun:
@@ -143,7 +145,14 @@ class UndoRun:
     def _undo(self, undo: Undo, definition: Any) -> Operation[Any] | None:
         number = undo.tries + 1
         compensation = definition.compensated_by
-        tried = self._try(undo, definition, compensation, number)
+        try:
+            result = codec.decode(undo.result) if undo.result is not None else None
+            args, kwargs = definition.spelled_out(codec.decode_input(undo.input))
+        except codec.NotDecodable as unreadable:
+            what = f"what the compensation of {undo.name} at {undo.path} needs"
+            doubtful = undo.input if undo.result is None or codec.is_json(undo.result) else undo.result
+            return damage.halt(self.fence, what, doubtful, unreadable)
+        tried = self._try(undo, definition, compensation, number, ((result, *args), kwargs))
         path = UNDO_PREFIX + undo.path
         if tried.committed is not None:
             return None
@@ -178,14 +187,12 @@ class UndoRun:
         reason = f"the compensation of {undo.name} gave up after {counted}: {payloads.told(error, repr(error))}"
         return Halt(self.fence, reason[:500], error=encode_error(error))
 
-    def _try(self, undo: Undo, definition: Any, compensation: Any, number: int) -> Tried:
-        result = codec.decode(undo.result) if undo.result is not None else None
-        args, kwargs = definition.spelled_out(codec.decode(undo.input))
+    def _try(self, undo: Undo, definition: Any, compensation: Any, number: int, given: Given) -> Tried:
         call = _UndoCall(
             definition, undo.input, UNDO_PREFIX + undo.path, partial(self._facts, undo),
             partial(self._key, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
             self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
-            compensation.fn, ((result, *args), kwargs), undo.result,
+            compensation.fn, given, undo.result,
         )  # fmt: skip
         if definition.kind == "transaction":
             return transactional.run_transaction(
@@ -264,7 +271,7 @@ class _UndoCall(StepCall):
     """A try of a compensation: the result first, then the step's arguments."""
 
     compensation: Callable[..., Any]
-    given: tuple[tuple[Any, ...], dict[str, Any]]
+    given: Given
     result: bytes | None
 
     @property

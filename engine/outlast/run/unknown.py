@@ -72,7 +72,7 @@ class ProbeCall(StepCall):
         return probe.fn
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self.definition.spelled_out(codec.decode(self.data))
+        return self.definition.spelled_out(codec.decode_input(self.data))
 
     def encode(self, value: object) -> bytes:
         return _NOTHING if value is NOT_DONE else StepCall.encode(self, value)

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from .translation import translate as translate
 from .turn import Turn
 
 _STATEMENTS = 512
+_TOLERANT = partial(str, encoding="utf-8", errors="replace")
 
 # Between the creation of a file and the closing of that descriptor no other thread may open it: the closing
 # would drop its locks.
@@ -40,6 +42,17 @@ class StoreConnection(sqlite3.Connection):
     """A connection that knows its file, and keeps the other SQLite library away from it while it is open."""
 
     path: str = ""
+
+    def tolerate(self) -> None:
+        """Read what is no UTF-8, since somebody or a bad disk has changed it, with a mark instead; each text costs more."""
+        self.text_factory = _TOLERANT
+
+    def tolerates(self, error: Exception) -> bool:
+        """Whether what failed by such a text can be done again, since one damaged row would fail the claims of all."""
+        if self.text_factory is _TOLERANT or "decode to UTF-8" not in str(error):
+            return False
+        self.tolerate()
+        return True
 
     def close(self) -> None:
         super().close()

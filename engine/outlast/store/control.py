@@ -110,6 +110,8 @@ set status = 'pending', due_at = :now, crashes = 0, suspect = 0, halt_reason = n
 where id = :id and status = 'halted'
 """
 
+_LET_GO = "update outlast_task set halted_at = null where id = :id and status = 'halted'"
+
 _STAY_HALTED = "update outlast_task set halt_reason = :reason where id = :id and status = 'halted'"
 
 _HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 'step' and status = 'halted'"
@@ -157,6 +159,7 @@ def resume(transaction: Transaction, operation: Resume) -> str:
 
 def _unhalt(transaction: Transaction, task_id: int, *, undo: bool) -> None:
     if undo:
+        transaction.execute(_LET_GO, {"id": task_id})
         if not undoing.begin(transaction, task_id):
             ending.settle(transaction, task_id)
         return

@@ -201,7 +201,7 @@ def cancel(transaction: Transaction, task_id: int, *, undo: bool = True) -> None
 
 _OVERRIDE_COMPLETION = """
 update outlast_task
-set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall), paused_at = null,
+set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall), paused_at = null, halted_at = null,
     undo = case when :undo or undo is not null then undo else 'skipped' end
 where id = :id and finished_at is null
   and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null))
@@ -225,9 +225,11 @@ def cancel_parts(transaction: Transaction, operation: CancelParts) -> None:
         cancel(transaction, part_id)
 
 
+# An undo that gave up stands until a person resumes it or lets it be, which takes its `halted_at`.
 _UNSETTLED = """
 select kind, ending, undo, parent_id, cancel_requested_at from outlast_task
 where id = :id and ending is not null and finished_at is null and agent_id is null and status <> 'compensating'
+  and not (status = 'halted' and undo is 'failed' and halted_at is not null)
 """
 
 _HAS_OPEN_PART = """

@@ -76,8 +76,9 @@ class GroupTransactions:
                     context = self._context(connection)
                     run(context, group)
                 break
-            except (StoreError, sqlite3.OperationalError):
-                raise
+            except (StoreError, sqlite3.OperationalError) as error:
+                if not connection.tolerates(error):
+                    raise
             except Uneven:
                 run = self._run_one_by_one
             except BaseException:

@@ -14,6 +14,8 @@ from msgspec.structs import asdict, astuple
 from ..aside import to_set_aside
 from ..errors import LeaseLost
 from ..operations import Append, Emit, Entry, Fence, Publish
+from .connection import StoreConnection
+from .library import sqlite3
 from .transaction import Transaction
 
 _INSERT = """
@@ -202,7 +204,12 @@ from outlast_journal where task_id = :task_id order by seq
 
 def load(connection: Any, task_id: int) -> list[Entry]:
     """The whole journal of a run, in order of delivery."""
-    return [Entry(*row) for row in connection.execute(_LOAD, {"task_id": task_id})]
+    try:
+        return [Entry(*row) for row in connection.execute(_LOAD, {"task_id": task_id})]
+    except sqlite3.OperationalError as error:
+        if not (isinstance(connection, StoreConnection) and connection.tolerates(error)):
+            raise
+        return load(connection, task_id)
 
 
 _UNREAD_AGAIN = "update outlast_signal set taken_path = null where task_id = :id and taken_path = :path"

@@ -31,7 +31,8 @@ _WAKE = """
 update outlast_task
 set status = 'pending', due_at = :now
 where id = :id and status = 'waiting' and ending is null
-  and exists (select 1 from json_each(coalesce(awaits, '[]')) where value = :name)
+  -- What a run waits for and cannot be read may be this: it wakes, and parks again.
+  and case when json_valid(awaits) then exists (select 1 from json_each(awaits) where value = :name) else awaits is not null end
 """
 
 _NOTIFY = "update outlast_task set notice = notice + 1 where id = :id and agent_id is not null"

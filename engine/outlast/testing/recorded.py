@@ -48,7 +48,7 @@ def replays(workflow: Definition, *, history: str | Path, timeout: Duration = 10
         recorded, given = (f"{name}@{version}".rstrip("@") for name, version in (_known(claimed), _known(definition)))
         raise InvalidInput(f"{history} is a run of {recorded}, not of {given}.", hint="Give the workflow that it is a run of.")
     try:
-        definition.signature.call(codec.decode(claimed.input))
+        definition.signature.call(codec.decode_input(claimed.input))
     except (TypeError, InvalidInput) as error:
         raise InvalidInput(f"The recorded input does not fit {definition.name} any more: {error}") from None
     with TemporaryDirectory(prefix="outlast-replays-") as folder:

@@ -8,7 +8,7 @@ where they are first needed, never with this package.
 
 from __future__ import annotations
 
-from .rules import from_json, schedules_of
+from .rules import from_json, from_text, schedules_of
 from .schedule import At, CatchUp, Cron, Every, Options, Overlap, Schedule
 from .table import COUNT_LIMIT, Timetable
 
@@ -23,5 +23,6 @@ __all__ = [
     "Schedule",
     "Timetable",
     "from_json",
+    "from_text",
     "schedules_of",
 ]

@@ -7,6 +7,7 @@ options differ, names given twice, data of an unknown kind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +50,18 @@ def from_json(data: Mapping[str, Any], *, input: Any = None) -> Schedule:
     try:
         table = _table(data["trigger"])
     except (KeyError, TypeError, AttributeError):
-        raise InvalidInput(f"This is no stored schedule: {dict(data)!r}.", hint="Delete it and create it anew.") from None
+        raise InvalidInput(f"This is no stored schedule: {data!r}.", hint="Delete it and create it anew.") from None
     return Schedule(table, input=input, **options)
+
+
+def from_text(text: str, name: str) -> Schedule:
+    """The same of what the table holds, which somebody may have damaged."""
+    try:
+        return from_json(json.loads(text))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InvalidInput(
+            f"The rule of the schedule {name} cannot be read: {text[:60]!r}.", hint="Delete it and create it anew."
+        ) from error
 
 
 def _as_schedule(value: object) -> Schedule:

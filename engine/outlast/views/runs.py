@@ -79,7 +79,7 @@ where t.kind = 'run'
   and (:tags is null or not exists (
     select 1 from json_each(:tags) wanted
     where not exists (
-      select 1 from json_each(i.tags) given where given.key = wanted.key and given.value = wanted.value)))
+      select 1 from json_each(iif(json_valid(i.tags), i.tags, '{}')) given where given.key = wanted.key and given.value = wanted.value)))
 order by t.id desc limit :limit
 """
 

@@ -143,7 +143,7 @@ def _json(store: SqliteStore, stored: StoredSchedule, code: Mapping[str, Declare
     status = _status(stored)
     last = ticks_of(store, stored.name, 1)
     return {
-        **_facts(stored.name, stored.workflow, stored.description, json.loads(stored.rule)),
+        **_stored_facts(stored),
         "input": value_json(stored.input, raw=raw),
         "source": stored.source,
         "file": None if stored.origin is None else shown(stored.origin),
@@ -163,6 +163,16 @@ def ticks_of(store: SqliteStore, name: str, limit: int) -> list[dict[str, Any]]:
     """The newest rows of a ledger."""
     values = {"name": name, "since": None, "until": None, "outcome": None, "limit": limit}
     return [tick_json(*row) for row in store.connection().execute(_TICKS, values)]
+
+
+def _stored_facts(stored: StoredSchedule) -> dict[str, Any]:
+    try:
+        return _facts(stored.name, stored.workflow, stored.description, json.loads(stored.rule))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return _facts(stored.name, stored.workflow, f"{stored.description} (its rule cannot be read)", _UNREAD)
+
+
+_UNREAD = dict.fromkeys(("catch_up", "catch_up_window", "overlap", "jitter", "start", "end"))
 
 
 def _facts(name: str, workflow: str, description: str, rule: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def value_json(data: bytes | None, *, raw: bool = False) -> Any:
         return None
     try:
         return codec.raw(data) if raw else codec.readable(data)
-    except (OutlastError, ValueError, LookupError, TypeError) as error:
+    except (OutlastError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return f"(cannot be read: {error})"
 
 
@@ -47,8 +47,12 @@ def error_line(data: bytes | None) -> str:
 
 
 def tags_json(text: str | None) -> dict[str, str]:
-    tags: dict[str, str] = json.loads(text) if text else {}
-    return tags
+    """The tags of a run; where they cannot be read, one that says so."""
+    try:
+        tags = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        tags = None
+    return tags if isinstance(tags, dict) else {"?": "(cannot be read)"}
 
 
 def wall_json(wall_at: int | None) -> str | None:

@@ -259,6 +259,15 @@ def task_facts(store: SqliteStore, task_id: int) -> dict[str, Any] | None:
     if row is None:
         return None
     facts = dict(zip((column[0] for column in cursor.description), row, strict=True))
-    facts["awaits"] = json.loads(facts["awaits"]) if facts["awaits"] else []
-    facts["refused"] = json.loads(facts["refused"]) if facts["refused"] else []
+    facts["awaits"] = _names(facts["awaits"])
+    facts["refused"] = _names(facts["refused"])
     return facts
+
+
+def _names(text: str | None) -> list[str]:
+    """A stored list; where it is damaged, nothing is known of it."""
+    try:
+        names = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        names = []
+    return names if isinstance(names, list) else []
