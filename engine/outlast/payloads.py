@@ -117,8 +117,8 @@ def is_current(data: bytes) -> bool:
 
 
 def told(error: BaseException, text: str) -> str:
-    """What a plain column may say of an error: `text`, or its type alone where payloads are not stored plain."""
-    return text if writer is None else f"{type(error).__name__} (the stored error says more)"
+    """What a plain column may say of an error: `text`, or its type alone where payloads are sealed."""
+    return text if writer is None else f"{type(error).__name__} (its text is not kept in plain)"
 
 
 def forget_all() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_bench import effects, eventually
 
-from outlast import aio, checking, gather, patched, registry, sleep, step, wait_signal, workflow
+from outlast import aio, checking, gather, patched, payloads, register_payload_codec, registry, sleep, step, wait_signal, workflow
 from outlast.cli.main import call
 from outlast.settings import Settings
 
@@ -211,3 +211,14 @@ def test_the_command_exits_1_when_a_run_does_not_fit(bench, tmp_path, monkeypatc
         assert call(("check", "--db", bench.engine.path, "--app", str(tmp_path / "other.py"), "--json")) == 1
     assert '"no code"' in capsys.readouterr().out
     assert call(("check", "--db", bench.engine.path, "zzz")) == 3
+
+
+def test_a_run_that_cannot_be_read_without_its_key_is_said(bench):
+    register_payload_codec(type("Turned", (), {"name": "k1", "encode": lambda _, b: b[::-1], "decode": lambda _, b: b[::-1]})())
+    try:
+        parked(bench, ships, "x")
+        assert judge(bench, SHIPS).result == "fits"
+    finally:
+        payloads.forget_all()
+    verdict = judge(bench, SHIPS)
+    assert (verdict.result, "'k1'" in (verdict.message or "")) == ("no key", True)

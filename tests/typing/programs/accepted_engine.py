@@ -24,6 +24,7 @@ from outlast import (
     current,
     first,
     gather,
+    register_payload_codec,
     register_type,
     signal_handle,
     step,
@@ -45,6 +46,18 @@ class Money:
 
 SAMPLE = Order("o-1")
 
+
+class Turned:
+    name = "turned"
+
+    def encode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    def decode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+
+register_payload_codec(Turned(), writes=False)
 register_type(Money, lambda money: money.cents, lambda cents: Money(cents))
 
 

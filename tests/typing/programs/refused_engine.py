@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import outlast
-from outlast import Engine, Handle, Queue, Retry, Run, aio, first, gather, register_type, signal_handle, step, transaction, workflow
+from outlast import (
+    Engine,
+    Handle,
+    Queue,
+    Retry,
+    Run,
+    aio,
+    first,
+    gather,
+    register_payload_codec,
+    register_type,
+    signal_handle,
+    step,
+    transaction,
+    workflow,
+)
 
 
 @step
@@ -106,6 +121,7 @@ def sync(handle: Handle[int]) -> None:
     Retry(3, on="OSError")  # refused
     Queue("q", hold="for ever")  # refused
     register_type(int, lambda value: value, lambda value: "")  # refused
+    register_payload_codec(object())  # refused
     print(both, winner, stop)
 
 
