@@ -8,7 +8,7 @@ from run_bench import Gate, effects, eventually
 import outlast
 from outlast import Retry, registry, step, workflow
 from outlast.doctor import examine
-from outlast.errors import Conflict, KeyNotFound, RunFinished
+from outlast.errors import Conflict, InvalidInput, KeyNotFound, RunFinished
 
 gate = Gate()
 world: set[str] = set()
@@ -43,6 +43,10 @@ with registry.isolated() as defined:
     @workflow
     def quick(name: str) -> str:
         return note(name)
+
+    @workflow
+    def signals_too_long() -> None:
+        quick.start("one").signal("word", 1, key="k" * 501)
 
     @workflow
     def calls_often() -> list[str]:
@@ -167,3 +171,8 @@ def test_a_run_that_tries_again_goes_on_with_the_child_that_failed(bench):
     effects.clear()
     assert run.retry().result(timeout=20) == "beginbad"
     assert effects == ["bad"]
+
+
+def test_the_key_of_a_signal_between_runs_has_the_limit_of_all_keys(bench):
+    with pytest.raises(InvalidInput, match="501 characters; the limit is 500"):
+        bench.run(signals_too_long)

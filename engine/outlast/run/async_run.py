@@ -38,6 +38,7 @@ from ..errors import (
 )
 from ..handles import Handle, Run
 from ..inheritance import Inherited
+from ..names import checked_key
 from ..operations import (
     Append,
     CancelParts,
@@ -749,6 +750,8 @@ class AsyncRun(Execution):
         if self.visit(path, "message", name) is not None:
             return
         self.history.mark(path, "message", name)
+        if key is not None:
+            checked_key(key, place="The key of a signal")
         data = self.encode(payload, place=f"the payload of signal {name}")
         entry = self.entry(path, "completed", "message", name)
         if part.is_inherited or self.history.has_inherited(part.path):

@@ -18,6 +18,7 @@ from ..errors import (
     SignalTimeout,
 )
 from ..handles import Handle, Run
+from ..names import checked_key
 from ..operations import (
     Append,
     CancelParts,
@@ -287,6 +288,8 @@ class SyncParts(SyncWaits):
             # It had this message, and has ended.
             self._append(self.entry(path, "completed", "message", name))
             return
+        if key is not None:
+            checked_key(key, place="The key of a signal")
         data = self.encode(payload, place=f"the payload of signal {name}")
         self._commit(Signal(part.id, name, data, key or f"{self.claimed.chain}/{path}"))
         self._append(self.entry(path, "completed", "message", name))
