@@ -53,7 +53,7 @@ class Run(Handle[T]):
 
     @abstractmethod
     def stream(self, name: str, after: int = 0) -> Iterator[object]:
-        """The messages of a stream, in order, from the one after number `after` on; it ends when the run has ended."""
+        """The messages of a stream, in order, from the one after number `after` on; it ends when the run, or the last of its line, has."""
 
     @abstractmethod
     def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:

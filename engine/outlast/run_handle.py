@@ -29,10 +29,11 @@ from .handles import Duration, Run
 from .model import new_id
 from .names import checked_key, checked_text, checked_whole
 from .operations import Cancel, Pause, Resume, Signal, StartRetry
-from .states import FINAL, Status
+from .states import Status
 from .store.succession import last_of_line, open_before
+from .views.following import Follower
 from .views.runs import children_ids, status_of
-from .views.state import messages, published_value, stored_input
+from .views.state import published_value, stored_input
 from .views.steps import steps_json
 from .views.watch import Watch, monotonic
 
@@ -146,41 +147,30 @@ class StoredRun(Run[T]):
 
     def stream(self, name: str, after: int = 0) -> Iterator[object]:
         """The messages of a stream, in order, from the one after number `after` on; ends when the run has
-        ended.
+        ended. Where it goes on by `continue_as_new`, those of the next run follow, which counts from 1 again.
         """
         _check_stream(name, after)
-        return self._follow(self._task_id(), name, after)
+        return self._follow(Follower(self._store, self._task_id(), name, after))
 
-    def _follow(self, task_id: int, name: str, after: int) -> Iterator[object]:
+    def _follow(self, follower: Follower) -> Iterator[object]:
         with Watch(self._store) as watch:
-            while True:
-                # The status first: a message between the two looks would otherwise be left behind.
-                is_final = status_of(self._store, task_id) in FINAL
-                found = messages(self._store, task_id, name, after=after)
-                for number, data, *_ in found:
+            while (found := follower.look()) is not None:
+                for _, (_, data, *_) in found:
                     yield codec.decode(data)
-                    after = number
                 if not found:
-                    if is_final:
-                        return
                     watch.wait(None)
 
     def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:
         """`stream` for `async for`."""
         _check_stream(name, after)
-        return self._follow_async(self._task_id(), name, after)
+        return self._follow_async(Follower(self._store, self._task_id(), name, after))
 
-    async def _follow_async(self, task_id: int, name: str, after: int) -> AsyncIterator[object]:
+    async def _follow_async(self, follower: Follower) -> AsyncIterator[object]:
         with Watch(self._store) as watch:
-            while True:
-                is_final = status_of(self._store, task_id) in FINAL
-                found = messages(self._store, task_id, name, after=after)
-                for number, data, *_ in found:
+            while (found := follower.look()) is not None:
+                for _, (_, data, *_) in found:
                     yield codec.decode(data)
-                    after = number
                 if not found:
-                    if is_final:
-                        return
                     await watch.wait_async()
 
     def cancel(self, *, undo: bool = True, force: bool = False) -> None:

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = '''
 """Workflows of the tests of the command line."""
 
+import logging
 import os
 from decimal import Decimal
 
@@ -104,11 +105,19 @@ async def risky_later(number: int = 1) -> int:
     return await risks.aio(number)
 
 
+@step
+def says(number: int) -> None:
+    logging.getLogger("shop").info("number %s", number)
+
+
 @workflow
 def endless(number: int = 1, until: int = 3) -> int:
     """Go on as new runs."""
     double.submit(number).result()
     publish("number", number)
+    emit("numbers", number)
+    says(number)
+    emit("numbers", 10 * number)
     if number < until:
         continue_as_new(number + 1, until)
     return number

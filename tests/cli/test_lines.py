@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from .conftest import Call
@@ -44,3 +46,16 @@ def test_run_with_the_key_of_one_that_went_on_carries_that_on(outlast: Call) -> 
     outlast("start", "endless", "until=4", "--key", "k")
     assert outlast("run", "endless", "until=4", "--key", "k", "--json").json == 4
     assert outlast("run", "endless", "--key", "k", "--json").json == 4
+
+
+def test_following_a_stream_or_the_logs_goes_on_with_the_next_runs(outlast: Call, first: str) -> None:
+    alone = outlast("stream", first, "numbers", "--json").json
+    assert [(message["run_id"], message["number"], message["value"]) for message in alone] == [(first, 1, 1), (first, 2, 10)]
+    followed = [json.loads(line) for line in outlast("stream", first, "numbers", "--follow", "--json").out.splitlines()]
+    assert [message["value"] for message in followed] == [1, 10, 2, 20, 3, 30]
+    assert [message["number"] for message in followed] == [1, 2] * 3
+    assert len({message["run_id"] for message in followed}) == 3
+    assert outlast("stream", first, "numbers", "--follow", "--after", "1").out.split() == ["10", "2", "20", "3", "30"]
+    lines = [json.loads(line) for line in outlast("logs", first, "--follow", "--step", "says", "--json").out.splitlines()]
+    assert [line["message"] for line in lines] == [f"number {number}" for number in (1, 2, 3)]
+    assert len(outlast("logs", first).out.splitlines()) == 1

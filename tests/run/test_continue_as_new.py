@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 from run_bench import Gate, effects, eventually
 
@@ -89,6 +92,19 @@ with registry.isolated() as defined:
     def sleeps_and_loops(number: int) -> int:
         outlast.sleep("0.02s")
         continue_as_new(number + 1)
+
+    @step
+    def says_late(number: int) -> None:
+        gate.pass_through()
+        outlast.emit("said", f"late {number}")
+
+    @workflow
+    def says(number: int) -> None:
+        outlast.emit("said", number)
+        if number == 1:
+            says_late.submit(number)
+        if number < 3:
+            continue_as_new(number + 1)
 
     @workflow
     def gives_nonsense() -> None:
@@ -230,6 +246,38 @@ def test_what_a_parent_has_left_of_its_time_holds_for_all_of_a_childs_line(bench
     run = bench.start(has_little_time)
     eventually(lambda: (bench.sweep(), bench.status(run))[1] == "failed")
     assert {bench.status(one) for one in bench.engine.runs(workflow=sleeps_and_loops)} <= {"completed", "cancelled", "failed"}
+
+
+def test_who_follows_a_stream_goes_on_with_the_runs_that_go_on(bench):
+    run = bench.start(says, 1)
+    followed: list[object] = []
+    reader = threading.Thread(target=lambda: followed.extend(run.stream("said")))
+    reader.start()
+    bench.agent()
+    gate.wait_until_reached()
+    gate.open()
+    reader.join(20)
+    # What the first says to its last is there before the next begins.
+    assert followed == [1, "late 1", 2, 3]
+
+    async def follow() -> list[object]:
+        return [message async for message in run.astream("said", after=1)]
+
+    assert asyncio.run(follow()) == ["late 1", 2, 3]
+    runs = bench.engine.runs(workflow=says)
+    assert [list(one.stream("said")) for one in runs] == [[3], [2, 3], [1, "late 1", 2, 3]]
+
+
+def test_a_stream_ends_with_a_run_that_did_not_go_on_after_all(bench):
+    bench.agent()
+    run = bench.start(says, 1)
+    gate.wait_until_reached()
+    bench.wait_for(run, "waiting")
+    run.cancel()
+    gate.open()
+    said = list(run.stream("said"))
+    assert said[0] == 1
+    assert 2 not in said
 
 
 def test_arguments_that_do_not_fit_are_refused_at_the_call(bench):

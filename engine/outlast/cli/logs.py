@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import StepNotFound
 from . import output
 from .context import Context
 from .group import command
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
 
 
+_FIELDS = {"level", "logger", "message", "at"}
+
+
 @command(
     "logs",
     help="Print what the code of a run and of its steps has logged, from INFO, in order.\n\n"
+    "With --follow, what the run logs that goes on from it by continue_as_new comes next.\n\n"
     "RUN is an id, a prefix of one, or WORKFLOW:KEY.",
     examples=["outlast logs 4x2k --follow", "outlast logs fulfil:o-1 --step charge"],
 )
@@ -33,13 +38,17 @@ if TYPE_CHECKING:
 def logs(context: Context, reference: str, following: bool, step: str | None) -> int:
     store = context.store()
     task_id, uid = context.find(store, reference)
-    places = _places(store, task_id, uid, step) if step is not None else None
+    of_step = _OfStep(store, step) if step is not None else None
+    if of_step is not None and not following and not of_step.is_in(task_id):
+        raise StepNotFound(step or "", run_id=uid)
     as_list = context.as_json and not context.as_lines and not following
     found: list[dict[str, Any]] = []
-    for message in messages_of(store, task_id, "log", 0, following=following, raw=False):
-        if places is not None and message["step"] not in places:
-            continue
-        record = dict(message["value"]) | {"step": message["step"], "try_number": message["try_number"]}
+    for message in messages_of(store, task_id, "log", 0, following=following, raw=False, picks=of_step):
+        value = message["value"]
+        if not isinstance(value, dict) or not value.keys() >= _FIELDS:
+            # The code has written to the stream by itself.
+            value = {"level": "INFO", "logger": "emit", "message": output.dumped(value), "at": message["at"]}
+        record = value | {"run_id": message["run_id"], "step": message["step"], "try_number": message["try_number"]}
         if as_list:
             found.append(record)
         elif context.machine:
@@ -60,12 +69,31 @@ def _line(record: dict[str, Any]) -> str:
     return safe(f"{record['at']} {record['level']:<7} {where} {record['logger']}: {record['message']}")
 
 
-def _places(store: SqliteStore, task_id: int, uid: str, step: str) -> set[str]:
-    from ..errors import StepNotFound
-    from ..views import steps_json
+class _OfStep:
+    """Picks the records of one step, by its name or place. Which places have the name is the affair of each run, and of a step that
+    is on its first try the file knows it later than its first record.
+    """
 
-    known = steps_json(store, task_id)
-    places = {found["path"] for found in known if step in (found["name"], found["path"], f"#{found['path']}")}
-    if not places:
-        raise StepNotFound(step, run_id=uid)
-    return places
+    def __init__(self, store: SqliteStore, step: str) -> None:
+        self._store = store
+        self._step = step
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def is_in(self, task_id: int) -> bool:
+        from ..views import steps_json
+
+        return any(self._is(found) for found in steps_json(self._store, task_id))
+
+    def __call__(self, message: dict[str, Any]) -> bool | None:
+        from ..views import find_run, steps_json
+
+        uid, path = message["run_id"], message["step"]
+        if path is None or uid is None:
+            return False
+        if (uid, path) not in self._known:
+            for found in steps_json(self._store, find_run(self._store, uid)[0]):
+                self._known[uid, found["path"]] = self._is(found)
+        return self._known.get((uid, path))
+
+    def _is(self, found: dict[str, Any]) -> bool:
+        return self._step in (found["name"], found["path"], f"#{found['path']}")

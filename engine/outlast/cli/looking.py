@@ -6,7 +6,7 @@ Owns what each prints and when it waits. Refuses to change anything.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ..why import Explanation
 
 _RUN = click.argument("reference", metavar="RUN")
+
+
+Picks = Callable[[dict[str, Any]], bool | None]
+"""Whether a message is wanted; None where that is not known yet."""
 
 
 @command(
@@ -173,7 +177,9 @@ def query(context: Context, reference: str, key: str) -> int:
 
 @command(
     "stream",
-    help="Print the messages of a run's stream, in order.",
+    help="Print the messages of a run's stream, in order.\n\n"
+    "With --follow, those of the run that goes on from it by continue_as_new come next. Each run numbers its own from 1; "
+    "--after is a number of the run that was named.",
     examples=["outlast stream 4x2k progress --follow", "outlast stream 4x2k progress --after 17 --jsonl"],
 )
 @_RUN
@@ -200,22 +206,32 @@ def stream(context: Context, reference: str, name: str, after: int, following: b
     return 0
 
 
-def messages_of(store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool) -> Iterator[dict[str, Any]]:
-    """The messages of a stream; with `following`, until the run has ended."""
-    from ..views import status_of
-    from ..views.state import messages_json
-    from ..views.watch import Watch
-    from .tree import FINAL
+def messages_of(
+    store: SqliteStore, task_id: int, name: str, after: int, *, following: bool, raw: bool, picks: Picks | None = None
+) -> Iterator[dict[str, Any]]:
+    """The messages of a run's stream; with `following` until it has ended, and then those of the run that goes on from it.
 
+    Of those that `picks` takes alone; one about which it says None, since nobody knows yet, is asked about again.
+    """
+    from ..views.following import Follower
+    from ..views.state import message_json, messages, uid_of
+    from ..views.watch import Watch
+
+    if not following:
+        while found := messages(store, task_id, name, after=after):
+            for one in found:
+                message = {"run_id": uid_of(store, task_id), **message_json(*one, raw=raw)}
+                if picks is None or picks(message):
+                    yield message
+            after = found[-1][0]
+        return
+    follower = Follower(store, task_id, name, after)
+    undecided: list[dict[str, Any]] = []
     with Watch(store) as watch:
-        while True:
-            # The status first: a message between the two looks would otherwise be left behind.
-            is_final = status_of(store, task_id) in FINAL
-            found = messages_json(store, task_id, name, after=after, raw=raw)
-            yield from found
-            if found:
-                after = found[-1]["number"]
-            elif is_final or not following:
-                return
-            else:
+        while (come := follower.look()) is not None:
+            undecided += [{"run_id": uid_of(store, run), **message_json(*one, raw=raw)} for run, one in come]
+            decided = [(message, True if picks is None else picks(message)) for message in undecided]
+            yield from (message for message, is_picked in decided if is_picked)
+            undecided = [message for message, is_picked in decided if is_picked is None]
+            if not come:
                 watch.wait(None)

@@ -36,6 +36,15 @@ def published_value(store: SqliteStore, task_id: int, key: str, *, run_id: str) 
     return value
 
 
+_UID = "select uid from outlast_task where id = :id"
+
+
+def uid_of(store: SqliteStore, task_id: int) -> str | None:
+    """The id of a run by its number; None where it has been pruned meanwhile."""
+    row = store.connection().execute(_UID, {"id": task_id}).fetchone()
+    return None if row is None else row[0]
+
+
 _INPUT = "select i.data from outlast_task t join outlast_input i on i.task_id = t.id where t.uid = :uid"
 
 
@@ -83,16 +92,12 @@ def messages_json(
     store: SqliteStore, task_id: int, stream: str, *, after: int = 0, limit: int = _BATCH, raw: bool = False
 ) -> list[dict[str, Any]]:
     """The messages of a stream after a number."""
-    return [
-        {
-            "number": number,
-            "value": value_json(value, raw=raw),
-            "at": wall_json(at),
-            "step": step,
-            "try_number": try_number,
-        }
-        for number, value, at, step, try_number in messages(store, task_id, stream, after=after, limit=limit)
-    ]
+    return [message_json(*one, raw=raw) for one in messages(store, task_id, stream, after=after, limit=limit)]
+
+
+def message_json(number: int, value: bytes, at: int, step: str | None, try_number: int | None, *, raw: bool = False) -> dict[str, Any]:
+    """A message for screens."""
+    return {"number": number, "value": value_json(value, raw=raw), "at": wall_json(at), "step": step, "try_number": try_number}
 
 
 _STREAMS = "select distinct stream from outlast_stream where task_id = :id order by stream"
