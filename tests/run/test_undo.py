@@ -265,6 +265,25 @@ with registry.isolated() as defined:
         undo_overruns()
         raise Broken("end")
 
+    @workflow(retry=FAST)
+    def sets_a_result_aside() -> None:
+        try:
+            refuses_once()
+        except Broken:
+            book("clean")
+            raise
+        raise ValueError("end")
+
+    @step
+    def refuses_once() -> None:
+        effects.append("refuses")
+        if effects.count("refuses") == 1:
+            raise Broken("once")
+
+
+with registry.isolated() as steps_alone:
+    steps_alone.add(book)
+
 
 def undone(bench, flow, *args, error=Broken, status="compensated"):
     if not bench.agents:
@@ -496,3 +515,20 @@ def test_a_compensation_that_overran_is_not_tried_again_beside_its_thread(bench)
 def test_no_thread_of_an_undo_is_left(bench):
     undone(bench, fails_at_the_end)
     assert not [t for t in threading.enumerate() if t.name.startswith("outlast-step")]
+
+
+def test_a_run_is_undone_by_an_agent_that_has_its_steps_and_not_its_workflow(bench):
+    bench.agent()
+    run = bench.start(waits_after_booking)
+    bench.wait_for(run, "waiting")
+    bench.stop()
+    run.cancel()
+    bench.agent(registry=steps_alone)
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects[-1][:3] == ("unbook", "a-1", "a")
+
+
+def test_a_result_that_was_set_aside_by_the_runs_next_try_is_undone_too(bench):
+    undone(bench, sets_a_result_aside, error=ValueError)
+    assert effects == ["refuses", ("book", "clean"), "refuses", ("unbook", "clean-1", "clean", 1, "completed")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from run_bench import effects
+from run_bench import Gate, effects
 
 import outlast
 from outlast import current, registry, step, workflow
 from outlast.errors import RunCancelled, RunHalted
 from outlast.retention_operations import Prune
 
+gate = Gate()
 world: dict[str, int] = {}
 
 
@@ -43,6 +44,27 @@ with registry.isolated() as defined:
         if broken("deliver"):
             raise Broken("deliver")
         return "delivered"
+
+    @step
+    def lend(order: str) -> str:
+        effects.append(("lend", current().idempotency_key))
+        if world.get("cut off"):
+            gate.pass_through()
+        return "lent"
+
+    @lend.probe
+    def find_loan(order: str) -> object:
+        effects.append(("find", current().idempotency_key))
+        return "lent"
+
+    @lend.compensation
+    def take_back(loan: str | None, order: str) -> None:
+        effects.append(("take back", loan))
+
+    @workflow
+    def lends() -> str:
+        lend("o-1")
+        return deliver()
 
     @workflow
     def orders() -> str:
@@ -161,3 +183,21 @@ def test_a_child_that_was_undone_runs_again_although_it_has_a_key(bench):
     assert effects == [("create", "a"), ("delete", "a")] * 2 + [("create", "a")]
     assert len(bench.engine.runs(workflow=customer)) == 3
     assert bench.engine.get(customer, key="a") == run.children()[0]
+
+
+def test_the_probe_before_an_undo_has_the_key_of_the_retrys_own_step(bench):
+    world["deliver"] = 1
+    bench.agent()
+    run = bench.start(lends)
+    bench.wait_for(run, "compensated")
+    world["cut off"] = 1
+    again = run.retry()
+    gate.wait_until_reached()
+    bench.kill()
+    again.cancel()
+    gate.open()
+    bench.agent()
+    with pytest.raises(RunCancelled):
+        again.result(timeout=20)
+    assert keys("take back") == ["lent", "lent"]
+    assert keys("find") == [keys("lend")[1]] != [keys("lend")[0]]

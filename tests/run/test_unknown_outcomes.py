@@ -27,6 +27,7 @@ from outlast import (
 from outlast.operations import AgentEnded
 
 gate = Gate()
+probe_gate = Gate()
 found: list[object] = []
 """What probes give, the first first."""
 
@@ -120,6 +121,21 @@ with registry.isolated() as defined:
             return pay_or_undo.submit(order).result()
         except Exception:
             return "caught"
+
+    @step(timeout="50ms", retry=Retry(2, initial="1ms"))
+    def slowly_probed(order: str) -> str:
+        return _pays(order)
+
+    @slowly_probed.probe
+    def finds_out_slowly(order: str) -> object:
+        effects.append(("probe", order, ""))
+        if len([one for one in effects if one[0] == "probe"]) < 3:
+            probe_gate.pass_through()
+        return "probed it"
+
+    @workflow
+    def probes_slowly(order: str) -> str:
+        return slowly_probed(order)
 
     @workflow
     def probes(order: str) -> str:
@@ -261,6 +277,15 @@ def test_a_probe_has_the_retries_of_its_step(bench, flow):
     found[:] = [OSError("1"), OSError("2"), "there"]
     run = cut_off(bench, flow)
     assert run.result(timeout=20) == "there"
+
+
+def test_a_probe_has_the_timeout_of_its_step_and_its_tries(bench):
+    run = cut_off(bench, probes_slowly)
+    bench.wait_for(run, "halted")
+    assert "its probe gave up by StepTimeout" in bench.field(run, "halt_reason") or "overran" in bench.field(run, "halt_reason")
+    assert [one[0] for one in effects] == ["pay", "probe", "probe"]
+    run.resume(not_done=True)
+    assert run.result(timeout=20) == "paid o-1"
 
 
 @pytest.mark.parametrize("flow", [probes, submits_probed])

@@ -225,9 +225,8 @@ class Execution(Journalled):
         return End(self.fence, Ending.CANCELLED, strays=tuple(self.strays))
 
     def has_undo(self) -> bool:
-        return (
-            any(record.started is not None and record.started.flags & COMPENSABLE for record in self.history.records.values())
-            or self.has_started_compensable
+        return self.has_started_compensable or any(
+            record.started is not None and record.started.flags & COMPENSABLE for record in self.history.all_records()
         )
 
 

@@ -101,6 +101,12 @@ class History:
         for record in self.ahead():
             raise CodeMismatch(record.path, recorded=f"{record.kind} {record.name}", found=found)
 
+    def all_records(self) -> Iterator[Record]:
+        """What is at each place, and what was there before it was set aside."""
+        yield from self.records.values()
+        for asides in self._asides.values():
+            yield from asides
+
     def generation(self, path: str) -> int:
         """How often what was at a place has been set aside: what starts there next is another task."""
         return len(self._asides.get(path, ()))
