@@ -11,7 +11,7 @@ from run_bench import Gate, effects, eventually
 
 import outlast
 from outlast import Retry, continue_as_new, current, gather, registry, step, workflow
-from outlast.errors import DeadlineExceeded, RunCancelled
+from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
 
 gate = Gate()
 FAST = Retry(2, initial="1ms", jitter=0)
@@ -156,6 +156,34 @@ with registry.isolated() as defined:
     @workflow(retry=FAST)
     def tries_a_fan_out_again() -> list[object]:
         return gather(stands.submit("a"), fails_once.submit())
+
+    @workflow(on_error="halt")
+    def halts_beside_a_step() -> list[object]:
+        return gather(stands.submit("a"), fails_once.submit())
+
+    @workflow
+    def goes_on_after(what: str) -> None:
+        if what == "step":
+            stands("a")
+        else:
+            outlast.sleep("0.1s")
+        note("after")
+
+    @workflow
+    async def agoes_on_after(what: str) -> None:
+        if what == "step":
+            await stands.aio("a")
+        else:
+            await outlast.aio.sleep("0.1s")
+        await note.aio("after")
+
+    @workflow
+    def submits_for_later() -> None:
+        gather(stands.submit("a"), note.options(delay="0.1s").submit("later"))
+
+    @workflow
+    def has_a_child() -> None:
+        goes_on_after.start("step").result()
 
     @workflow
     def submits_what_overruns() -> str:
@@ -342,3 +370,67 @@ def test_a_deadline_that_kills_an_isolated_step_is_no_death_of_the_step_that_cod
     with pytest.raises(DeadlineExceeded):
         run.result(timeout=20)
     assert bench.status(run) == "failed"
+
+
+def test_a_halted_run_is_not_resumed_beside_its_own_step(bench):
+    bench.agent()
+    run = bench.start(halts_beside_a_step)
+    bench.wait_for(run, "halted")
+    with pytest.raises(Conflict, match="Step stands .* still runs"):
+        run.resume()
+    gate.open()
+    eventually(lambda: not bench.one("select count(*) from outlast_task where kind = 'step' and finished_at is null"))
+    run.resume()
+    assert run.result(timeout=20) == ["a", 1]
+
+
+@pytest.mark.parametrize("flow", [goes_on_after, agoes_on_after])
+@pytest.mark.parametrize("what", ["step", "timer"])
+def test_a_pause_acts_at_the_next_durable_call_whatever_the_run_is_at(bench, flow, what):
+    bench.agent()
+    run = bench.start(flow, what)
+    if what == "step":
+        gate.wait_until_reached()
+        run.pause()
+        eventually(lambda: bench.field(run, "notice") == 0)
+        gate.open()
+        eventually(lambda: run.status == "paused")
+    else:
+        bench.wait_for(run, "waiting")
+        run.pause()
+        due_at = bench.field(run, "due_at")
+        eventually(lambda: bench.store.now() > due_at)
+    time.sleep(0.1)
+    assert "after" not in effects
+    assert run.status == "paused"
+    run.resume()
+    run.result(timeout=20)
+    assert effects.count(("begins", "a")) == (what == "step")
+    assert effects.count("after") == 1
+
+
+def test_a_pause_holds_back_submitted_steps_that_nobody_has(bench):
+    bench.agent()
+    run = bench.start(submits_for_later)
+    gate.wait_until_reached()
+    run.pause()
+    gate.open()
+    time.sleep(0.2)
+    assert "later" not in effects
+    run.resume()
+    run.result(timeout=20)
+
+
+@pytest.mark.parametrize("children", [True, False])
+def test_a_pause_reaches_children_only_when_asked(bench, children):
+    bench.agent()
+    run = bench.start(has_a_child)
+    gate.wait_until_reached()
+    bench.wait_for(run, "waiting")
+    run.pause(children=children)
+    gate.open()
+    (child,) = run.children()
+    eventually(lambda: child.status == ("paused" if children else "completed"))
+    assert run.status == "paused"
+    run.resume()
+    run.result(timeout=20)

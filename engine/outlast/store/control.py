@@ -112,6 +112,14 @@ where id = :id and status = 'halted'
 
 _LET_GO = "update outlast_task set halted_at = null where id = :id and status = 'halted'"
 
+# What a halt has set aside has left its place, and is cancelled; its try may go on in a thread.
+_STILL_RUNS = """
+select t.name from outlast_task t
+where t.parent_id = :id and t.kind = 'step' and t.finished_at is null and instr(t.parent_path, '^') > 0
+  and (t.status = 'running' or exists (select 1 from outlast_stray s where s.task_id = t.id))
+limit 1
+"""
+
 _STAY_HALTED = "update outlast_task set halt_reason = :reason where id = :id and status = 'halted'"
 
 _HALTED_STEPS = "select id from outlast_task where parent_id = :id and kind = 'step' and status = 'halted'"
@@ -130,6 +138,13 @@ def resume(transaction: Transaction, operation: Resume) -> str:
     question = questions.open_question(transaction.connection, task_id) if status == Status.HALTED else None
     if question is not None and not answers:
         raise OutcomeNeeded(operation.uid, question.name)
+    if status == Status.HALTED and ending_decided is None:
+        still_runs = transaction.one(_STILL_RUNS, {"id": task_id})
+        if still_runs is not None:
+            raise Conflict(
+                f"Step {still_runs[0]} of run {operation.uid} still runs, from before the run was halted: it would run beside itself.",
+                hint="Resume the run once that has ended.",
+            )
     if question is None and answers:
         raise Conflict(
             f"Run {operation.uid} does not wait for the outcome of a step.",
