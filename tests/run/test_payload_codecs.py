@@ -78,7 +78,28 @@ def without_codecs() -> Iterator[None]:
         payloads.writer = writer
 
 
+with registry.isolated() as elsewhere:
+
+    @workflow
+    def far_away() -> str:
+        return "from afar"
+
+
 with registry.isolated() as defined:
+
+    @workflow
+    def waits_for_child() -> str:
+        try:
+            return far_away()
+        except Exception as error:
+            return f"caught {error}"
+
+    @workflow
+    async def waits_for_child_async() -> str:
+        try:
+            return await far_away.aio()
+        except Exception as error:
+            return f"caught {error}"
 
     @step(retry=Retry(2, initial="1ms"))
     def tries(text: str) -> str:
@@ -241,19 +262,39 @@ def test_a_run_whose_key_is_missing_is_halted_and_goes_on_with_it(bench: Bench) 
     assert begun.result(timeout=20)[-1] == SECRET
 
 
-def test_a_signal_of_a_key_that_is_missing_halts_its_run(bench: Bench) -> None:
+@pytest.mark.parametrize("flow", [all_of_it, all_of_it_async], ids=["sync", "async"])
+def test_a_signal_of_a_key_that_is_missing_halts_its_run(bench: Bench, flow: object) -> None:
     bench.agent()
-    run = bench.start(all_of_it, "word")
+    run = bench.start(flow, "word")
     bench.wait_for(run, "waiting")
     register_payload_codec(Scrambled("k9"))
-    with without_codecs():
-        known = Scrambled("k9")
-        register_payload_codec(known)
-        run.signal("word", "from afar")
-        payloads.forget_all()
-        bench.wait_for(run, "halted")
+    run.signal("word", "from afar")
+    payloads.forget_all()
+    bench.wait_for(run, "halted")
+    register_payload_codec(Scrambled("k9"))
     run.resume()
     assert run.result(timeout=20)[-1] == "from afar"
+
+
+@pytest.mark.parametrize("flow", [waits_for_child, waits_for_child_async], ids=["sync", "async"])
+def test_the_outcome_of_a_child_whose_key_is_missing_halts_its_parent(bench: Bench, flow: object) -> None:
+    bench.agent()
+    run = bench.start(flow)
+    bench.wait_for(run, "waiting")
+    bench.stop()
+    # The code of the child runs where the key is.
+    register_payload_codec(Scrambled("k9"))
+    bench.agent(registry=elsewhere)
+    eventually(lambda: bench.one("select finished_at from outlast_task where name = 'far_away'"))
+    bench.stop()
+    payloads.forget_all()
+    bench.agent()
+    bench.wait_for(run, "halted")
+    with pytest.raises(RunHalted, match="'k9'"):
+        run.result()
+    register_payload_codec(Scrambled("k9"))
+    run.resume()
+    assert run.result(timeout=20) == "from afar"
 
 
 def test_a_codec_that_cannot_decode_is_named(bench: Bench) -> None:
