@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_bench import effects
 
-from outlast import current, registry, sqlite3, transaction, workflow
+from outlast import aio, current, registry, sqlite3, transaction, workflow
 from outlast.errors import NotStorable, OutlastError
 from outlast.run import guarded, transactional
 from outlast.store import journal
@@ -59,6 +59,11 @@ with registry.isolated() as defined:
     @workflow
     def starts() -> str:
         return starts_a_run()
+
+    @workflow
+    async def before_and_after() -> Any:
+        await runs_sql.aio("select x from app")
+        return await aio.wait_signal("go", int)
 
 
 def leaves_its_settings(db: Any) -> None:
@@ -275,3 +280,21 @@ def test_nothing_of_a_transaction_is_there_until_its_entry_is(bench, monkeypatch
     monkeypatch.setattr(type(bench.store), "commit_step", look_then_commit)
     assert bench.run(sql, "select x from app") == [[1]]
     assert seen == [0]
+
+
+def test_a_number_that_was_lost_beside_a_transaction_leaves_no_gap(bench):
+    bench.agent()
+    run = bench.start(before_and_after)
+    bench.wait_for(run, "waiting")
+    bench.stop()
+    # As a death leaves it while the entry before waits for the lock of the transaction.
+    task_id = bench.task_id(run)
+    with bench.store.transaction() as connection:
+        for by in (100, -99):
+            connection.execute("update outlast_journal set seq = seq + ? where task_id = ?", (by, task_id))
+    run.signal("go", 1)
+    bench.agent()
+    assert run.result(timeout=20) == 1
+    seqs = [entry.seq for entry in bench.journal(run)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert next((entry.kind, entry.name) for entry in bench.journal(run)) == ("void", "lost")

@@ -49,9 +49,14 @@ class History:
         self.records: dict[str, Record] = {}
         self.deliveries: list[Entry] = []
         self.last_seq = 0
+        self.gaps: list[int] = []
+        """Numbers that a process had given out when it died, of entries that were not written: they waited for the lock that a
+        `@transaction` step held, whose entry was committed with a later number. Nothing followed from what they told."""
         self.has_parts = False
         self._asides: dict[str, list[Record]] = {}
         for entry in entries:
+            if entry.seq > self.last_seq + 1 and entry.kind == "transaction":
+                self.gaps += range(self.last_seq + 1, entry.seq)
             self.last_seq = max(self.last_seq, entry.seq)
             if entry.kind == "probe":
                 probed = self.records.get(entry.path.removeprefix(PROBE_PREFIX))

@@ -37,7 +37,7 @@ from ..states import Ending
 from ..store import retrying, sealing
 from ..stored_retry import retry_from
 from . import damage, unknown
-from .history import History, Record
+from .history import History, Record, void
 from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
 from .tries import cause_of
 
@@ -212,7 +212,9 @@ class Journalled:
         if clears and self.claimed.suspect and self.host.returns_suspects:
             # Its suspicion ends with this entry: it leaves at its next durable call, since others wait to be alone.
             self.drain_requested = True
-        return Append(self.fence, list(entries), signal_id=signal_id, clears_suspicion=clears)
+        gaps, self.history.gaps = self.history.gaps, []
+        fillers = [void(seq, "lost", entries[0].at) for seq in gaps]
+        return Append(self.fence, [*entries, *fillers], signal_id=signal_id, clears_suspicion=clears)
 
     def visit(self, path: str, kind: str, name: str) -> Record | None:
         """What the journal says of a place that the code has reached; None for a new one.
