@@ -144,6 +144,18 @@ def test_a_child_whose_outcome_its_open_parent_has_not_copied_stays(store: Sqlit
     assert child.uid not in left(store)
 
 
+def test_a_child_stays_at_whose_place_another_ones_failure_was_set_aside(store: SqliteStore, make: Maker) -> None:
+    make.code["workflow:invoice"] = "f5"
+    parent = make.running()
+    events = ("started", "failed", "set_aside")
+    make.append(parent.fence, *[make.entry(number, "1", event, "child", "invoice") for number, event in enumerate(events, 1)])
+    make.child(parent.fence, 4, "1")
+    make.complete(make.claim(make.agent(), root_id=parent.fence.task_id).fence, 7)
+    assert pruned(store) == 0
+    make.append(parent.fence, make.entry(5, "1", "completed", "child", "invoice", data=codec.encode(7)))
+    assert pruned(store) == 1
+
+
 def test_a_child_that_was_written_off_but_had_completed_stays_for_the_undo(store: SqliteStore, make: Maker) -> None:
     make.code["workflow:invoice"] = "f5"
     parent = make.running()

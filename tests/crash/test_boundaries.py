@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import outlast
-from outlast import Retry, continue_as_new, current, publish, sleep, step, transaction, workflow
+from outlast import Retry, continue_as_new, current, gather, publish, sleep, step, transaction, workflow
 from outlast.testing import DrivenEngine, crash_everywhere
 from outlast.views.compared import left_in
 from outlast_pytest import outlast_engine
@@ -98,6 +98,17 @@ def again(n: int) -> None:
     raise ValueError("no")
 
 
+@step(name="edge_bad")
+def bad() -> None:
+    raise ValueError("no")
+
+
+@workflow(name="edge_fan", retry=Retry(2))
+def fan(n: int) -> None:
+    act.submit(n).result()
+    gather(bad.submit(), act.options(delay="1h").submit(n + 1))
+
+
 @workflow(name="edge_line")
 def line(n: int) -> int:
     act(n)
@@ -127,7 +138,7 @@ def tables(connection: Any) -> None:
     connection.execute("create table booking (n)")
 
 
-@pytest.mark.parametrize("flow", [undone, together, late, again, line, refused], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", [undone, together, late, again, fan, line, refused], ids=lambda flow: flow.name)
 def test_a_crash_at_any_commit_changes_nothing(flow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER", str(tmp_path / "effects"))
     report = crash_everywhere(flow, 1, ledger=tmp_path / "effects", setup=tables)

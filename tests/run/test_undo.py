@@ -10,8 +10,10 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, current, registry, step, transaction, workflow
+from outlast import Retry, current, gather, registry, step, transaction, workflow
 from outlast.errors import RunCancelled, RunHalted, StepTimeout
+from outlast.operations import CancelParts
+from outlast.run.sync_parts import SyncParts
 
 gate = Gate()
 undo_gate = Gate()
@@ -280,6 +282,30 @@ with registry.isolated() as defined:
         if effects.count("refuses") == 1:
             raise Broken("once")
 
+    @step
+    def charge_again() -> str:
+        effects.append("charge")
+        if effects.count("charge") == 1:
+            raise Broken("once")
+        gate.pass_through()
+        return "paid"
+
+    @charge_again.compensation
+    def refund_again(result: str | None) -> None:
+        effects.append(("refund", result, current().undoing.outcome))  # type: ignore[union-attr]
+
+    @workflow(retry=FAST)
+    def charges_again() -> None:
+        charge_again()
+
+    @workflow(retry=FAST)
+    def submits_a_charge_again() -> None:
+        charge_again.submit().result()
+
+    @workflow(retry=FAST)
+    def cancels_what_never_began_twice() -> None:
+        gather(refuses.submit("x"), book.options(delay="1h").submit("never"))
+
 
 with registry.isolated() as steps_alone:
     steps_alone.add(book)
@@ -532,3 +558,35 @@ def test_a_run_is_undone_by_an_agent_that_has_its_steps_and_not_its_workflow(ben
 def test_a_result_that_was_set_aside_by_the_runs_next_try_is_undone_too(bench):
     undone(bench, sets_a_result_aside, error=ValueError)
     assert effects == ["refuses", ("book", "clean"), "refuses", ("unbook", "clean-1", "clean", 1, "completed")]
+
+
+@pytest.mark.parametrize("flow", [charges_again, submits_a_charge_again])
+def test_a_result_that_comes_late_is_not_taken_for_the_failure_that_was_set_aside_at_its_place(bench, flow):
+    bench.agent()
+    run = bench.start(flow)
+    gate.wait_until_reached()
+    run.cancel()
+    eventually(lambda: bench.field(run, "ending") == "cancelled")
+    gate.open()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects == ["charge", "charge", ("refund", "paid", "completed")]
+
+
+def test_a_step_that_never_began_in_two_tries_of_its_run_has_nothing_to_undo(bench, monkeypatch):
+    """Between the cancel of the step and its entry the agent dies: the entry of the first try is not that of the second."""
+    kills: list[int] = []
+    commit = SyncParts._commit
+
+    def dies_after_a_cancel(self, operation):
+        done = commit(self, operation)
+        if isinstance(operation, CancelParts) and not kills:
+            kills.append(1)
+            bench.kill()
+            bench.agent()
+        return done
+
+    monkeypatch.setattr(SyncParts, "_commit", dies_after_a_cancel)
+    undone(bench, cancels_what_never_began_twice)
+    assert kills
+    assert effects == [("unrefuse", None, "x", "failed")]

@@ -116,7 +116,10 @@ values (:task_id, (select coalesce(max(seq), 0) + 1 from outlast_journal where t
 
 _IS_SETTLED = """
 select 1 from outlast_journal
-where task_id = :task_id and path = :path and (event = 'completed' or (event = 'failed' and :event <> 'completed')) limit 1
+where task_id = :task_id and path = :path and (event = 'completed' or (event = 'failed' and :event <> 'completed'))
+  and seq > coalesce(
+    (select max(seq) from outlast_journal where task_id = :task_id and path = :path and event = 'set_aside'), seq - 1)
+limit 1
 """
 
 

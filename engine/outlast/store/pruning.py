@@ -60,9 +60,14 @@ select max(id), count(*) from (
 
 _OPEN_PARENT = "select 1 from outlast_task where id = :id and finished_at is null"
 
+# Since its place was set aside last: before, another child was there.
 _COPIED = """
-select path, max(event <> 'cancelled') from outlast_journal
-where task_id = :id and event in ('completed', 'failed', 'cancelled') group by path
+with aside(path, seq) as materialized (
+  select path, max(seq) from outlast_journal where task_id = :id and event = 'set_aside' group by path)
+select j.path, max(j.event <> 'cancelled') from outlast_journal j
+where j.task_id = :id and j.event in ('completed', 'failed', 'cancelled')
+  and j.seq > coalesce((select a.seq from aside a where a.path = j.path), j.seq - 1)
+group by j.path
 """
 
 

@@ -16,13 +16,17 @@ from ..states import Status
 from . import journal
 from .transaction import Transaction
 
+# An outcome from before its place was set aside is that of another part.
 _PARTS_OUTSIDE_JOURNAL = """
+with aside(path, seq) as materialized (
+  select path, max(seq) from outlast_journal where task_id = :id and event = 'set_aside' group by path)
 select t.parent_path, t.kind, t.name, t.status, t.tries, t.started_at, t.finished_at, o.output, o.error, t.claim
 from outlast_task t left join outlast_outcome o on o.task_id = t.id
 where t.parent_id = :id and t.finished_at is not null and o.successor_id is null
   and not exists (
     select 1 from outlast_journal j
     where j.task_id = :id and j.path = t.parent_path
+      and j.seq > coalesce((select a.seq from aside a where a.path = j.path), j.seq - 1)
       -- What a run wrote off as cancelled may have ended otherwise before the cancel came to it, or never have begun.
       and (j.event in ('completed', 'failed') or (j.event = 'cancelled' and t.status = 'cancelled' and (t.claim > 0 or j.try_number = 0))))
 order by t.ended_at
