@@ -57,6 +57,7 @@ from ..options import Options
 from ..signature import convert_value
 from ..store import signals
 from ..store.parts import leads_to, may_lead_elsewhere
+from . import forked
 from .arrivals import arrived, halted_step
 from .execution import Ended, Execution
 from .history import DELIVERED, OUTCOMES, Record, void
@@ -168,7 +169,9 @@ class AsyncRun(Execution):
         main = self._main
         assert main is not None
         while True:
+            generation = forked.generation()
             self._loop.drain()
+            forked.end_child(generation, self.definition.name)
             if self.last_write is not None:
                 self._end(False, None)
                 return

@@ -18,6 +18,7 @@ from ..caller import active
 from ..errors import OutlastError, PayloadTooLarge, StepTimeout, Unwinding
 from ..handles import Current, CurrentStep
 from ..operations import Emit, Fence, Publish
+from . import forked
 from .step_caller import StepCaller
 from .tries import Tried
 
@@ -93,13 +94,16 @@ def run_here(call: StepCall, number: int) -> Tried:
     """Execute a sync step in this thread."""
     started_at = clock.wall()
     token = active.set(call.caller(number))
+    generation = forked.generation()
     try:
         args, kwargs = call.arguments()
         value = call.function(*args, **kwargs)
+        forked.end_child(generation, call.definition.name)
         return Tried(started_at, output=call.encode(value))
     except Unwinding:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is the try's outcome
+        forked.end_child(generation, call.definition.name, error)
         return Tried(started_at, error=error)
     finally:
         active.reset(token)
@@ -164,6 +168,7 @@ async def run_on_loop(call: StepCall, number: int) -> Tried:
     """Execute an async step on the agent's loop; its timeout cancels it."""
     started_at = clock.wall()
     active.set(call.caller(number))
+    generation = forked.generation()
     try:
         args, kwargs = call.arguments()
         if call.timeout_seconds is None:
@@ -176,6 +181,7 @@ async def run_on_loop(call: StepCall, number: int) -> Tried:
                 if scope.expired():
                     raise StepTimeout(call.definition.name, call.timeout_seconds) from error
                 raise
+        forked.end_child(generation, call.definition.name)
         return Tried(started_at, output=call.encode(value))
     except asyncio.CancelledError:
         task = asyncio.current_task()
@@ -185,6 +191,7 @@ async def run_on_loop(call: StepCall, number: int) -> Tried:
     except StepTimeout as error:
         return Tried(started_at, error=error, unknown=True)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is the try's outcome
+        forked.end_child(generation, call.definition.name, error)
         return Tried(started_at, error=error)
 
 

@@ -30,7 +30,7 @@ from ..operations import (
     RetryRun,
 )
 from ..options import Options
-from . import execute, strays, transactional, unknown
+from . import execute, forked, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .execution import Ended
 from .history import Record
@@ -56,6 +56,7 @@ class SyncRun(SyncParts):
         self._thread = threading.get_ident()
         token = active.set(self)
         returned, value = False, None
+        generation = forked.generation()
         try:
             args, kwargs = self.arguments()
             value = self.definition.fn(*args, **kwargs)
@@ -67,6 +68,7 @@ class SyncRun(SyncParts):
         except BaseException as error:  # noqa: BLE001 - whatever the workflow raises is its outcome
             value = error
         finally:
+            forked.end_child(generation, self.definition.name, value if isinstance(value, BaseException) else None)
             active.reset(token)
             self.ended = True
         strays.code_ended(self, self._last)

@@ -23,7 +23,7 @@ from ..store.library import sqlite3
 from ..store.sealing import sealed
 from ..store.transaction import Transaction
 from ..store.translation import is_of_the_file
-from . import guarded
+from . import forked, guarded
 from .execute import StepCall
 from .guarded import Guarded
 from .tries import Tried
@@ -100,14 +100,21 @@ class _StepTransaction:
     def _execute(self, db: Guarded, deadline: float) -> Tried:
         caller = self.call.caller(self.number, db)
         token = active.set(caller)
+        generation = forked.generation()
         try:
             with db.opened(lambda: int(time.monotonic() > deadline), steps=_PROGRESS_STEPS):
                 args, kwargs = self.call.arguments()
-                output = self.call.encode(self.call.function(db, *args, **kwargs))
+                value = self.call.function(db, *args, **kwargs)
+                forked.end_child(generation, self.call.definition.name)
+                output = self.call.encode(value)
         except sqlite3.Error as error:
+            forked.end_child(generation, self.call.definition.name, error)
             # SQLite rolls back by itself when it cannot write: then it was this file, and not another of the step's.
             if is_of_the_file(error) and not db.in_transaction:
                 raise self._of_the_file(error) from error
+            raise
+        except BaseException as error:
+            forked.end_child(generation, self.call.definition.name, error)
             raise
         finally:
             active.reset(token)
