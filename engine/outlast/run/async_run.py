@@ -119,6 +119,8 @@ class AsyncRun(Execution):
         self._outstanding = 0
         self._threads = 0
         self._is_inheriting = False
+        self._marks = 0
+        """Decisions of `patched` on their way to the disk: no step begins by one that a crash could take back."""
         self._park_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
         self._due_at: int | None = None
@@ -193,7 +195,7 @@ class AsyncRun(Execution):
 
     def _start_fresh(self) -> bool:
         """Begin what the code asked for; but first, one at a time in its old order, what the run inherits."""
-        if self._is_inheriting:
+        if self._is_inheriting or self._marks:
             return False
         heirs = [pending for pending in self._fresh if pending.inherited is not None and pending.path in self._pending]
         if heirs:
@@ -965,8 +967,13 @@ class AsyncRun(Execution):
         self._enter()
         decided, entry = self.patch(change_id, is_replaying=bool(self._replay) or self.history.is_ahead())
         if entry is not None:
-            self._write(entry)
+            self._marks += 1
+            self._submit(self.append(entry), partial(self._marked, entry))
         return decided
+
+    def _marked(self, entry: Entry, result: Any, error: BaseException | None) -> None:
+        self._marks -= 1
+        self._noted(entry, result, error)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
         self._enter()

@@ -135,8 +135,7 @@ class Execution(Journalled):
         if isinstance(value, CodeMismatch):
             return self.mismatch(value)
         number = self.claimed.tries + 1
-        is_its_own = not isinstance(value, NotStorable | PayloadTooLarge) or not returned
-        if is_its_own and self.policy.wants(value, number):
+        if not self._is_spoiled(value) and self.policy.wants(value, number):
             failed, branches = self._to_set_aside(value)
             return RetryRun(self.fence, failed, branches, pause(self.policy, value, number), number)
         error_data = encode_error(value)
@@ -184,6 +183,12 @@ class Execution(Journalled):
                 return found
             at = at.__cause__ or at.__context__
         return []
+
+    def _is_spoiled(self, error: BaseException) -> bool:
+        """Whether something that cannot be stored is behind an error: its effect has happened, and would be repeated."""
+        behind = {entry.path for entry in self._behind(error)}
+        errors = [error, *(raised for raised, entry in self._raised if entry.path in behind)]
+        return any(isinstance(one, NotStorable | PayloadTooLarge) for one in errors)
 
     def _timer_behind(self, error: BaseException) -> list[Entry]:
         """The timer of an `asyncio.timeout`, whose error no outcome gave."""

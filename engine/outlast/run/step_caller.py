@@ -47,7 +47,7 @@ class StepCaller:
         if caller.start_outside is None:
             raise _refusal(f"{workflow.name}.start(...)")
         self.starts += 1
-        if options.key is None and options.unique_key is None:
+        if options.key is None:
             options = replace(options, key=f"{self.facts().idempotency_key}/{self.starts}")
         if self.db is None:
             return caller.start_outside(workflow, args, kwargs, options)

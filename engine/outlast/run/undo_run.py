@@ -169,7 +169,7 @@ class UndoRun:
             return None
         error = tried.error
         log.warning("compensation of %s in run %s failed: %r", undo.name, self.claimed.uid, error)
-        goes_on = compensation.retry.wants(error, number)
+        goes_on = is_worth_another(compensation.retry, error, number)
         delay = pause(compensation.retry, error, number) if goes_on else 0
         self._commit(
             RecordUndo(
