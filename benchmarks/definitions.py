@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -63,6 +64,17 @@ def steps_then_wait(count: int) -> None:
 def slow_steps(count: int, seconds: float) -> None:
     for _ in range(count):
         pause(seconds)
+
+
+@step
+async def pause_async(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@workflow
+async def slow_steps_async(count: int, seconds: float) -> None:
+    for _ in range(count):
+        await pause_async(seconds)
 
 
 @workflow

@@ -6,6 +6,8 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from outlast import Engine
@@ -29,6 +31,21 @@ def latency(setting: Setting) -> Round:
     for peer in peers.versions():
         found[f"{peer} p50 ms"] = peers.ask(setting, peer, 10, "latency")
     return found
+
+
+def latency_under_load(setting: Setting) -> Round:
+    """The same while the agent is at work: 32 of its 64 slots wait in steps, one after the other."""
+    count = setting.size(200, 60)
+    with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+        start_many(engine, definitions.slow_steps, 32, 100_000, 0.01)
+        with process(folder / "app.db", "agent", "--concurrency", "64"):
+            eventually(lambda: not engine.store.connection().execute(_UNBEGUN).fetchone()[0])
+            times = []
+            for _ in range(count):
+                time.sleep(0.02)
+                began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+                times.append((engine.start(definitions.instant).result(timeout=30) - began) / 1e6)
+    return {"p50 ms": statistics.median(times), "p99 ms": statistics.quantiles(times, n=100)[98]}
 
 
 def idle(setting: Setting) -> Round:
@@ -89,13 +106,15 @@ select min(j.at) from outlast_journal j where j.at > :killed_at and j.task_id = 
 """
 
 
-def _recovery(setting: Setting, words: tuple[str, ...], lease: str) -> float:
+def _recovery(setting: Setting, words: Sequence[Sequence[str]], lease: str, *, is_elsewhere: bool = False) -> float:
     """Seconds from the kill to the next step of the last of its runs, elsewhere."""
     with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
         path = folder / "app.db"
         start_many(engine, definitions.slow_steps, 8, 3000, 0.01)
         connection = engine.store.connection()
-        with process(path, *words, OUTLAST_LEASE=lease):
+        with ExitStack() as stack:
+            for command in words:
+                stack.enter_context(process(path, *command, OUTLAST_LEASE=lease))
             eventually(lambda: len(connection.execute(_AGENTS).fetchall()) >= 2 and not connection.execute(_UNBEGUN).fetchone()[0])
             time.sleep(0.5)
             pids = [pid for (pid,) in connection.execute(_AGENTS) if connection.execute(_HELD, {"pid": pid}).fetchone()[0]]
@@ -103,6 +122,9 @@ def _recovery(setting: Setting, words: tuple[str, ...], lease: str) -> float:
                 "select t.id, t.claim from outlast_task t join outlast_agent a on a.id = t.agent_id where a.pid = ?", (pids[0],)
             ).fetchall()  # fmt: skip
             killed_at = round(time.time() * 1e6)
+            if is_elsewhere:
+                with engine.store.transaction() as writing:
+                    writing.execute("update outlast_agent set host = 'elsewhere' where pid = ?", (pids[0],))
             os.kill(pids[0], signal.SIGKILL)
 
             def went_on() -> list[int] | None:
@@ -117,13 +139,26 @@ def _recovery(setting: Setting, words: tuple[str, ...], lease: str) -> float:
 
 
 def recovery(setting: Setting) -> Round:
-    return {"seen to die s": _recovery(setting, ("up", "--agents", "2", "--concurrency", "16"), "30s")}
+    return {"seen to die s": _recovery(setting, [("up", "--agents", "2", "--concurrency", "16")], "30s")}
+
+
+_LEASE_SECONDS = 3
+
+
+def recovery_by_lease(setting: Setting) -> Round:
+    """The file says that the agent is on another machine: nobody sees it die, and its lease runs out."""
+    roles = [("agent", "--concurrency", "16"), ("agent", "--concurrency", "16"), ("supervisor",)]
+    seconds = _recovery(setting, roles, f"{_LEASE_SECONDS}s", is_elsewhere=True)
+    return {"lease s": _LEASE_SECONDS, "gone on s": seconds, "beyond the lease s": seconds - _LEASE_SECONDS}
 
 
 BENCHMARKS = (
     Benchmark(
         "latency", "start in one process to first line of the workflow in another, idle", latency,
         (Bar("p50 ms", at_most=2, aim=1), Bar("p99 ms", at_most=8)), rounds=3,
+    ),
+    Benchmark(
+        "latency-under-load", "the same beside 32 runs at work in the agent", latency_under_load, rounds=3,
     ),
     Benchmark("idle", "an idle agent", idle, (Bar("cpu % of a core", at_most=1),), rounds=3),
     Benchmark(
@@ -133,5 +168,9 @@ BENCHMARKS = (
     Benchmark(
         "recovery", "kill -9 of an agent to its runs going on elsewhere", recovery,
         (Bar("seen to die s", at_most=1, aim=0.2),), rounds=3,
+    ),
+    Benchmark(
+        "recovery-by-lease", "the same where nobody sees the agent die", recovery_by_lease,
+        (Bar("beyond the lease s", at_most=1),), rounds=3,
     ),
 )  # fmt: skip

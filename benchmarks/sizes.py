@@ -15,7 +15,7 @@ from outlast.store.process import this_process
 
 from . import definitions
 from .figures import Bar, Benchmark, Round, Setting
-from .processes import ROOT, environment, eventually, process, resident_bytes, run_agent_once, start_many
+from .processes import ROOT, command, environment, eventually, process, resident_bytes, run_agent_once, start_many
 
 _CODE = {"workflow:noop": "f"}
 
@@ -109,6 +109,63 @@ def waiting(setting: Setting) -> Round:
     return {"idle MiB": idle, f"{count:,} waiting MiB": after, "ratio": after / idle, "parked runs/s": rate}
 
 
+def memory_of_running(setting: Setting) -> Round:
+    """What a run that is at work takes in its agent, and how soon a new agent is at work itself."""
+    began, idle, sync = _running(setting, definitions.slow_steps)
+    _, _, of_async = _running(setting, definitions.slow_steps_async)
+    return {"agent's start to its first step ms": began, "idle agent MiB": idle, "KiB a sync run": sync, "KiB an async run": of_async}
+
+
+def _running(setting: Setting, workflow: object) -> tuple[float, float, float]:
+    """(ms to the first step's end, MiB of an agent with one run, KiB for each further run)."""
+    runs = setting.size(500, 200)
+    with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+        connection = engine.store.connection()
+        start_many(engine, workflow, 1, 100_000, 0.2)
+        began = time.monotonic()
+        with process(folder / "app.db", "agent", "--concurrency", str(runs + 1)) as agent:
+            eventually(lambda: connection.execute("select 1 from outlast_journal").fetchone(), every=0.002)
+            until_first = (time.monotonic() - began - 0.2) * 1000
+            time.sleep(1)
+            before = resident_bytes(agent.pid)
+            start_many(engine, workflow, runs, 100_000, 0.2)
+            eventually(lambda: connection.execute(_AT_WORK).fetchone()[0] > runs)
+            return until_first, before / 2**20, (resident_bytes(agent.pid) - before) / 1024 / runs
+
+
+_AT_WORK = "select count(distinct task_id) from outlast_journal"
+
+
+def prune_beside_work(setting: Setting) -> Round:
+    """What `prune` gives back to the disk, and what it costs an agent that works meanwhile."""
+    finished = setting.size(100_000, 20_000)
+    with setting.new_folder() as folder, Engine(folder / "app.db") as engine:
+        path = folder / "app.db"
+        finish_many(engine, finished)
+        before = path.stat().st_size
+        start_many(engine, definitions.steps, 8, 100_000)
+        count = "select count(*) from outlast_journal"
+        connection = engine.store.connection()
+        with process(path, "agent"):
+            eventually(lambda: connection.execute(count).fetchone()[0] > 100)
+            first, began = connection.execute(count).fetchone()[0], time.monotonic()
+            time.sleep(2)
+            second, between = connection.execute(count).fetchone()[0], time.monotonic()
+            subprocess.run(
+                command(path, "prune", "--older-than", "0s", "--yes"), cwd=ROOT, env=environment(), check=True, capture_output=True
+            )
+            third, ended = connection.execute(count).fetchone()[0], time.monotonic()
+        left = connection.execute("select count(*) from outlast_task").fetchone()[0]
+        connection.execute("pragma wal_checkpoint(truncate)")
+        after = path.stat().st_size
+    assert left <= 8, "prune has left runs"
+    alone, beside = (second - first) / (between - began), (third - second) / (ended - between)
+    return {
+        "runs pruned/s": finished / (ended - between), "MiB before": before / 2**20, "MiB after": after / 2**20,
+        "steps/s alone": alone, "steps/s beside prune": beside,
+    }  # fmt: skip
+
+
 def file_size(setting: Setting) -> Round:
     """Bytes that a no-op run and a no-op step leave in the file, and how large the WAL is after the work."""
     runs, steps = setting.size(10_000, 3_000), setting.size(20_000, 6_000)
@@ -150,5 +207,7 @@ BENCHMARKS = (
     Benchmark("claim", "claim beside finished tasks", claim_beside, (Bar("ratio", at_most=1.2),), rounds=3),
     Benchmark("waiting", "an agent beside waiting runs", waiting, (Bar("ratio", at_most=1.2),), rounds=3),
     Benchmark("file", "the size of the file and its WAL", file_size, (Bar("WAL MiB", at_most=32),), rounds=3),
+    Benchmark("running", "a run at work in its agent, and an agent's start", memory_of_running, rounds=3),
+    Benchmark("prune", "prune beside an agent at work", prune_beside_work, rounds=3),
     Benchmark("help", "`outlast --help`", help_text, (Bar("more ms", at_most=200, aim=100),)),
 )
