@@ -65,6 +65,18 @@ MUTANTS = (
         "tests/store/test_connection.py::test_every_commit_reaches_the_disk",
     ),
     Mutant(
+        "synchronous=EXTRA where there is no WAL", "store/pragmas.py", 'return "extra"', 'return "full"',
+        ("tests/crash/test_power_loss.py",),
+    ),
+    Mutant(
+        "an undo that gave up stands", "store/ending.py", "and halted_at is not null)", "and halted_at is null)",
+        ("tests/store/test_endings.py",),
+    ),
+    Mutant(
+        "the end of a forked child", "run/forked.py", "if _generation == before:", "if before >= 0:",
+        ("tests/crash/test_hostile_steps.py",),
+    ),
+    Mutant(
         "the unique tick", "store/schema/0002_schedules.sql",
         "primary key (schedule, tick, by_hand),", "primary key (schedule, tick, by_hand, decided_at, run_id),",
         ("tests/store/test_schedules.py", "tests/test_scheduler.py", "tests/crash/test_boundaries.py"),

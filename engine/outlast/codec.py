@@ -125,7 +125,10 @@ def readable(data: bytes) -> Any:
     """
     data = payloads.opened(data)
     value = _load(data)
-    return value if MARKER not in data else _read(value)
+    try:
+        return value if MARKER not in data else _read(value)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise NotDecodable(f"Stored data cannot be turned back into a value: {short(error)}.") from error
 
 
 def preview(data: bytes, limit: int) -> bytes:
