@@ -66,15 +66,18 @@ MUTANTS = (
     ),
     Mutant(
         "synchronous=EXTRA where there is no WAL", "store/pragmas.py", 'return "extra"', 'return "full"',
-        ("tests/crash/test_power_loss.py",),
+        ("tests/crash/test_power_loss.py", "tests/test_durability.py"),
+        "tests/test_durability.py::test_a_commit_without_wal_syncs_the_folder_too",
     ),
     Mutant(
         "an undo that gave up stands", "store/ending.py", "and halted_at is not null)", "and halted_at is null)",
         ("tests/store/test_endings.py",),
+        "tests/store/test_endings.py::test_an_undo_that_gave_up_stays_halted_until_a_person_decides",
     ),
     Mutant(
         "the end of a forked child", "run/forked.py", "if _generation == before:", "if before >= 0:",
-        ("tests/crash/test_hostile_steps.py",),
+        ("tests/run/test_forked_steps.py",),
+        "tests/run/test_forked_steps.py::test_the_child_of_a_fork_ends_where_it_comes_back[returns-sync-1]",
     ),
     Mutant(
         "the unique tick", "store/schema/0002_schedules.sql",

@@ -11,6 +11,7 @@ import pytest
 from outlast import Engine, registry, step, transaction, workflow
 from outlast.doctor import examine
 from outlast.errors import InvalidInput
+from outlast.store import connection, library
 
 with registry.isolated() as defined:
 
@@ -35,6 +36,13 @@ def synchronous(engine: Engine) -> int:
 def test_a_commit_is_fsynced_unless_somebody_says_otherwise(tmp_path: Path) -> None:
     with Engine(tmp_path / "app.db") as engine:
         assert synchronous(engine) == 2
+
+
+def test_a_commit_without_wal_syncs_the_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "safe", False)
+    monkeypatch.setattr(connection, "_warned", True)
+    with Engine(tmp_path / "app.db") as engine:
+        assert synchronous(engine) == 3
 
 
 @pytest.mark.parametrize("way", ["option", "variable", "project"])
