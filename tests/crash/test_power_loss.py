@@ -14,7 +14,7 @@ pytest.importorskip("apsw", reason="POWER CUTS ARE NOT TESTED: `pip install 'out
 
 from .power_loss import Figures, cut_off, record_workload
 
-IMAGES = int(os.environ.get("OUTLAST_TEST_POWER_CUTS", "80"))
+IMAGES = int(os.environ.get("OUTLAST_TEST_POWER_CUTS", "50"))
 
 
 @pytest.fixture(params=["wal", "a library without the fix, hence a rollback journal"])
