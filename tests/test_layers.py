@@ -39,7 +39,6 @@ LONG = {
     "errors",
     "holding",
     "operations",
-    "run.async_run",
     "signature_types",
     "store.ending",
 }

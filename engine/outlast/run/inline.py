@@ -21,13 +21,13 @@ from .history import Record
 from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
 
 if TYPE_CHECKING:
-    from .async_run import AsyncRun
+    from .async_calls import AsyncCalls
 
 
 class InlineStep:
     """One step that an async workflow waits for."""
 
-    def __init__(self, run: AsyncRun, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> None:
+    def __init__(self, run: AsyncCalls, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> None:
         self._run = run
         run.step_names[path] = definition.name
         self._path = path

@@ -21,7 +21,7 @@ from ..errors import OutsideRun
 from .branches import Branch
 
 if TYPE_CHECKING:
-    from .async_run import AsyncRun
+    from .async_delivery import AsyncDelivery
 
 log = logging.getLogger("outlast")
 
@@ -32,7 +32,7 @@ _stuck: list[Any] = []
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs the code of one async workflow on the agent's thread, a burst at a time."""
 
-    def __init__(self, run: AsyncRun) -> None:
+    def __init__(self, run: AsyncDelivery) -> None:
         self._run = run
         self._ready: deque[asyncio.Handle] = deque()
         self._branches: dict[asyncio.Task[Any], Branch] = {}
