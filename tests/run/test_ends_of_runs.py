@@ -428,8 +428,10 @@ def test_a_pause_reaches_children_only_when_asked(bench, children):
     gate.wait_until_reached()
     bench.wait_for(run, "waiting")
     run.pause(children=children)
-    gate.open()
     (child,) = run.children()
+    # Its agent has read of it: a step that ends before that is followed by what comes next.
+    eventually(lambda: bench.field(child, "notice") == 0)
+    gate.open()
     eventually(lambda: child.status == ("paused" if children else "completed"))
     assert run.status == "paused"
     run.resume()
