@@ -161,6 +161,21 @@ with registry.isolated() as defined:
     def halts_beside_a_step() -> list[object]:
         return gather(stands.submit("a"), fails_once.submit())
 
+    @step(timeout="50ms")
+    def overruns_once() -> int:
+        effects.append("begins")
+        if effects.count("begins") == 1:
+            gate.pass_through()
+        return effects.count("begins")
+
+    @workflow(on_error="halt")
+    def halts_on_an_overrun() -> int:
+        return overruns_once()
+
+    @workflow(on_error="halt")
+    async def ahalts_on_an_overrun() -> int:
+        return await overruns_once.aio()
+
     @workflow
     def goes_on_after(what: str) -> None:
         if what == "step":
@@ -436,3 +451,16 @@ def test_a_pause_reaches_children_only_when_asked(bench, children):
     assert run.status == "paused"
     run.resume()
     run.result(timeout=20)
+
+
+@pytest.mark.parametrize("flow", [halts_on_an_overrun, ahalts_on_an_overrun])
+def test_a_run_that_halted_on_a_step_that_overran_is_not_resumed_beside_it(bench, flow):
+    bench.agent()
+    run = bench.start(flow)
+    bench.wait_for(run, "halted")
+    with pytest.raises(Conflict, match="Step overruns_once .* still runs"):
+        run.resume()
+    gate.open()
+    eventually(lambda: not bench.strays())
+    run.resume()
+    assert run.result(timeout=20) == 2

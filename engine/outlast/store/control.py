@@ -112,8 +112,10 @@ where id = :id and status = 'halted'
 
 _LET_GO = "update outlast_task set halted_at = null where id = :id and status = 'halted'"
 
-# What a halt has set aside has left its place, and is cancelled; its try may go on in a thread.
+# What a halt has set aside has left its place, and is cancelled; its try may go on in a thread. So may one of the run itself that overran.
 _STILL_RUNS = """
+select j.name from outlast_stray s join outlast_journal j on j.task_id = s.task_id and j.path = s.path where s.task_id = :id
+union all
 select t.name from outlast_task t
 where t.parent_id = :id and t.kind = 'step' and t.finished_at is null and instr(t.parent_path, '^') > 0
   and (t.status = 'running' or exists (select 1 from outlast_stray s where s.task_id = t.id))
