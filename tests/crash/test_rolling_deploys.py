@@ -27,6 +27,9 @@ def deliver() -> str:
     return "old"
 """
 NEW = OLD.replace("    a()\n    wait", "    b()\n    wait").replace('"old"', '"new"')
+PATCHED = OLD.replace("import step,", "import patched, step,").replace(
+    "    a()\n    wait", "    a()\n    if patched('b first'):\n        b()\n    wait"
+)
 FIRST = OLD.replace("@workflow", '@workflow(version="1")')
 SECOND = NEW.replace("@workflow", '@workflow(version="2")')
 BOTH = FIRST + SECOND.partition("    return 2\n")[2]
@@ -39,7 +42,7 @@ class Shop:
         self.folder = folder
         self.environment = {**os.environ, "OUTLAST_DB": str(folder / "shop.db"), "OUTLAST_LEASE": "15s"}
         self.agents: list[subprocess.Popen[bytes]] = []
-        for name, text in (("old", OLD), ("new", NEW), ("first", FIRST), ("second", SECOND), ("both", BOTH)):
+        for name, text in (("old", OLD), ("new", NEW), ("patched", PATCHED), ("first", FIRST), ("second", SECOND), ("both", BOTH)):
             (folder / name).mkdir()
             (folder / name / "pyproject.toml").write_text("[project]\nname='shop'\nversion='1'\n")
             (folder / name / "shop.py").write_text(text)
@@ -148,3 +151,31 @@ def test_versions_side_by_side_go_to_the_agents_that_have_them(shop: Shop) -> No
         shop("both", "signal", run["id"], "go", '"x"')
         eventually(lambda run=run: shop.show(run["id"])["status"] == "completed")
         assert shop.show(run["id"])["output"] == output
+
+
+def test_a_patch_sends_each_run_by_its_own_code_though_agents_of_both_are_killed(shop: Shop) -> None:
+    shop("old", "migrate")
+    supervisor = subprocess.Popen(shop._command("supervisor"), cwd=shop.folder / "patched", env=shop.environment, stderr=subprocess.DEVNULL)
+    shop.agents.append(supervisor)
+    old = shop.agent("old")
+    past = shop.json("start", "deliver")["id"]
+    eventually(lambda: shop.show(past)["status"] == "waiting")
+    old.kill()
+    old.wait()
+    patched = shop.agent("patched")
+    marked = shop.json("start", "deliver")["id"]
+    eventually(lambda: shop.show(marked)["status"] == "waiting")
+    patched.kill()
+    patched.wait()
+    # Only the old code lives: it has no place for what the marked run did.
+    shop.agent("old")
+    shop("old", "signal", marked, "go", '"x"')
+    eventually(lambda: shop.show(marked)["status"] == "halted")
+    shop.agents[-1].kill()
+    shop.agents[-1].wait()
+    shop.agent("patched")
+    shop("old", "resume", marked)
+    shop("old", "signal", past, "go", '"x"')
+    for run, steps in ((past, ["a", "b"]), (marked, ["a", "b", "b"])):
+        eventually(lambda run=run: shop.show(run)["status"] == "completed")
+        assert [step["name"] for step in shop.show(run)["steps"] if step["kind"] == "step"] == steps
