@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,25 +16,6 @@ from outlast.states import Ending
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
 from outlast.views.invariants import INVARIANTS
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock()
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def make(store: SqliteStore) -> Maker:
-    return Maker(store)
 
 
 def bad(store: SqliteStore) -> dict[str, Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,25 +23,6 @@ from outlast.store.sqlite import SqliteStore
 from outlast.views.chains import was_retried
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock()
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def make(store: SqliteStore) -> Maker:
-    return Maker(store)
 
 
 def pruned(store: SqliteStore, seconds: float = 0.0, **facts: object) -> int:

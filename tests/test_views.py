@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from made_runs import Maker
@@ -36,25 +34,6 @@ STEP_KEYS = [
     "started_at",
     "finished_at",
 ]
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock()
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def make(store: SqliteStore) -> Maker:
-    return Maker(store)
 
 
 # -- finding --------------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from made_runs import Maker
@@ -18,25 +16,6 @@ from outlast.store.sqlite import SqliteStore
 from outlast.why import Explanation, why
 
 SECOND = clock.SECOND
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock()
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def make(store: SqliteStore) -> Maker:
-    return Maker(store)
 
 
 def text(explanation: Explanation) -> str:
