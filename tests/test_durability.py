@@ -43,6 +43,8 @@ def test_a_commit_without_wal_syncs_the_folder_too(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(connection, "_warned", True)
     with Engine(tmp_path / "app.db") as engine:
         assert synchronous(engine) == 3
+    with Engine(tmp_path / "app.db", durability="normal") as engine:
+        assert synchronous(engine) == 2, "less would break the file"
 
 
 @pytest.mark.parametrize("way", ["option", "variable", "project"])

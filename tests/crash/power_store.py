@@ -20,6 +20,7 @@ import pytest
 
 from outlast import sqlite3
 from outlast.store import connection as product
+from outlast.store import library
 from outlast.store.connection import ThreadConnections
 from outlast.store.sqlite import SqliteStore
 
@@ -115,9 +116,13 @@ class Recorded:
             raise AssertionError(f"a write outside a transaction: {sql}")
         return rows
 
+    def _promises(self) -> bool:
+        """Whether the engine asks for what no power cut takes: without a WAL, that is more."""
+        return self._synchronous == "extra" or (library.safe and self._synchronous == "full")
+
     def _commit(self) -> Rows:
         # Whoever commits holds the write lock, so that the order of these notes is that of the commits.
-        state = self._record.begins(digest(self._real.execute), is_promised=self._synchronous != "normal" or self._record.is_normal)
+        state = self._record.begins(digest(self._real.execute), is_promised=self._promises() or self._record.is_normal)
         rows = self._execute("commit", None)
         self._record.ends(state)
         return rows

@@ -93,7 +93,7 @@ class GroupTransactions:
         """`try_claim`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
         connection = self._connections.get()
         set_busy_seconds(connection, 0)
-        connection.execute("pragma synchronous = normal")
+        connection.execute(f"pragma synchronous = {synchronous('normal')}")
         try:
             return self._run_within(connection, pending)
         finally:

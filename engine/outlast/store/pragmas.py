@@ -20,7 +20,10 @@ def synchronous(durability: str) -> str:
     """The pragma for each durability; there is no third."""
     # Where there is no WAL, the removal of the journal is the commit: "full" does not sync the folder after it, and a power cut
     # brings the journal back, which undoes what was answered.
-    return "extra" if durability == "full" and not library.safe else _SYNCHRONOUS[durability]
+    # And "normal" syncs a journal once with its header: what the cut leaves of it may be played back, and break the file.
+    if not library.safe:
+        return "extra" if durability == "full" else "full"
+    return _SYNCHRONOUS[durability]
 
 
 def set_for_work(connection: sqlite3.Connection, durability: str) -> None:
