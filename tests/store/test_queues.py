@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 from collections import Counter
@@ -14,10 +15,11 @@ from driving import CODE, Driver, driver
 
 from outlast import clock
 from outlast.errors import QueueNotFound
-from outlast.operations import Again, Cancel, Claimed, Fence, GiveBack, Park, Start, StartPart
+from outlast.operations import Again, Cancel, Claim, Claimed, Fence, GiveBack, Park, Start, StartPart
 from outlast.queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
-from outlast.store import claiming, queues
+from outlast.store import claiming, contended, queues
 from outlast.store.sqlite import SqliteStore
+from outlast.store.transaction import Transaction
 
 from driving import entry  # isort: skip
 
@@ -539,3 +541,30 @@ def test_no_claim_scans_the_tasks_or_sorts_them(file: Driver, hold: str) -> None
     for statement, step in _plans(file, work):
         assert not re.match(r"SCAN (outlast_task|t|h|above|kept)\b", step), (step, statement)
         assert "TEMP B-TREE" not in step, (step, statement)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_waiting_tasks_read_at_once_are_those_that_the_walk_finds(file: Driver, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    limit(file, "limited", concurrency=2)
+    limit(file, "free")
+    agent_id = file.agent()
+    for number in range(14):
+        needs = chance.choice(["workflow:w", "workflow:c", "workflow:nobody"])
+        file.start(
+            f"r{number}", name=needs.partition(":")[2], needs=needs, queue=chance.choice(["default", "limited", "free"]),
+            priority=chance.choice([0, 5]), delay=chance.choice([0, 0, clock.SECOND]),
+            partition=chance.choice([None] * 12 + ["tenant"]),
+        )  # fmt: skip
+    with file.store.transaction() as connection:
+        connection.execute("update outlast_task set suspect = 1 where id % 3 = 0")
+    operation = Claim(agent_id, 8, CODE, queues=chance.choice([None, ("default",), ("limited", "free")]))
+
+    def found() -> Any:
+        with file.store.transaction() as connection:
+            transaction = Transaction(connection, now=file.store.now(), wall=clock.wall())
+            return claiming._found(transaction, operation, contended.Contention(connection, now=transaction.now))
+
+    at_once = found()
+    monkeypatch.setattr(claiming, "_MOST_OF_FEW", -1)
+    assert [one[:5] for one in at_once] == [one[:5] for one in found()]

@@ -19,7 +19,7 @@ from . import contended, queues
 from .contended import Found
 from .places import set_place
 from .transaction import Transaction
-from .walk import PARTITIONED, PLAIN, combinations
+from .walk import PARTITIONED, PLAIN, Combination, combinations
 
 _DUE = """
 select id, due_at from outlast_task
@@ -27,6 +27,14 @@ where due_at <= :now and paused_at is null and partition is null
   and queue = :queue and priority = :priority and needs = :needs and suspect = 0
 order by due_at, id limit :limit
 """
+
+# Where few tasks wait, one statement reads them all: a walk takes one for each step of it.
+_FEW = """
+select queue, priority, needs, due_at, id, suspect from outlast_task
+where due_at is not null and paused_at is null and partition is null and queue > ''
+limit 17
+"""
+_MOST_OF_FEW = 16
 
 _DUE_OF_ROOT = """
 select id, due_at, partition, started_at is null, slot, parent_id, queue, priority, needs from outlast_task
@@ -130,10 +138,20 @@ def _found(transaction: Transaction, operation: Claim, contention: contended.Con
     code = operation.code
     partitioned = [one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code]
     contention.expect(partitioned)
+    few = connection.execute(_FEW).fetchall()
+    waiting = _of_few if len(few) <= _MOST_OF_FEW else _of_many
+    found = waiting(transaction, operation, contention, few)
+    found += contention.found(code, limit=operation.limit)
+    found.sort()
+    return found
+
+
+def _of_many(transaction: Transaction, operation: Claim, contention: contended.Contention, _: list[Any]) -> list[Found]:
+    """The due heads of all combinations; those of contended queues are left to `contention`."""
     found: list[Found] = []
-    for combination in combinations(connection, operation.queues, PLAIN):
+    for combination in combinations(transaction.connection, operation.queues, PLAIN):
         queue, priority, needs = combination
-        if needs not in code:
+        if needs not in operation.code:
             continue
         if contention.concerns(queue):
             contention.add(combination)
@@ -149,8 +167,22 @@ def _found(transaction: Transaction, operation: Claim, contention: contended.Con
             },
         )
         found += [(-priority, due_at, task_id, task_id, needs, None) for task_id, due_at in rows]
-    found += contention.found(code, limit=operation.limit)
-    found.sort()
+    return found
+
+
+def _of_few(transaction: Transaction, operation: Claim, contention: contended.Contention, rows: list[Any]) -> list[Found]:
+    """The same of these rows, which are all that wait."""
+    found: list[Found] = []
+    contending: set[Combination] = set()
+    for queue, priority, needs, due_at, task_id, suspect in rows:
+        if needs not in operation.code or (operation.queues is not None and queue not in operation.queues):
+            continue
+        if contention.concerns(queue):
+            contending.add((queue, priority, needs))
+        elif due_at <= transaction.now and not suspect:
+            found.append((-priority, due_at, task_id, task_id, needs, None))
+    for combination in sorted(contending, key=lambda one: (one[0], -one[1], one[2])):
+        contention.add(combination)
     return found
 
 
