@@ -74,8 +74,9 @@ INVARIANTS = (
           and (t.due_at is null or t.due_at > :now)
           and exists (
             select 1 from outlast_signal s
-            -- What was there before, it has looked at: that does not fit the waiting type.
-            where s.task_id = t.id and s.taken_path is null and s.id > coalesce(t.seen_signal, 0)
+            -- What was there before, it has looked at: that does not fit the waiting type. Of one that lay down under an
+            -- earlier schema nobody knows what it has looked at.
+            where s.task_id = t.id and s.taken_path is null and s.id > t.seen_signal
               and s.name in (select value from json_each(t.awaits)))
         limit :limit
         """,
