@@ -44,6 +44,8 @@ _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256
 _AHEAD_SECONDS = 0.02
 _SOLO_IDLE_SECONDS = 10.0
+_LEAVE_SECONDS = 2.0
+"""How long the end of an agent waits for its last commit to be answered."""
 
 
 class Agent:
@@ -410,6 +412,8 @@ class Agent:
         runs = self._holding.runs
         running = tuple(task_id for task_id, work in runs.items() if work.is_in_threads) if self._embedded else ()
         self._answers.submit(LeaveAgent(self.agent_id, running), lambda _, __: self._stopped.set())
+        # A file without room answers nobody: then the store writes what it can as it closes, and the supervisor does the rest.
+        self._timers["leave"] = asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self._stopped.set)
 
 
 @contextmanager

@@ -301,10 +301,14 @@ class StoreError(OutlastError):
     """The file cannot be used."""
 
     exit_code = 7
+    may_pass = False
+    """Whether waiting may help: then an agent holds what has been done, and tries again."""
 
 
 class StoreLocked(StoreError):
     """Somebody held the write lock for longer than was waited. Nothing was done."""
+
+    may_pass = True
 
     def __init__(self, path: str, seconds: float) -> None:
         super().__init__(
@@ -315,6 +319,8 @@ class StoreLocked(StoreError):
 
 class StoreFull(StoreError):
     """There is no room on the disk. What was to be written was not; agents stop claiming until there is room."""
+
+    may_pass = True
 
     def __init__(self, path: str) -> None:
         super().__init__(f"The disk of {path} is full.", hint="Make room; work goes on by itself.")

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import clock
 from ..caller import active
-from ..errors import LeaseLost, StepTimeout, StoreFull, StoreLocked
+from ..errors import LeaseLost, StepTimeout, StoreError
 from ..operations import Entry
 from ..store import journal
 from ..store.connection import translate
@@ -137,7 +137,7 @@ class _StepTransaction:
 
     def _of_the_file(self, error: sqlite3.Error) -> Exception:
         translated = translate(error, self.call.store.path)
-        return _NotNow() if isinstance(translated, StoreLocked | StoreFull) else translated
+        return _NotNow() if isinstance(translated, StoreError) and translated.may_pass else translated
 
 
 _HELD = """

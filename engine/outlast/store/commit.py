@@ -16,13 +16,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import payloads
-from ..errors import StoreError, StoreLocked
+from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked
 from ..operations import Claim, Operation, R, RegisterAgent
 from .connection import ThreadConnections
 from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
 from .sealing import sealed_or_refused
-from .translation import may_pass
 from .turn import Turn
 
 _LARGEST_GROUP = 512
@@ -64,6 +63,8 @@ class Committer(GroupTransactions):
         """The process whose writer it is: a fork has none."""
         self._answered: deque[threading.Lock] = deque()
         """The callers whose answers are there, and who have not been woken."""
+        self.gives_up = False
+        """An agent's store closes: what could not be written is not waited for any more."""
         self.callers = 0
         """How many runs an agent of this process has at work: from a few on, a group is worth the hand-over to the writer."""
 
@@ -82,8 +83,11 @@ class Committer(GroupTransactions):
                     result: R = pending.result
                     return result
             except StoreError as error:
-                if not (self._patient() and may_pass(error)):
-                    raise
+                if not (self._patient() and error.may_pass):
+                    given_up = self._given_up(operation, error)
+                    if given_up is error:
+                        raise
+                    raise given_up from error
                 again = True
             finally:
                 self._busy.release()
@@ -97,6 +101,16 @@ class Committer(GroupTransactions):
             raise pending.error
         handed_over: R = pending.result
         return handed_over
+
+    def _given_up(self, operation: Operation[Any], error: StoreError) -> OutlastError:
+        """The answer to what is not written.
+
+        A run that were told of the file as its agent ends would fail by it, and that failure may be small enough to be written; so
+        the run is dropped, as by a lost lease, and stays as it is in the file.
+        """
+        if self.gives_up and error.may_pass and hasattr(operation, "fence"):
+            return LeaseLost(f"The store was closed before the file could be written again: {error}")
+        return error
 
     def _let_next_go(self) -> None:
         """Wake one caller that has its answer.
@@ -276,9 +290,9 @@ class Committer(GroupTransactions):
                 self._run_group(group)
                 return
             except StoreError as error:
-                if not (self._patient() and may_pass(error)):
+                if not (self._patient() and error.may_pass):
                     for pending in group:
-                        pending.error = error
+                        pending.error = self._given_up(pending.operation, error)
                     return
                 # New work is not taken while the file cannot be written; what has been done is held.
                 for pending in [p for p in group if isinstance(p.operation, Claim | RegisterAgent)]:

@@ -227,8 +227,11 @@ class SqliteStore:
     def close(self) -> None:
         """Write what is queued, then close. Threads that still use the store get a `StoreError`."""
         # An agent that fails must not wait for room, or for a lock that its own step has spoilt, for ever.
-        self.patient = False
         committer: Committer | None = getattr(self, "committer", None)
+        if committer is not None:
+            # Said first: what fails after the next line must not be told to its run.
+            committer.gives_up |= self.patient
+        self.patient = False
         if committer is not None:
             committer.close()
         self._connections.close()

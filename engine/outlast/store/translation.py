@@ -53,7 +53,10 @@ def translate(error: sqlite3.Error, path: str | os.PathLike[str], *, seconds: fl
             # comes as an I/O error.
             if _is_full(name):
                 return StoreFull(name)
-            return StoreError(f"{name} cannot be read or written: {error}.", hint="Check the disk.")
+            failed = StoreError(f"{name} cannot be read or written: {error}.", hint="Check the disk, and the limit of a file's size.")
+            # So it is with a disk that fails for a while, and with a limit (ulimit -f, a quota): no fault of the work that it meets.
+            failed.may_pass = True
+            return failed
         case _:
             return StoreError(f"{name}: {error}.")
 
@@ -103,8 +106,3 @@ def _is_full(name: str) -> bool:
     except OSError:
         return False
     return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
-
-
-def may_pass(error: StoreError) -> bool:
-    """Whether waiting may help: for room, or for a lock."""
-    return isinstance(error, StoreFull | StoreLocked)
