@@ -85,7 +85,8 @@ class Place:
 
     def popen(self, *arguments: str, dies_at: str = "", **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, launched.__file__, *arguments], cwd=self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, launched.__file__, *arguments],
+            cwd=self.path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=self.environment | variables | ({"DIES_AT": dies_at} if dies_at else {}),
         )  # fmt: skip
         self.started.append(process)
@@ -108,6 +109,8 @@ class Place:
         for process in self.started:
             if process.poll() is None:
                 process.kill()
+            assert process.stdout is not None
+            if not process.stdout.closed:
                 process.communicate()
         self.store.close()
 
