@@ -15,6 +15,7 @@ from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.states import Ending
 from outlast.store import commit, group
 from outlast.store.connection import transaction
+from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
 
 
@@ -265,6 +266,21 @@ def test_every_caller_of_a_crowd_gets_its_answer_though_those_before_it_do_not_c
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
     assert file.query("select count(*) from outlast_journal") == [(20,)]
+
+
+def test_a_run_whose_write_is_held_as_its_agents_store_closes_is_dropped_and_not_told_of_the_file(file: Driver, flaky: list[str]) -> None:
+    fence = file.claimed(file.agent())
+    flaky += ["before"] * 1_000
+    held = Answers()
+    file.store.submit(op.Append(fence, [entry(1)]), held.named("append"))
+    while len(flaky) > 990:
+        threading.Event().wait(0.001)
+    file.store.close()
+    flaky.clear()
+    assert [type(error) for _, _, error in held.got] == [LeaseLost]
+    connection = sqlite3.connect(file.store.path)
+    assert connection.execute("select status, (select count(*) from outlast_journal) from outlast_task").fetchone() == ("running", 0)
+    connection.close()
 
 
 def test_a_real_full_file_refuses_holds_and_goes_on(file: Driver) -> None:
