@@ -161,6 +161,19 @@ def test_a_try_that_ends_after_its_lease_was_lost_is_no_stray_any_more_though_it
     eventually(lambda: bench.strays() == 0)
 
 
+def test_an_async_run_that_learns_of_its_lost_lease_by_a_refused_write_is_no_stray(bench):
+    """Its thread has ended by then, and had nothing to tell."""
+    agent = bench.agent()
+    run = bench.start(through_threads)
+    gate.wait_until_reached()
+    agent._pump_scheduled = True  # It looks at nothing any more, and only its run's own write tells it.
+    bench.store.commit(AgentEnded(agent.agent_id, "lost", "a stall", 5, False))
+    gate.open()
+    bench.agent()
+    assert run.result(timeout=20) == 3
+    eventually(lambda: bench.strays() == 0)
+
+
 def test_an_async_run_that_only_waits_leaves_no_stray(bench):
     bench.agent(park_after_seconds=30.0)
     run = bench.start(waits_in_memory)

@@ -105,6 +105,10 @@ class AsyncCalls(AsyncRests):
         self._submit(CancelParts(self.fence, (part.task_id,)), self._checked)
         self._write(self.entry(part.path, "cancelled", part.kind, part.name, data=part.id.encode(), try_number=1))
 
+    def _checked(self, _: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+
     def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Coroutine[Any, Any, Any]:
         if definition.kind == "workflow":
             return _await(self.start(definition, args, kwargs, options))

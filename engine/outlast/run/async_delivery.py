@@ -21,7 +21,7 @@ from ..caller import active
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
 from ..operations import Append, Entry, GiveBack, Halt, Operation, RetryRun
 from ..signature import convert_value
-from . import forked
+from . import forked, strays
 from .execution import Ended, Execution
 from .history import DELIVERED, OUTCOMES, void
 from .pending import Pending
@@ -201,13 +201,15 @@ class AsyncDelivery(Execution):
         self._stop_inline()
         self._close()
         self._finished(self, None)
+        if not self.strays:
+            # The last thread may have ended before this was known, and told nobody; the file has the run as a stray.
+            strays.thread_ended(self)
 
     def _close(self) -> None:
         for timer in (self._park_timer, self._due_timer):
             if timer is not None:
                 timer.cancel()
-        if self.unwinding is None:
-            self.unwinding = Parked
+        self.unwinding = self.unwinding or Parked
         self._stop_inline()
         self._loop.unwind()
         self._pending.clear()
@@ -285,10 +287,6 @@ class AsyncDelivery(Execution):
             self.lose()
         else:
             self._end(False, error)
-
-    def _checked(self, _: Any, error: BaseException | None) -> None:
-        if error is not None:
-            self._fail(error)
 
     def _submit(self, operation: Operation[Any], done: Callable[[Any, BaseException | None], None]) -> None:
         self._outstanding += 1
