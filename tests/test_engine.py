@@ -551,6 +551,16 @@ def test_a_run_started_in_the_callers_transaction_is_there_when_it_commits(engin
     assert run.status == "pending"
 
 
+def test_a_start_in_the_callers_transaction_is_as_durable_as_the_caller_has_it(engine: Engine, connection: Any) -> None:
+    connection.execute("pragma synchronous = off")
+    before = connection.isolation_level
+    engine.start(engine_fulfil.options(connection=connection), "o-1")
+    assert connection.in_transaction
+    connection.commit()
+    assert connection.execute("pragma synchronous").fetchone() == (0,)
+    assert connection.isolation_level == before
+
+
 def test_a_rollback_takes_the_run_with_it(engine: Engine, connection: Any) -> None:
     run = engine.start(engine_fulfil.options(connection=connection), "o-1")
     connection.execute("insert into orders values ('o-1')")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 CODE = """
-import os, signal, time
+import os, re, signal, time
 from outlast import current, gather, sleep, sqlite3, step, transaction, workflow
 
 def effect(text):
@@ -45,6 +45,22 @@ def boom() -> None:
 @workflow
 def poison() -> None:
     boom()
+
+@workflow
+def crowd(count: int) -> str:
+    for n in range(count): chain.start(f"i{n}")
+    return poison.start().id
+
+@step
+def matches() -> str:
+    effect(f"matches {os.getpid()}")
+    if len([line for line in open("effects") if line.startswith("matches")]) == 1:
+        re.match("(a+)+$", "a" * 64 + "b")
+    return "done"
+
+@workflow
+def matching() -> str:
+    return matches()
 
 @step
 def act(n: int) -> int:

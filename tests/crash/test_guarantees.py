@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from outlast import sqlite3
@@ -87,19 +88,28 @@ def test_a_zombie_changes_nothing(folder: Callable[..., Folder]) -> None:
     zombie_is_fenced(folder(lease="1s"))
 
 
-def test_a_poison_task_is_halted_with_the_evidence_and_its_neighbours_are_not(folder: Callable[..., Folder]) -> None:
-    here = folder()
-    innocents = [here.start("chain", f"tag=i{n}", "seconds=0.5") for n in range(6)]
-    run = here.start("poison")
-    here.popen("up", "--agents", "1", "--concurrency", "8")
+def test_code_that_holds_the_interpreters_lock_is_killed_at_the_hang_limit_and_its_run_goes_on(folder: Callable[..., Folder]) -> None:
+    here = folder(hang_limit="1s", lease="30s")
+    here.popen("up", "--agents", "1")
+    run = here.start("matching")
+    eventually(lambda: here.status(run) == "completed")
+    first, second = (int(line.split()[1]) for line in here.effects())
+    assert first != second
+    assert not psutil.pid_exists(first), "the process that hung still lives"
 
-    eventually(lambda: here.status(run) == "halted", 60)
-    eventually(lambda: all(here.status(one) == "completed" for one in innocents))
-    shown = here.json("show", run)
-    assert shown["crashes"] == 5
-    assert "5 times" in shown["halt_reason"]
-    assert "exited with" in shown["halt_reason"]
-    assert bookings(here) == [f"i{n}" for n in range(6)]
+
+def test_a_poison_task_is_halted_with_the_evidence_and_sixty_four_innocents_beside_it_end(folder: Callable[..., Folder]) -> None:
+    here = folder()
+    crowd = here.start("crowd", "count=64")
+    here.popen("up", "--agents", "1", "--concurrency", "66")
+    eventually(lambda: here.json("stats")["runs"].get("halted") == 1, 60)
+    eventually(lambda: here.json("stats")["runs"].get("completed") == 65)
+    poison = here.json("show", here.json("result", crowd))
+    assert poison["status"] == "halted"
+    assert poison["crashes"] == 5
+    assert "5 times" in poison["halt_reason"]
+    assert "exited with" in poison["halt_reason"]
+    assert sorted(bookings(here)) == sorted(f"i{number}" for number in range(64))
 
 
 def test_an_undo_that_is_killed_in_its_middle_goes_on_where_it_stopped(folder: Callable[..., Folder]) -> None:

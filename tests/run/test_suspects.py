@@ -25,6 +25,21 @@ with registry.isolated() as defined:
         stay()
         return name
 
+    @workflow
+    def short(name: str) -> None:
+        begin(name)
+
+
+def test_an_only_agent_with_one_slot_gives_suspects_every_other_turn(bench: Bench) -> None:
+    runs = [bench.start(short, f"{kind}{number}") for kind in ("suspect", "other") for number in range(6)]
+    with bench.store.transaction() as connection:
+        connection.execute("update outlast_task set suspect = 1 where id <= 6")
+    bench.agent(concurrency=1)
+    for run in runs:
+        run.result(timeout=20)
+    kinds = [name.rstrip("0123456789") for name in effects]
+    assert kinds[:8] in (["suspect", "other"] * 4, ["other", "suspect"] * 4)
+
 
 def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspects(bench: Bench) -> None:
     runs = [bench.start(long, name) for name in ("a", "b", "c")]

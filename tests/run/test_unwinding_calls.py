@@ -151,6 +151,36 @@ with registry.isolated() as defined:
         return await acts_async(1)
 
     @workflow
+    def returns_instead() -> str:
+        try:
+            sleep("1h")
+        except BaseException:
+            return "instead"
+        return "never"
+
+    @workflow
+    def raises_instead() -> None:
+        try:
+            sleep("1h")
+        except BaseException as error:
+            raise ValueError("instead") from error
+
+    @workflow
+    async def returns_instead_async() -> str:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException:
+            return "instead"
+        return "never"
+
+    @workflow
+    async def raises_instead_async() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except BaseException as error:
+            raise ValueError("instead") from error
+
+    @workflow
     async def does_not_see_a_cancel() -> str:
         token = who.set("me")
         try:
@@ -229,6 +259,22 @@ def test_what_code_swallows_while_it_unwinds_changes_nothing(bench, definition):
     bench.stop()
     assert effects == []
     assert [entry.kind for entry in bench.journal(run)] == ["timer"]
+
+
+INSTEAD = [returns_instead, raises_instead, returns_instead_async, raises_instead_async]
+
+
+@pytest.mark.parametrize("definition", INSTEAD, ids=lambda definition: definition.name)
+def test_what_code_returns_or_raises_while_it_unwinds_is_no_outcome(bench, definition):
+    bench.agent()
+    run = bench.start(definition)
+    bench.wait_for(run, "waiting")
+    bench.stop()
+    assert [entry.kind for entry in bench.journal(run)] == ["timer"]
+    bench.agent(park_after_seconds=30.0)
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
 
 
 def test_a_coroutine_that_parks_is_closed_and_not_cancelled_and_in_its_own_context(bench):
