@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from outlast import sqlite3
+
 CODE = """
 import os, re, signal, time
 from outlast import current, gather, sleep, sqlite3, step, transaction, workflow
@@ -125,8 +127,20 @@ class Folder:
     def start(self, *arguments: str) -> str:
         return self.run("start", *arguments).strip()
 
+    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """What the file holds: asked as often as a test polls, a command would take the processor from what is tested."""
+        connection = sqlite3.connect(self.path / "outlast.db")
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        finally:
+            connection.close()
+
     def status(self, run_id: str) -> str:
-        return str(self.json("show", run_id)["status"])
+        return str(self.query("select status from outlast_task where uid = ?", run_id)[0][0])
+
+    def runs(self, status: str) -> int:
+        """How many runs have this status."""
+        return int(self.query("select count(*) from outlast_task where kind = 'run' and status = ?", status)[0][0])
 
     def effects(self) -> list[str]:
         file = self.path / "effects"

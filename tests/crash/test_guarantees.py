@@ -102,8 +102,8 @@ def test_a_poison_task_is_halted_with_the_evidence_and_sixty_four_innocents_besi
     here = folder()
     crowd = here.start("crowd", "count=64")
     here.popen("up", "--agents", "1", "--concurrency", "66")
-    eventually(lambda: here.json("stats")["runs"].get("halted") == 1, 60)
-    eventually(lambda: here.json("stats")["runs"].get("completed") == 65)
+    eventually(lambda: here.runs("halted") == 1, 60)
+    eventually(lambda: here.runs("completed") == 65)
     poison = here.json("show", here.json("result", crowd))
     assert poison["status"] == "halted"
     assert poison["crashes"] == 5
