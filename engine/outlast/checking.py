@@ -23,6 +23,7 @@ from .settings import Settings
 from .store import journal, sealing
 from .store.backup import backup
 from .store.sqlite import SqliteStore
+from .stored_retry import retry_from
 from .views.open_runs import open_runs
 
 if TYPE_CHECKING:
@@ -133,12 +134,14 @@ def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed,
         return verdict
     try:
         definition.signature.call(codec.decode_input(claimed.input))
+        if claimed.options:
+            retry_from(claimed.options)
         entries = sealing.opened(entries)
     except PayloadUnreadable as error:
         verdict.result, verdict.message = "no key", str(error)
         return verdict
     except codec.NotDecodable as error:
-        verdict.result, verdict.message = "differs", f"Its input cannot be read: {error}"
+        verdict.result, verdict.message = "differs", f"Its input or its options cannot be read: {error}"
         return verdict
     except (TypeError, InvalidInput) as error:
         verdict.result, verdict.message = "differs", f"Its input does not fit {claimed.name} any more: {error}"

@@ -82,6 +82,7 @@ def examine(store: SqliteStore) -> list[Finding]:
         ("agents' processes", _processes),
         ("undo order", _undo_order),
         ("halted runs", _halted),
+        ("broken schedules", _schedules),
     ]
     findings = [_made(name, lambda check=check: check(store)) for name, check in checks]  # type: ignore[misc]
     findings += [_made(one.name, lambda one=one: _invariant(store, one)) for one in INVARIANTS]  # type: ignore[misc]
@@ -264,6 +265,13 @@ def _halted(store: SqliteStore) -> Finding:
         return Finding("halted runs", True, "no run waits for a person")
     count = "1 waits" if len(waiting) == 1 else f"{len(waiting):,} wait"
     return Finding("halted runs", True, f"{count} for a person (`outlast why RUN`): {_listed(waiting)}")
+
+
+def _schedules(store: SqliteStore) -> Finding:
+    broken = doctor_runs.broken_schedules(store)
+    if not broken:
+        return Finding("broken schedules", True, "every schedule can fire")
+    return Finding("broken schedules", False, _listed(broken), "outlast why NAME")
 
 
 def _listed(found: list[str]) -> str:

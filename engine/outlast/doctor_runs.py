@@ -1,14 +1,17 @@
-"""The checks of `doctor` that no single query makes: agents whose process is gone, the order of an undo, what waits for a person.
+"""The checks of `doctor` that no single query makes: agents whose process is gone, the order of an undo, schedules
+that cannot fire, what waits for a person.
 
-Owns those three. Refuses to call a halted run a defect: it is told, since nothing will happen to it by itself.
+Owns those four. Refuses to call a halted run a defect: it is told, since nothing will happen to it by itself.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import scheduling
+from .errors import OutlastError
 from .model import compensation_code
-from .store import agents, undoing
+from .store import agents, schedules, undoing
 from .store.process import ProcessIdentity, is_alive
 
 if TYPE_CHECKING:
@@ -52,6 +55,21 @@ _UNDONE = "select 1 from outlast_journal where task_id = :id and kind = 'compens
 def _was_undone(store: SqliteStore, task_id: int) -> bool:
     # All is undone, and its agent died before it could say so: the next one does.
     return store.connection().execute(_UNDONE, {"id": task_id}).fetchone() is not None
+
+
+def broken_schedules(store: SqliteStore) -> list[str]:
+    """Schedules that cannot fire, each with the reason, in order of their names."""
+    found = []
+    for stored in schedules.everything(store.connection()):
+        error = stored.error
+        if error is None:
+            try:
+                scheduling.read(stored, store.path, {})
+            except OutlastError as unread:
+                error = str(unread)
+        if error is not None and stored.gone_at is None:
+            found.append(f"{stored.name}: {error}")
+    return found
 
 
 _HALTED = "select uid from outlast_task where status = 'halted' and kind = 'run' order by id desc"

@@ -115,6 +115,10 @@ def _facts(error: BaseException) -> tuple[str, str, str, int]:
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         where = f"{error.filename}: " if error.filename else ""
         return type(error).__name__, f"{where}{error.strerror or error}.", "", FAILED
+    library = sys.modules.get("outlast.store.library")
+    if library is not None and isinstance(error, library.sqlite3.Error):
+        # What concerns the whole file is an error of ours by now; what is left is a table that is not as our migrations made it.
+        return "StoreDamaged", f"SQLite refuses: {error}.", "`outlast doctor` says whether the file's tables are as they should be.", STORE
     message = f"Unexpected {type(error).__name__}: {error}".rstrip(".") + "."
     hint = "This is a bug in outlast; set OUTLAST_DEBUG=1 to see the traceback."
     return type(error).__name__, message, hint, FAILED

@@ -237,6 +237,8 @@ def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:
     except FileNotFoundError:
         if not Path(parent).is_dir():
             raise FileMissing(name, hint=f"Its folder {parent} does not exist; create it first.") from None
+        if Path(name).is_symlink():
+            raise FileMissing(name, hint=f"It is a link to {Path(name).readlink()}, which is not there.") from None
         if not create:
             raise FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.") from None
         refuse_network(name, allow=allow_network)
@@ -256,15 +258,13 @@ def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:
 
 def _create_file(name: str) -> bool:
     try:
-        # Made by us and not by SQLite, so that nobody else can read it at any moment; -wal and -shm inherit
-        # its rights.
+        # Made by us and not by SQLite, so that nobody else can read it at any moment; -wal and -shm inherit its rights.
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise StoreFull(name) from error
-        raise StoreReadOnly(name) from error
+        is_full = error.errno in (28, 122)  # ENOSPC, EDQUOT
+        raise (StoreFull if is_full else StoreReadOnly)(name) from error
     return True
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidDefinition, NotFound, StoreTooNew, StoreTooOld
+from ..errors import InvalidDefinition, NotFound, StoreDamaged, StoreTooNew, StoreTooOld
 from .connection import StoreConnection, transaction
 from .library import sqlite3
 from .translation import translate
@@ -137,6 +137,8 @@ def _version_or_error(connection: StoreConnection, path: str) -> int | None:
         return schema_version(connection)
     except sqlite3.Error as error:
         raise translate(error, path) from error
+    except ValueError:
+        raise StoreDamaged(path, "the version of its schema is no number") from None
 
 
 def _apply(connection: StoreConnection, migrations: tuple[Migration, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import OutlastError
 from ..operations import Claimed, Fence
 from ..states import Status
 
@@ -41,8 +42,11 @@ _ONE = _SELECT + "where t.id = :id"
 
 
 def recorded_run(connection: Any, task_id: int) -> Claimed:
-    """One run, open or final."""
-    return _claimed(connection.execute(_ONE, {"id": task_id}).fetchone())
+    """One run, open or final. Raises `OutlastError` where its input has been deleted from the file."""
+    row = connection.execute(_ONE, {"id": task_id}).fetchone()
+    if row is None:
+        raise OutlastError("The run's input is not in the file any more.", hint="`outlast doctor` says what else is missing.")
+    return _claimed(row)
 
 
 def _claimed(row: tuple[Any, ...]) -> Claimed:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WALL = ("at", "started_at", "tick")
 _ENGINE = ("due_at", "deadline_at")
-_LAST = 253_402_300_799_999_999
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def recording_json(store: SqliteStore, task_id: int) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def _written(store: SqliteStore, struct: msgspec.Struct) -> dict[str, Any]:
     time = store.engine_time()
     for name in (*_WALL, *_ENGINE):
         if found.get(name) is not None:
-            wall_at = found[name] if name in _WALL else min(time.to_wall(found[name]), _LAST)
+            wall_at = found[name] if name in _WALL else time.to_wall(found[name])
+            wall_at = min(max(wall_at, _FIRST), _LAST)
             found[name] = clock.to_datetime(wall_at).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return found
 

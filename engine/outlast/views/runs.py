@@ -151,10 +151,13 @@ def children_ids(store: SqliteStore, task_id: int) -> list[tuple[int, str]]:
 def show_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[str, Any]:
     """A run with its `steps`, what it `waits` for, and its `children`, which are shown the same way, down to the last."""
     whole = _shown(store, task_id, raw=raw)
-    open_nodes = [(task_id, whole)]
+    open_nodes, seen = [(task_id, whole)], {task_id}
     while open_nodes:
         parent_id, node = open_nodes.pop()
         for child_id, _ in children_ids(store, parent_id):
+            if child_id in seen:
+                continue  # Only in a damaged file is a run its own descendant; without an end it would fill the memory.
+            seen.add(child_id)
             child = _shown(store, child_id, raw=raw)
             node["children"].append(child)
             open_nodes.append((child_id, child))

@@ -14,7 +14,7 @@ from .. import clock, scheduling
 from ..clock import SECOND, iso, to_datetime
 from ..definition.source import shown
 from ..duration import describe
-from ..errors import ScheduleNotFound
+from ..errors import InvalidInput, OutlastError, ScheduleNotFound
 from ..scheduling import Declared
 from ..store import schedulers, schedules
 from ..store.schedules import StoredSchedule
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..timetable import Schedule
 
 _LATE_SECONDS = 10.0
+_LAST_TICK = 253_402_214_400_000_000
 
 
 def schedules_json(store: SqliteStore, code: Mapping[str, Declared], *, raw: bool = False) -> list[dict[str, Any]]:
@@ -140,7 +141,13 @@ def instant_json(made: Schedule, tick: int) -> dict[str, Any]:
 
 
 def _json(store: SqliteStore, stored: StoredSchedule, code: Mapping[str, Declared], live: list[str], *, raw: bool) -> dict[str, Any]:
-    status = _status(stored)
+    status, error, coming = _status(stored), stored.error, None
+    if status in ("active", "paused"):
+        try:
+            coming = _coming(store, stored, code)
+        except OutlastError as unread:
+            # No scheduler has met it yet. It must not hide the others.
+            status, error = "broken", str(unread)
     last = ticks_of(store, stored.name, 1)
     return {
         **_stored_facts(stored),
@@ -149,13 +156,13 @@ def _json(store: SqliteStore, stored: StoredSchedule, code: Mapping[str, Declare
         "file": None if stored.origin is None else shown(stored.origin),
         "status": status,
         "pause_reason": stored.pause_reason if stored.paused_at is not None else None,
-        "error": stored.error,
-        "next": _coming(store, stored, code) if status in ("active", "paused") else None,
+        "error": error,
+        "next": coming,
         "last": last[0] if last else None,
         "created_at": wall_json(stored.created_at),
         "paused_at": wall_json(stored.paused_at),
         "gone_at": wall_json(stored.gone_at),
-        "why": _why(stored, status, live),
+        "why": f"It cannot fire: {error}" if status == "broken" else _why(stored, status, live),
     }
 
 
@@ -211,6 +218,8 @@ def _coming(store: SqliteStore, stored: StoredSchedule, code: Mapping[str, Decla
     """The next tick: the one that is due, while no scheduler has decided it."""
     if stored.next_tick is None:
         return None
+    if stored.next_tick > _LAST_TICK:
+        raise InvalidInput("Its next tick is after the year 9999.", hint="Delete it and create it anew.")
     made = scheduling.read(stored, store.path, code)
     if made is None:
         return {
@@ -228,8 +237,6 @@ def _why(stored: StoredSchedule, status: str, live: list[str]) -> str:
             f"It disappeared from {where} and fires no more, since {wall_json(stored.gone_at)}; "
             f"`outlast schedule delete {name}` forgets it."
         )
-    if status == "broken":
-        return f"It cannot fire: {stored.error}"
     if status == "paused":
         because = f" ({stored.pause_reason})" if stored.pause_reason else ""
         return f"It is paused since {wall_json(stored.paused_at)}{because}; `outlast schedule resume {name}` ends that."

@@ -53,7 +53,7 @@ def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
         if entry.kind in ("timer", "signal") or (entry.event == "tried" and entry.due_at is not None)
     ]
     told = {one["name"] for one in found if one["kind"] == "signal"}
-    found += [{"kind": "signal", "name": name, "due_at": None} for name in json.loads(row[0] or "[]") if name not in told]
+    found += [{"kind": "signal", "name": name, "due_at": None} for name in _names(row[0]) if name not in told]
     if not found:
         found = [{"kind": entry.kind, "name": entry.name, "due_at": None} for entry in entries if entry.kind in ("task", "child")]
     if not found and row[1] is not None:
