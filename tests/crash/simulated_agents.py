@@ -1,0 +1,263 @@
+"""Agents that move only when they are told to, up to the next gate.
+
+Owns one simulated process: its agent with one slot, its loop's thread, and the knowledge of when all of it stands still. Between two
+gates nothing reaches the file, so whoever picks which thread goes through next picks the interleaving, and an agent that is not
+picked is a frozen process. Refuses to pick, and to move the clock. At most one thread of all agents is under way at a time; that is
+what makes a seed's simulation the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from outlast.agent import Agent
+from outlast.errors import LeaseLost
+from outlast.holding import Holding
+from outlast.registry import Registry
+from outlast.settings import Settings
+from outlast.store.process import ProcessIdentity, this_process
+
+from .simulated_gate import Gate, GatedStore, Standing
+
+PATIENCE_SECONDS = 20.0
+FIRST_PID = 1 << 23
+"""Above what any kernel gives."""
+
+
+class _Selector(selectors.DefaultSelector):
+    """Tells when its loop has nothing to do."""
+
+    loop: _Loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None or timeout > 0:
+            with self.loop.news:
+                self.loop.is_idle = not self.loop._ready  # type: ignore[attr-defined]
+                self.loop.news.notify_all()
+        try:
+            return super().select(timeout)
+        finally:
+            with self.loop.news:
+                self.loop.is_idle = False
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that says whether it is idle."""
+
+    def __init__(self, news: threading.Condition) -> None:
+        self.news = news
+        self.is_idle = False
+        selector = _Selector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        with self.news:
+            self.is_idle = False
+            return super().call_soon_threadsafe(callback, *args, context=context)
+
+
+class _SteppedAgent(Agent):
+    """An agent that looks for work, and renews, only when it is told to."""
+
+    identity: ProcessIdentity
+    on_ready: Callable[[Holding], None]
+    """Called once, before it works."""
+    failure: BaseException | None = None
+
+    def _repeat(self, name: str, seconds: float, function: Callable[[], object]) -> None:
+        """No timer of its own: the simulation's clock has the say."""
+
+    def _changed(self) -> None:
+        if self._alone is not None and self._alone.fence.task_id not in self._holding.runs:
+            self._alone = self._suspects_since = None
+        if self._stopping and not self._holding.runs:
+            self._finish()
+
+    def _rest(self) -> None:
+        """It is told when to look again."""
+
+    def _claimed(self, suspects: bool, claims: Any, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, LeaseLost):
+            self.failure = error
+        super()._claimed(suspects, claims, error)
+
+    def _renewed(self, is_held: Any, error: BaseException | None) -> None:
+        if not self.store.gate.is_dead:  # type: ignore[attr-defined]
+            super()._renewed(is_held, error)
+
+    def _register(self) -> None:
+        if not self.agent_id:
+            self.on_ready(self._holding)
+        with mock.patch("outlast.agent.this_process", return_value=self.identity):
+            super()._register()
+
+
+class SimulatedAgent:
+    """One agent's process: its store, its loop's thread, its gate. Told what to do by one thread."""
+
+    def __init__(self, path: str, registry: Registry, settings: Settings, news: threading.Condition, number: int) -> None:
+        self.number = number
+        self.news = news
+        self.gate = Gate(news)
+        self.store = GatedStore(path, self.gate)
+        self.identity = replace(this_process(), pid=FIRST_PID + number)
+        self.agent = _SteppedAgent(self.store, registry, settings, concurrency=1, embedded=True)
+        self.agent.identity = self.identity
+        self.agent.on_ready = self._count_threads
+        self._working = 0
+        self._loop = _Loop(news)
+        self._main: asyncio.Task[None]
+        self._thread = threading.Thread(target=self._live, name=f"outlast-simulated-{number}", daemon=True)
+        self._thread.start()
+        self.settle()
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self.gate.loop_thread = threading.get_ident()
+        self._main = self._loop.create_task(self.agent._main())
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self.agent.failure = error
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        with self.news:
+            self.news.notify_all()
+
+    def _count_threads(self, holding: Holding) -> None:
+        in_thread = holding.run_in_thread
+        holding.run_in_thread = lambda function: in_thread(self._counted(function))  # type: ignore[method-assign]
+        work = holding._work
+        holding.runners._work = lambda item: self._counted(lambda: work(item), at_once=False)()
+
+    def _counted(self, function: Callable[[], None], *, at_once: bool = True) -> Callable[[], None]:
+        """A function for a thread, counted as under way from now on, or from its beginning."""
+
+        def count(difference: int) -> None:
+            with self.news:
+                self._working += difference
+                self.news.notify_all()
+
+        def call() -> None:
+            if not at_once:
+                count(1)
+            try:
+                function()
+            finally:
+                count(-1)
+
+        if at_once:
+            count(1)
+        return call
+
+    # -- what it is told ----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Read the news, and claim if there is a slot."""
+        self._do(self._look)
+
+    def _look(self) -> None:
+        self.agent._holding.has_news = True
+        self.agent._pump()
+
+    def renew(self) -> None:
+        """Send a heartbeat, as its loop does where it is not held up."""
+        if self._loop.is_idle:
+            self._do(self.agent._heartbeat)
+
+    def go_on(self, one: Standing, *, dies: bool = False) -> None:
+        """Let a thread through its gate, to where it comes to stand next; its process may die there."""
+        one.dies = dies
+        with self.news:
+            one.may_go = True
+            self.news.notify_all()
+        # It stands no more once it has gone.
+        self._until(lambda: one not in self.gate.standing)
+        self.settle()
+
+    def die(self) -> None:
+        """End as a killed process does."""
+        self.gate.die()
+        self._end(self._drop)
+
+    def leave(self) -> None:
+        """Drain at once and end in good order."""
+        self._end(lambda: self.agent.stop(0))
+
+    def _drop(self) -> None:
+        self.agent._holding.stop()
+        self.agent._holding.lose()
+        self._main.cancel()
+
+    def _end(self, by: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(by)
+        while self._thread.is_alive() and self.gate.standing and not self.gate.is_dead:
+            self.go_on(self.gate.standing[0])
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive(), f"agent {self.number} does not end"
+        self._until(lambda: self._working == 0)
+        self._loop.close()
+        self.store.close()
+
+    def _do(self, function: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(function)
+        self.settle()
+
+    # -- when it stands still -----------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Wait until each of its threads stands at the gate or has nothing to do."""
+        self._until(self._is_still)
+        if self.agent.failure is not None:
+            raise self.agent.failure
+
+    def _until(self, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with self.news:
+            while not is_so():
+                self.news.wait(0.05)
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"agent {self.number} does not come to rest: {self.told()}")
+
+    def _is_still(self) -> bool:
+        if self.gate.is_dead or not self._thread.is_alive():
+            return True
+        on_loop = any(one.on_loop for one in self.gate.standing)
+        if not (self._loop.is_idle or on_loop):
+            return False
+        holding = self.agent._holding
+        in_threads = sum(not one.on_loop for one in self.gate.standing)
+        if in_threads < self._working or holding.backlog or any(one.may_go for one in self.gate.standing):
+            return False
+        if holding.runs:
+            return bool(self.gate.standing)
+        return holding.slots.free + self._working >= 1
+
+    def standing(self) -> list[Standing]:
+        """Who stands at the gate, in an order that does not depend on who came first."""
+        return sorted(self.gate.standing, key=lambda one: (one.on_loop, one.what))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it holds nothing, and nothing of it is under way."""
+        return not self.gate.standing and not self.agent._holding.runs
+
+    @property
+    def can_look(self) -> bool:
+        return self._loop.is_idle
+
+    def told(self) -> str:
+        held = {task_id: type(work).__name__ for task_id, work in self.agent._holding.runs.items()}
+        free = self.agent._holding.slots.free
+        return f"holds {held}, stands at {self.gate.standing}, {self._working} threads, idle {self._loop.is_idle}, {free} slots free"

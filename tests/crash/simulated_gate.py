@@ -1,0 +1,158 @@
+"""The gate before each write of a simulated process, and the store whose writes go through it.
+
+Owns where threads stand until somebody lets them go on, and the death of a process just before or just after what one of them goes
+for: from then on nothing reaches the file, and every thread is answered as by a lost lease. Refuses to pick. Group commit is not in
+play here: each write is one by itself, on the thread that asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from outlast import operations as op
+from outlast import queue_operations, retention_operations
+from outlast.errors import LeaseLost
+from outlast.store.commit import Committer
+from outlast.store.group import Done, Pending
+from outlast.testing.quick import QuickStore
+
+_UNGATED = (
+    op.RegisterAgent, op.LeaveAgent, op.Heartbeat, op.LearnCode, queue_operations.DeclareQueues, retention_operations.DeclareRetention,
+)  # fmt: skip
+"""An agent's own commits, which the simulation asks for one by one."""
+
+
+def _dead() -> LeaseLost:
+    return LeaseLost("This process is dead, as a simulation has it.")
+
+
+@dataclass(slots=True, eq=False)
+class Standing:
+    """A thread before its next write or effect."""
+
+    what: str
+    on_loop: bool
+    may_go: bool = False
+    dies: bool = False
+    """Whether its process dies just after what it goes for."""
+
+
+class Gate:
+    """Where the threads of one agent wait. `news` is shared by all agents, and by who picks."""
+
+    def __init__(self, news: threading.Condition) -> None:
+        self.news = news
+        self.standing: list[Standing] = []
+        self.is_dead = False
+        self.refused = 0
+        """Writes that came after the lease had been ended."""
+        self.loop_thread = 0
+
+    def wait(self, what: str) -> Standing:
+        """Wait for leave; `LeaseLost` where the process has died meanwhile."""
+        one = Standing(what, threading.get_ident() == self.loop_thread)
+        with self.news:
+            self.standing.append(one)
+            self.news.notify_all()
+            while not (one.may_go or self.is_dead):
+                self.news.wait()
+            self.standing.remove(one)
+        if self.is_dead:
+            raise _dead()
+        return one
+
+    def passed(self, one: Standing | None) -> None:
+        """What it went for is done."""
+        if one is not None and one.dies:
+            self.die()
+        if self.is_dead:
+            raise _dead()
+
+    def die(self) -> None:
+        with self.news:
+            self.is_dead = True
+            self.news.notify_all()
+
+
+class _GatedCommitter(Committer):
+    """Writes each operation by itself, on the thread that asks for it."""
+
+    store: GatedStore
+
+    def commit(self, operation: op.Operation[Any]) -> Any:
+        pending = self._through_the_gate(operation)
+        if pending.error is not None:
+            raise pending.error
+        return pending.result
+
+    def submit(self, operation: op.Operation[Any], done: Done | None = None) -> None:
+        pending = self._through_the_gate(operation)
+        if done is not None:
+            done(pending.result, pending.error)
+
+    def submit_led(self, operation: op.Operation[Any], done: Done) -> None:
+        self.submit(operation, done)
+
+    def lead(self) -> None:
+        """Everything is written by now."""
+
+    def try_claim(self, operation: op.Claim, done: Done) -> bool:
+        self.submit(operation, done)
+        return True
+
+    def _through_the_gate(self, operation: op.Operation[Any]) -> Pending:
+        pending = Pending(operation, lambda _, __: None)
+        gate = self.store.gate
+        try:
+            one = None if isinstance(operation, _UNGATED) else gate.wait(type(operation).__name__)
+            if gate.is_dead:
+                raise _dead()
+            with self._busy:
+                self._run_group([pending])
+            gate.refused += isinstance(pending.error, LeaseLost)
+            gate.passed(one)
+        except BaseException as error:
+            pending.result, pending.error = None, error
+        return pending
+
+
+class _Deaf:
+    """A bell that nobody hears: it would wake a loop at a time that no seed knows."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class GatedStore(QuickStore):
+    """The store of one simulated process."""
+
+    committer_type = _GatedCommitter
+
+    def __init__(self, path: str | os.PathLike[str], gate: Gate) -> None:
+        super().__init__(path)
+        self.gate = gate
+        assert isinstance(self.committer, _GatedCommitter)
+        self.committer.store = self
+        self._step: Standing | None = None
+
+    def listen(self) -> Any:
+        return _Deaf()
+
+    @contextmanager
+    def turn_taken(self) -> Iterator[None]:
+        # Of a `@transaction` step: from here to its commit the others must not be picked, since it holds the write lock.
+        self._step = self.gate.wait("transaction")
+        with super().turn_taken():
+            yield
+
+    def commit_step(self, connection: Any, name: str) -> None:
+        super().commit_step(connection, name)
+        self.gate.passed(self._step)

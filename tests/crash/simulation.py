@@ -1,0 +1,349 @@
+"""A seeded simulation of Outlast's interleavings: who acts next, who dies, who freezes and comes back, and what the clock does.
+
+Owns one simulation: the roles and a person over one file in one process, under a clock that only the simulation moves. At each step
+the seed picks who acts next. In the end all faults are off, everything goes on until nothing is due, and the file, the ledger of
+outside effects and every move of every task are held against what was promised. A failure names the command that replays it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outlast import clock
+from outlast.clock import SECOND
+from outlast.engine import Engine
+from outlast.operations import AgentEnded
+from outlast.settings import Settings
+from outlast.states import FINAL
+from outlast.store.process import ProcessIdentity
+from outlast.supervisor import Supervisor
+from outlast.testing.quick import QuickStore
+from outlast.testing.virtual import VirtualClock
+
+from . import simulated_checks as checks
+from . import simulated_work as work
+from .simulated_agents import FIRST_PID, SimulatedAgent
+from .simulated_gate import Standing
+
+LEASE_SECONDS = 6
+_MAX_CRASHES = 1_000_000
+_WALL_AT = 1_772_366_400 * SECOND
+_LAST_SECONDS = 400
+
+
+@dataclass(slots=True)
+class Figures:
+    """What happened in a simulation, or in many."""
+
+    seeds: int = 0
+    steps: int = 0
+    deaths: int = 0
+    """Agents that died while they held something or were about to write."""
+    zombies: int = 0
+    """Live agents whose lease was ended while they held something: frozen, or held up."""
+    refused: int = 0
+    """Writes of theirs that came too late, and changed nothing."""
+    takeovers: int = 0
+    """Claims of what another agent had lost."""
+    runs: int = 0
+    effects: int = 0
+    repeated: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """In which states runs ended."""
+
+    def add(self, other: Figures) -> None:
+        for name in self.__slots__:
+            if name != "ended":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ended += other.ended
+
+
+class _Watch:
+    """Sees simulated processes die."""
+
+    def __init__(self) -> None:
+        self.alive: set[int] = set()
+
+    def follow(self, processes: Iterable[ProcessIdentity]) -> None:
+        """All are watched."""
+
+    def fds(self) -> list[int]:
+        return []
+
+    def is_dead(self, process: ProcessIdentity) -> bool:
+        return process.pid not in self.alive
+
+    def has_unwatched(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class _RolesStore(QuickStore):
+    """The store of the supervisor, the scheduler and the person, which keeps in mind whose agents were ended."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, create=True)
+        self.zombies = 0
+        self.ended: set[int] = set()
+        self.losses: Counter[int] = Counter()
+        """Root task to how often an agent with a part of it was ended."""
+
+    def commit(self, operation: Any) -> Any:
+        if isinstance(operation, AgentEnded):
+            held = self.connection().execute(_HELD, {"agent_id": operation.agent_id}).fetchall()
+            self.losses.update(row[0] for row in held)
+            self.zombies += bool(held) and not operation.seen_dead
+            self.ended.add(operation.agent_id)
+        return super().commit(operation)
+
+
+_HELD = "select distinct coalesce(root_id, id) from outlast_task where agent_id = :agent_id"
+
+
+class Simulation:
+    """One seed's. `run` gives what happened, or raises `AssertionError`."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.seed = seed
+        self.figures = Figures(seeds=1)
+        self._instants = [_WALL_AT, 100_000 * SECOND]
+        self._path = folder / f"simulation-{seed}.db"
+        self._settings = Settings(lease_seconds=LEASE_SECONDS, park_after_seconds=0.0, max_crashes=_MAX_CRASHES)
+        self._news = threading.Condition()
+        self._watch = _Watch()
+        self._agents: list[SimulatedAgent] = []
+        self._frozen: dict[SimulatedAgent, int] = {}
+        self._missing = 0
+        self._acting: SimulatedAgent | None = None
+        self._number = 0
+        self._acts = {
+            self._move: 60,
+            self._kill: 2,
+            self._freeze: 3,
+            self._supervise: 6,
+            self._pass_time: 10,
+            self._restart: 8,
+            self._start_next: 3,
+        }
+        """Who may act next, and how likely."""
+        self.story: list[str] = []
+        self.started: dict[str, tuple[str, str]] = {}
+        """Run to its shape and tag."""
+
+    def run(self) -> Figures:
+        work.world.ledger = []
+        work.world.before_effect = self._before_effect
+        with clock.use(VirtualClock(self._instants)):
+            self.store = _RolesStore(self._path)
+            self.engine = Engine.over(self.store, self._settings)
+            try:
+                checks.prepare(self.store)
+                self._begin()
+                self._suffer()
+                self._carry_to_the_end()
+                while self._agents:
+                    self._acting = self._agents[-1]
+                    self._acting.leave()
+                    self._forget(self._acting)
+                self.figures.zombies = self.store.zombies
+                checks.check(self)
+            except BaseException as error:
+                error.add_note(f"Replay it: python -m tests.crash.long simulate --seed {self.seed}")
+                raise
+            finally:
+                for agent in self._agents:
+                    agent.die()
+                self.engine.close()
+        return self.figures
+
+    def _begin(self) -> None:
+        self._supervisor = Supervisor(self.store, self._settings)
+        self._supervisor._watch = self._watch  # type: ignore[assignment]
+        for _ in range(self.chance.choice((2, 2, 3))):
+            self._raise_agent()
+        names = sorted(work.SHAPES)
+        self._to_start = [self.chance.choice(names) for _ in range(self.chance.randint(3, 6))]
+        self._start_next()
+
+    def _raise_agent(self) -> None:
+        self._number += 1
+        self._watch.alive.add(FIRST_PID + self._number)
+        self._agents.append(SimulatedAgent(str(self._path), work.DEFINED, self._settings, self._news, self._number))
+
+    def _before_effect(self, what: str) -> None:
+        # Only one agent is under way, and whoever calls this is a thread of it.
+        agent = self._acting
+        assert agent is not None
+        agent.gate.passed(agent.gate.wait(what))
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    def _suffer(self) -> None:
+        """Let the seed pick, until everything that was to be started has had its time."""
+        for _ in range(self.chance.randint(150, 500)):
+            self.figures.steps += 1
+            self._thaw()
+            if not self._to_start and self.figures.steps % 10 == 0 and not self._open_runs():
+                return
+            (act,) = self.chance.choices(
+                (self._move, self._kill, self._freeze, self._supervise, self._pass_time, self._restart, self._start_next),
+                (60, 2, 3, 6, 10, 8, 3),
+            )
+            act()
+
+    def _tell(self, what: str) -> None:
+        self.story.append(f"{(self._instants[1] - 100_000 * SECOND) / SECOND:8.1f} {what}")
+
+    def _awake(self) -> list[SimulatedAgent]:
+        return [agent for agent in self._agents if agent not in self._frozen]
+
+    def _move(self) -> None:
+        awake = self._awake()
+        if not awake:
+            return
+        agent = self._acting = self.chance.choice(awake)
+        if agent.gate.standing and (not agent.can_look or self.chance.random() < 0.9):
+            self._go_on(agent, self.chance.choice(agent.standing()))
+        elif self.chance.random() < 0.9:
+            self._tell(f"agent {agent.number} looks")
+            agent.look()
+        else:
+            agent.renew()
+
+    def _go_on(self, agent: SimulatedAgent, one: Standing, *, dies: bool = False) -> None:
+        self._tell(f"agent {agent.number}: {one.what}{' and dies' if dies else ''}")
+        agent.go_on(one, dies=dies)
+        if one.what == "Claim" and not agent.is_free:
+            self._let_a_zombie_go_on()
+
+    def _let_a_zombie_go_on(self) -> None:
+        """The moment at which a late write does most harm: another has the task, and has written nothing yet."""
+        for zombie in list(self._frozen):
+            if zombie.agent.agent_id in self.store.ended and zombie.gate.standing and self.chance.random() < 0.5:
+                self._frozen.pop(zombie)
+                self._tell(f"agent {zombie.number} goes on at once")
+                before, self._acting = self._acting, zombie
+                self._go_on(zombie, self.chance.choice(zombie.standing()))
+                self._acting = before
+
+    def _kill(self) -> None:
+        if not self._agents:
+            return
+        agent = self._acting = self.chance.choice(self._agents)
+        standing = agent.standing()
+        if standing and self.chance.random() < 0.5:
+            self._go_on(agent, self.chance.choice(standing), dies=True)
+        self.figures.deaths += bool(standing)
+        self._tell(f"agent {agent.number} is dead")
+        agent.die()
+        self._forget(agent)
+        self._missing += 1
+
+    def _forget(self, agent: SimulatedAgent) -> None:
+        self._agents.remove(agent)
+        self._frozen.pop(agent, None)
+        self._watch.alive.discard(agent.identity.pid)
+        self.figures.refused += agent.gate.refused
+
+    def _freeze(self) -> None:
+        awake = [agent for agent in self._awake() if agent.gate.standing]
+        if awake:
+            agent = self.chance.choice(awake)
+            self._frozen[agent] = self.figures.steps + self.chance.randint(10, 80)
+            self._tell(f"agent {agent.number} freezes before {[one.what for one in agent.gate.standing]}")
+
+    def _thaw(self) -> None:
+        for agent, until in list(self._frozen.items()):
+            if self.figures.steps >= until:
+                del self._frozen[agent]
+                self._tell(f"agent {agent.number} goes on")
+
+    def _supervise(self) -> None:
+        self._tell("the supervisor looks")
+        self._supervisor.tick(self.store.now())
+
+    def _pass_time(self) -> None:
+        if self._frozen and self.chance.random() < 0.3:
+            self._advance(LEASE_SECONDS * 1.3)
+        elif self.chance.random() < 0.1:
+            self._instants[0] += self.chance.choice((-3600, 3600, -90_000, 90_000)) * SECOND
+            self._tell("the wall clock jumps")
+        else:
+            self._advance(self.chance.choice((0.1, 0.5, 1.0, 3.0)))
+
+    def _advance(self, seconds: float) -> None:
+        """Let time pass: who is awake renews, and mostly the supervisor looks."""
+        self._tell(f"{seconds:g} s pass")
+        stalls = self.chance.random() < 0.15
+        while seconds > 0:
+            some = min(seconds, 1.0)
+            seconds -= some
+            self._instants[0] += round(some * SECOND)
+            self._instants[1] += round(some * SECOND)
+            for agent in self._awake():
+                self._acting = agent
+                agent.renew()
+            if not stalls:
+                self._supervisor.tick(self.store.now())
+
+    def _restart(self) -> None:
+        if self._missing:
+            self._missing -= 1
+            self._raise_agent()
+            self._tell(f"agent {self._number} begins")
+
+    def _start_next(self) -> None:
+        if self._to_start:
+            shape = self._to_start.pop()
+            tag = f"t{len(self.started)}"
+            run = self.engine.start(work.SHAPES[shape].workflow, tag)
+            self.started[run.id] = (shape, tag)
+            self.figures.runs += 1
+            self._tell(f"{shape} {tag} is started")
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _carry_to_the_end(self) -> None:
+        """All faults are off: go on until everything has ended."""
+        self._tell("all faults are off")
+        self._frozen.clear()
+        while self._missing:
+            self._restart()
+        while self._to_start:
+            self._start_next()
+        for _ in range(_LAST_SECONDS):
+            for agent in self._agents:
+                self._work_off(agent)
+            self._supervisor.tick(self.store.now())
+            if not self._open_runs():
+                return
+            self._advance(1.0)
+        raise AssertionError(f"these do not end: {self._open_runs()}")
+
+    def _work_off(self, agent: SimulatedAgent) -> None:
+        self._acting = agent
+        vain = 0
+        # With one slot, every other look is for suspects alone.
+        while vain < 2:
+            was_free = agent.is_free
+            agent.look()
+            standing = agent.standing()
+            vain = vain + 1 if was_free and [one.what for one in standing] == ["Claim"] else 0
+            while standing := agent.standing():
+                vain = vain if standing[0].what == "Claim" else 0
+                self._go_on(agent, standing[0])
+
+    def _open_runs(self) -> list[Any]:
+        return [tuple(row) for row in self.store.connection().execute(_OPEN)]
+
+
+_OPEN = f"select uid, name, status, halt_reason from outlast_task where status not in ({', '.join(repr(str(one)) for one in FINAL)})"
