@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -434,3 +435,26 @@ def test_callers_whose_answers_a_leader_has_are_all_let_go(file: Driver) -> None
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
     assert file.query("select count(*) from outlast_journal") == [(20,)]
+
+
+def test_the_writer_looks_for_what_was_queued_by_those_who_left_the_bell_to_one_that_does_not_come_back(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    committer = file.store.committer
+    committer.close()  # No writer is there to be quicker than the look.
+    committer._writer_of = os.getpid()
+    caller = threading.Lock()
+    caller.acquire()
+    committer._answered.add(caller)
+    committer._hand_over(group.Pending(op.Append(fence, [entry(1)]), lambda *_: None))
+    bell_of_led = committer._is_rung
+    waits = group.Pending(op.Append(fence, [entry(2)]), lambda *_: None)
+    waits.waits = threading.Lock()
+    committer._is_rung = False
+    committer._hand_over(waits)
+    assert bell_of_led
+    assert not committer._is_rung
+    committer._answered.let_next_go()
+    assert not committer._answered
+    assert committer._patience_seconds() is not None
+    committer.close()
+    assert file.query("select count(*) from outlast_journal") == [(2,)]

@@ -18,6 +18,7 @@ from typing import Any
 from .. import payloads
 from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked
 from ..operations import Claim, Operation, R, RegisterAgent
+from .answered import LEAST_PATIENCE_SECONDS, Answered
 from .connection import ThreadConnections
 from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
@@ -26,8 +27,6 @@ from .turn import Turn
 
 _LARGEST_GROUP = 512
 _RETRY_SECONDS = 0.25
-_PATIENCE_SECONDS = 0.0005
-"""How long callers wait for one of them that was woken and does not come back."""
 _FEW, _CROWD = 2, 16
 _LINGER_SECONDS = 0.0005
 """How long a group waits for more, or for its leader, since a commit costs more than its rows."""
@@ -61,8 +60,7 @@ class Committer(GroupTransactions):
         self._writer: threading.Thread | None = None
         self._writer_of = 0
         """The process whose writer it is: a fork has none."""
-        self._answered: deque[threading.Lock] = deque()
-        """The callers whose answers are there, and who have not been woken."""
+        self._answered = Answered()
         self.gives_up = False
         """An agent's store closes: what could not be written is not waited for any more."""
         self.callers = 0
@@ -95,7 +93,7 @@ class Committer(GroupTransactions):
         waits = pending.waits = threading.Lock()
         waits.acquire()
         self._hand_over(pending)
-        self._let_next_go()
+        self._answered.let_next_go()
         waits.acquire()
         if pending.error is not None:
             raise pending.error
@@ -111,21 +109,6 @@ class Committer(GroupTransactions):
         if self.gives_up and error.may_pass and hasattr(operation, "fence"):
             return LeaseLost(f"The store was closed before the file could be written again: {error}")
         return error
-
-    def _let_next_go(self) -> None:
-        """Wake one caller that has its answer.
-
-        They go one by one, each woken by the one before when that comes to wait again: sixty threads woken at once would only
-        take the interpreter's lock from each other. The writer sees to it that nobody waits long for one that does not come back.
-        """
-        try:
-            self._answered.popleft().release()
-        except IndexError:
-            pass
-
-    def _let_all_go(self) -> None:
-        while self._answered:
-            self._let_next_go()
 
     def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
         """Execute soon, in order; `done` is called on the writer thread after the commit."""
@@ -163,7 +146,10 @@ class Committer(GroupTransactions):
         if self._writer_of != os.getpid():
             self._start_writer()
         self._queue.append(pending)
-        self._wake_writer()
+        # While callers go one after the other, the last of them wakes the writer: a group of all of them is written, and
+        # the writer takes the interpreter's lock from nobody meanwhile.
+        if pending.waits is None or not self._answered:
+            self._wake_writer()
 
     def _wake_writer(self) -> None:
         if not self._is_rung:
@@ -216,10 +202,10 @@ class Committer(GroupTransactions):
         goes_on = True
         while goes_on:
             try:
-                goes_on = self._bell.get(timeout=_PATIENCE_SECONDS if self._answered else None)
+                goes_on = self._bell.get(timeout=self._patience_seconds())
             except Empty:
-                self._let_all_go()
-                continue
+                if self._answered.goes_on():
+                    continue
             # Said before the queue is looked at: what comes after the look rings again.
             self._is_rung = False
             while self._queue:
@@ -227,12 +213,23 @@ class Committer(GroupTransactions):
                     self._linger()
                 with self._busy:
                     self._write_group()
-                self._let_next_go()
-        self._let_all_go()
+                self._answered.let_next_go()
+                if self._answered and goes_on:
+                    break  # They come back one after the other, and are written together.
+        self._answered.let_all_go()
+
+    def _patience_seconds(self) -> float | None:
+        """How long the writer waits for the bell.
+
+        A caller that sees others waiting to be woken leaves the bell to the last of those, which may not come back. So the queue is
+        looked at after them: if nobody waits any more, all that was queued while somebody did is there to be seen.
+        """
+        patience = self._answered.patience_seconds()
+        return LEAST_PATIENCE_SECONDS if patience is None and self._queue else patience
 
     def _linger(self) -> None:
         """Wait for more of a crowd, and leave what is led to its leader."""
-        if self.callers > _CROWD:
+        if self.callers > _CROWD and self._answered.is_hasty:
             time.sleep(_LINGER_SECONDS)
         for _ in range(_MOST_PAUSES):
             if not self._queue or now() - self._led_at > _LINGER_SECONDS:
@@ -249,7 +246,7 @@ class Committer(GroupTransactions):
         if not group:
             return
         self._run_patiently(group)
-        self._let_all_go()
+        self._answered.let_all_go()
         for pending in group:
             self._answer(pending)
 
@@ -269,17 +266,17 @@ class Committer(GroupTransactions):
             if not isinstance(error, Exception):
                 raise
             return False
-        self._let_all_go()
+        self._answered.let_all_go()
         for pending in group:
             self._answer(pending)
-        self._let_next_go()
-        if self._answered:
-            self._wake_writer()  # It sees to it that they do not wait for one that does not come back.
+        self._answered.let_next_go()
+        if self._answered or self._queue:
+            self._wake_writer()  # It sees to it that nobody waits for one that does not come back.
         return True
 
     def _answer(self, pending: Pending) -> None:
         if pending.waits is not None:
-            self._answered.append(pending.waits)
+            self._answered.add(pending.waits)
         else:
             pending.done(pending.result, pending.error)
 
@@ -299,7 +296,7 @@ class Committer(GroupTransactions):
                     pending.error = error
                     group.remove(pending)
                     self._answer(pending)
-                self._let_all_go()
+                self._answered.let_all_go()
                 if not group:
                     return
             except BaseException as error:  # noqa: BLE001 - each caller gets it as its answer

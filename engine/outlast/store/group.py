@@ -61,6 +61,8 @@ class GroupTransactions:
         self._handlers = handlers
         self._engine_time = engine_time
         self._ring = ring
+        self.commits = 0
+        """How many groups this process has committed."""
         self._group_seconds = 0.0
         """A moving mean of how long a group takes."""
 
@@ -85,6 +87,7 @@ class GroupTransactions:
                 if run == self._run_careful:
                     raise
                 run = self._run_careful
+        self.commits += 1
         self._group_seconds += 0.1 * (now() - began - self._group_seconds)
         if context.ring:
             self._ring()

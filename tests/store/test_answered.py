@@ -1,0 +1,106 @@
+"""Callers whose answers are there go on one after the other, and none is held up for long by one that takes its time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from outlast.store import answered
+from outlast.store.answered import Answered
+
+
+class Now:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Now:
+    made = Now()
+    monkeypatch.setattr(answered, "_now", made)
+    return made
+
+
+def callers(waiting: Answered, count: int) -> list[threading.Lock]:
+    locks = [threading.Lock() for _ in range(count)]
+    for lock in locks:
+        lock.acquire()
+        waiting.add(lock)
+    return locks
+
+
+def woken(locks: list[threading.Lock]) -> int:
+    return sum(not lock.locked() for lock in locks)
+
+
+def test_each_caller_is_woken_by_the_one_before_it(now: Now) -> None:
+    waiting = Answered()
+    locks = callers(waiting, 3)
+    for count in (1, 2, 3):
+        waiting.let_next_go()
+        now.seconds += 0.0001
+        assert woken(locks) == count
+    assert not waiting
+    assert waiting.patience_seconds() is None
+
+
+def test_where_callers_take_their_time_all_are_woken_at_once_for_a_while(now: Now) -> None:
+    waiting = Answered()
+    locks = callers(waiting, 10)
+    waiting.let_next_go()
+    now.seconds += 0.02
+    waiting.let_next_go()
+    assert woken(locks) == 10
+    assert waiting.is_hasty
+    locks = callers(waiting, 10)
+    waiting.let_next_go()
+    assert woken(locks) == 10
+    now.seconds += 1
+    locks = callers(waiting, 10)
+    waiting.let_next_go()
+    assert woken(locks) == 1
+
+
+def test_who_looks_in_vain_wakes_all_and_the_while_grows_until_they_go_on_again(now: Now) -> None:
+    waiting = Answered()
+    whiles = []
+    for _ in range(8):
+        locks = callers(waiting, 3)
+        waiting.let_next_go()
+        assert waiting.goes_on()
+        assert woken(locks) == 1
+        assert not waiting.goes_on()
+        assert woken(locks) == 3
+        began = now.seconds
+        while waiting.is_hasty:
+            now.seconds += 0.001
+        whiles.append(now.seconds - began)
+    assert whiles == sorted(whiles)
+    assert whiles[0] < 0.01
+    assert 0.1 < whiles[-1] < 0.3
+    locks = callers(waiting, 2)
+    for _ in locks:
+        waiting.let_next_go()
+    callers(waiting, 2)
+    waiting.let_next_go()
+    assert not waiting.goes_on() or not waiting.goes_on()
+    began = now.seconds
+    while waiting.is_hasty:
+        now.seconds += 0.001
+    assert now.seconds - began < 0.01
+
+
+def test_patience_grows_with_those_who_wait_and_with_what_each_takes(now: Now) -> None:
+    waiting = Answered()
+    callers(waiting, 2)
+    few = waiting.patience_seconds()
+    callers(waiting, 30)
+    many = waiting.patience_seconds()
+    callers(waiting, 10_000)
+    assert few is not None
+    assert many is not None
+    assert few < many <= (waiting.patience_seconds() or 0) <= 0.01
