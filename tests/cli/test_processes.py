@@ -215,3 +215,43 @@ def test_up_reload_takes_up_schedules_that_change_in_the_code(project: Path) -> 
         _, said = node.communicate(timeout=30)
     assert node.returncode == 143
     assert "schedule planned: changed" in said
+
+
+LOUD = """
+import sys
+from outlast import step, workflow
+
+
+@step
+def shouts() -> str:
+    print("to stdout", flush=True)
+    print("to stderr", file=sys.stderr, flush=True)
+    return "said"
+
+
+@workflow
+def loud() -> str:
+    print("hello", flush=True)
+    return shouts()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_no_run_fails_because_nobody_can_hear_what_it_prints(outlast: Call, project: Path) -> None:
+    (project / "workflows" / "loud.py").write_text(LOUD)
+    uid = outlast("start", "loud").out.strip()
+    read, gone = os.pipe()
+    os.close(read)
+    with open("/dev/full", "w") as full:
+        for command, out, err, code in (
+            (["agent", "--once"], full, gone, 0),
+            (["run", "loud"], subprocess.PIPE, full, 0),
+            (["start", "nosuch"], subprocess.PIPE, gone, 3),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "outlast", *command], stdout=out, stderr=err, text=True, env=environment(), check=False
+            )
+            assert (command, done.returncode) == (command, code)
+            assert done.stdout == ('"said"\n' if command == ["run", "loud"] else None if out is full else "")
+    os.close(gone)
+    assert outlast("result", uid).out == '"said"\n'

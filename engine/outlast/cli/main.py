@@ -1,7 +1,7 @@
 """The way in and out of the command line: fast help, exit codes, signals, closed pipes.
 
 Owns what happens to whatever a command raises: an error of ours or of click's is reported with its code,
-Ctrl-C ends with 130, SIGTERM with 143, a reader that has gone ends it quietly, and a bug shows one sentence.
+Ctrl-C ends with 130, SIGTERM with 143, a reader that has gone ends it quietly (one of stderr does not), and a bug shows one sentence.
 Refuses to import click for the first help page and for the version.
 """
 
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from . import catalogue
+from .forgiving import forgiving
 
 _COMPLETE_VARIABLE = "_OUTLAST_COMPLETE"
 _OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -28,6 +29,8 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     _occupy_standard_descriptors()
+    # For good: the interpreter's own last flush must not fail either, else it would change the exit code.
+    sys.stderr = forgiving(sys.stderr)
     code = _flush(call(sys.argv[1:] if arguments is None else arguments))
     output = sys.modules.get(f"{__package__}.output")
     if output is not None and output.has_strays:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ import click
 from . import output
 from .catalogue import wants_colour
 from .context import Context
+from .forgiving import forgiving
 from .group import command
 from .text import safe
 
@@ -99,7 +100,8 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
     from ..agent import Agent
 
     made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None, solo=solo)
-    with quiet_logging():
+    # What steps print is no answer: a log that cannot be written must not fail them.
+    with quiet_logging(), redirect_stdout(forgiving(sys.stdout)):
         try:
             return run_role(lambda: made.run(once=once), made.stop)
         finally:
