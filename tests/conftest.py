@@ -1,15 +1,39 @@
-"""A store on a file of its own, under a clock that only the test moves, and a maker of runs in it."""
+"""A store on a file of its own, under a clock that only the test moves, and a maker of runs in it.
+
+Once a session, ahead of the processes that share its work: what hundreds of started processes would each do again is done.
+"""
 
 from __future__ import annotations
 
+import compileall
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from made_runs import Maker
 
+import outlast
 from outlast import clock
 from outlast.store.sqlite import SqliteStore
+
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    if sys.dont_write_bytecode:
+        # Images of containers say so. Each process that a test starts would compile the whole engine, half of what it costs.
+        compileall.compile_dir(Path(outlast.__file__).parent, quiet=2)
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        # What is written and never read again need not wait for a disk. Crash tests do (crash/conftest.py).
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
 
 
 @pytest.fixture
