@@ -187,6 +187,7 @@ class Agent:
             for timer in self._timers.values():
                 timer.cancel()
             self._holding.close()
+            self._answers.end()
 
     def _register(self) -> None:
         identity = this_process()

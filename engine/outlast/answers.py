@@ -44,6 +44,10 @@ class Answers:
         self._is_leading = False
         self._committer.lead()
 
+    def end(self) -> None:
+        """The loop ends. Its thread's number may be another's by the time an answer comes: then nobody is on the loop any more."""
+        self._thread = 0
+
     def on_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the loop, from any thread; nothing where the loop has ended."""
         try:
