@@ -19,7 +19,7 @@ LAYERS = (
     r"errors|clock|codec(_\w+)?|payloads|duration|printable",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
     r"states|model|names|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
-    r"|(\w+_)?operations|signature(_types)?|definition(\..+)?|timetable(\..+)?",
+    r"|(\w+_)?operations|signature(_\w+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
@@ -35,11 +35,9 @@ ROLES = (r"agent|holding|answers|runners|slots|run(\..+)?", r"scheduler|schedule
 # Over 350 lines, each for a reason: one state machine or one table that would be harder to read in two places.
 LONG = {
     "agent",
-    "codec_types",
     "errors",
     "holding",
     "operations",
-    "signature_types",
     "store.ending",
 }
 

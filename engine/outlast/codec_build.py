@@ -1,4 +1,4 @@
-"""From tagged JSON to values: the other half of `codec_types`.
+"""From tagged JSON to values: the other half of `codec_tags`.
 
 Owns how each tag becomes a value again. Refuses to import, to call an `__init__` (but a struct's own), and
 to build what is not of the kind that the tag says (a stored name can reach only loaded dataclasses, enums,

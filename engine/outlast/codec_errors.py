@@ -14,7 +14,8 @@ from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorTyp
 from typing import Any
 
 from .codec_build import untag
-from .codec_types import TAG, NotDecodable, Tagger, dump, find_class, load, name_of_class, short
+from .codec_tags import Tagger
+from .codec_types import TAG, NotDecodable, dump, find_class, load, name_of_class, short
 from .errors import RemoteError
 from .payloads import opened
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .errors import InvalidInput
-from .signature_types import convert_text, convert_value, parse_json, show
+from .signature_leaves import show
+from .signature_types import convert_text, convert_value, parse_json
 
 __all__ = ["Signature", "convert_value"]
 
