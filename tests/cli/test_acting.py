@@ -43,6 +43,14 @@ def test_one_that_refuses_does_not_hold_up_the_others(outlast: Call, started: st
     assert outlast("show", other, "--json").json["status"] == "cancelled"
 
 
+def test_each_one_that_refuses_is_told(outlast: Call, started: str) -> None:
+    other = outlast("start", "waits").out.strip()
+    assert outlast("cancel", started, other).code == 0
+    refused = outlast("cancel", started, other, "--json")
+    assert (refused.code, refused.json) == (4, [])
+    assert [uid in line for uid, line in zip((started, other), refused.err.splitlines(), strict=True)] == [True, True]
+
+
 def test_a_filter_needs_yes_where_nobody_can_be_asked(outlast: Call, started: str) -> None:
     done = outlast("cancel", "--all", "--workflow", "waits")
     assert done.code == 2

@@ -211,7 +211,8 @@ def _act(
         except OutlastError as error:
             if len(uids) == 1:
                 raise
-            code = code or output.report(error, as_json=context.machine)
+            refused = output.report(error, as_json=context.machine)
+            code = code or refused
     _report(context, store, list(done), as_list=len(choice["references"]) != 1)
     return code
 

@@ -162,7 +162,8 @@ def _flush(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        return code or _lost_output(error)
+        lost = _lost_output(error)
+        return code or lost
     return code
 
 
