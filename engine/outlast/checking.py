@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import codec
 from .code import Code
 from .errors import CodeMismatch, InvalidInput, PayloadUnreadable
-from .operations import Claimed
+from .operations import Claimed, Entry
 from .plan import undo_plan
 from .run.replaying import Found, ReplayHost, replay_within
 from .settings import Settings
@@ -122,10 +122,8 @@ def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed,
         if entry.kind == "patch":
             report.marked.setdefault(entry.name, []).append(claimed.uid)
     if ending is not None:
-        missing = [undo.name for undo in undo_plan(entries) if code.compensated(undo) is None] if ending != "completed" else []
-        if missing:
-            verdict.result = "no code"
-            verdict.message = f"Its undo needs the compensation of {missing[0]}, which the code does not have."
+        if ending != "completed":
+            _look_at_undo(verdict, code, entries, "Its undo needs")
         return verdict
     definition = code.workflow(claimed.name, claimed.version)
     if definition is None:
@@ -163,7 +161,16 @@ def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed,
             report.needed.setdefault(name, []).append(claimed.uid)
     verdict.warnings = found.warnings
     _settle(verdict, found)
+    if verdict.result == "fits":
+        _look_at_undo(verdict, code, entries, "Should it be undone, that needs")
     return verdict
+
+
+def _look_at_undo(verdict: Verdict, code: Code, entries: list[Entry], when: str) -> None:
+    missing = [undo.name for undo in undo_plan(entries) if code.compensated(undo) is None]
+    if missing:
+        verdict.result = "no code"
+        verdict.message = f"{when} the compensation of {missing[0]}, which the code does not have."
 
 
 def _settle(verdict: Verdict, found: Found) -> None:
