@@ -17,6 +17,7 @@ from .conftest import Call, environment
 def test_without_arguments_the_first_page_is_shown(outlast: Call) -> None:
     assert outlast().out == outlast("--help").out
     assert outlast("--help").code == 0
+    assert outlast("help", "schedule", "next").out == outlast("schedule", "next", "--help").out
 
 
 def test_the_first_page_names_every_command(outlast: Call) -> None:

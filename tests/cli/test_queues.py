@@ -59,7 +59,8 @@ def test_a_declared_queue_is_shown_before_any_agent_has_run(app: Path, outlast: 
 def test_set_changes_what_it_names_and_reset_brings_back_what_code_says(app: Path, outlast: Call) -> None:
     outlast("start", "mail")
     assert outlast("queue", "pause", "emails").out == "emails: concurrency 10, rate 100/1m, per partition 2, paused\n"
-    assert outlast("queue", "set", "emails", "--rate", "none", "--concurrency", "3").code == 0
+    kept = outlast("queue", "set", "emails", "--rate", "none", "--concurrency", "3", "--hold", "unfinished")
+    assert kept.out == "emails: concurrency 3, per partition 2, hold unfinished, paused\n"
     found = shown(outlast)
     assert (found["concurrency"], found["rate"], found["per_partition"], found["paused"]) == (3, None, 2, True)
     again = outlast("queue", "set", "emails", "--reset", "--json").json

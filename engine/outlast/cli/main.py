@@ -61,6 +61,8 @@ def call(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     if _COMPLETE_VARIABLE not in os.environ and _is_first_page(arguments):
         return _print_first_page()
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     return _guarded(arguments)
 
 

@@ -158,6 +158,7 @@ def _commit(context: Context, store: SqliteStore, operation: Operation[Any], nam
 
 
 def _show(context: Context, store: SqliteStore, name: str) -> int:
+    from ..store import queues as stored_queues
     from ..views import queues_json
 
     shown = next((one for one in queues_json(store) if one["name"] == name), None)
@@ -171,6 +172,9 @@ def _show(context: Context, store: SqliteStore, name: str) -> int:
         for key, label in (("concurrency", "concurrency"), ("rate", "rate"), ("per_partition", "per partition"))
         if shown[key] is not None
     ]
+    in_force = stored_queues.known(store.connection()).get(name)
+    if in_force is not None and in_force.hold == "unfinished":
+        limits.append("hold unfinished")
     state = ", ".join([*limits, *(["paused"] if shown["paused"] else [])]) or "no limits"
     print_lines([[(safe(name), "bold"), (f": {safe(state)}", "")]])
     return 0
