@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from outlast.cli import output
 from outlast.cli.render import fitted
 
 from .conftest import Call
@@ -74,3 +78,13 @@ def test_what_python_alone_takes_for_json_is_refused_wherever_json_is_asked_for(
         done = outlast(*arguments)
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert "JSON" in done.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_whatever_stdout_can_encode(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    value = {"ключ": "é 🎉"}
+    output.document(value)
+    stdout.seek(0)
+    assert json.loads(stdout.read()) == value

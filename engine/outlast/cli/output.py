@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import OutlastError
 from .catalogue import wants_colour
@@ -68,9 +68,14 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def dumped(value: Any, *, indent: int | None = None) -> str:
-    """Readable JSON, safe to show."""
-    return safe_json(json.dumps(value, ensure_ascii=False, indent=indent, default=str))
+def dumped(value: Any, *, indent: int | None = None, stream: TextIO | None = None) -> str:
+    """Readable JSON, safe to show, in what stdout (or `stream`) can encode: its own way to spell the rest is no JSON."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    try:
+        text.encode((stream or sys.stdout).encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent, default=str)
+    return safe_json(text)
 
 
 def document(value: Any) -> None:
@@ -93,7 +98,7 @@ def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -
     """Write an error of these facts to stderr and give its exit code."""
     if as_json:
         document = {"error": {"type": type_name, "message": message, "hint": hint}, "exit_code": code}
-        sys.stderr.write(dumped(document) + "\n")
+        sys.stderr.write(dumped(document, stream=sys.stderr) + "\n")
     else:
         label = "\x1b[1;31mError:\x1b[0m" if wants_colour(sys.stderr.isatty()) else "Error:"
         sys.stderr.write(f"{label} {safe(f'{message} {hint}'.strip())}\n")
