@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from outlast.cli import output
+from outlast.cli import output, roles
 from outlast.cli.render import fitted
 
 from .conftest import Call
@@ -88,3 +89,15 @@ def test_json_is_json_whatever_stdout_can_encode(monkeypatch: pytest.MonkeyPatch
     output.document(value)
     stdout.seek(0)
     assert json.loads(stdout.read()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "line"), [("FORCE_COLOR", r"\x1b\[2m\d\d:\d\d:\d\d\x1b\[0m an event\n"), ("NO_COLOR", r"[\d:]{8} an event\n")]
+)
+def test_what_a_role_says_has_its_time_dimmed_where_there_is_colour(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str, line: str
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv(variable, "1")
+    roles.say("an event")
+    assert re.fullmatch(line, capsys.readouterr().err)

@@ -39,7 +39,8 @@ def say(text: str) -> None:
     moment = time.strftime("%H:%M:%S")
     if wants_colour(sys.stderr.isatty()):
         moment = f"\x1b[2m{moment}\x1b[0m"
-    output.note(f"{moment} {safe(text)}")
+    sys.stderr.write(f"{moment} {safe(text)}\n")
+    sys.stderr.flush()
 
 
 @command(
