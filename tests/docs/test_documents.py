@@ -8,6 +8,7 @@ their output must come, in this order, once ids, times and pids are made alike.
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -17,12 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from outlast.cli.catalogue import COMMANDS
+from outlast.cli.main import call
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -185,6 +188,7 @@ class Session:
             "COLUMNS": "400",
             # The plugin comes with an install; one that is older than the plugin does not know it yet.
             "PYTEST_ADDOPTS": "-p outlast_pytest",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         self._up: subprocess.Popen[bytes] | None = None
 
@@ -228,7 +232,7 @@ class Session:
             # A page shows what is to be seen once things have come to rest; looking again does no harm.
             if not problem or command.split()[1] not in LOOKING or time.monotonic() > deadline:
                 break
-            time.sleep(0.2)
+            time.sleep(0.4)
         assert not problem, f"{where}: {command}\n{problem}\n{said}"
 
     def _call(self, command: str) -> tuple[str, int]:
@@ -283,8 +287,9 @@ def alike(line: str) -> str:
 def examples() -> Iterator[tuple[str, str]]:
     """Each example of each command's help."""
     for name in COMMANDS:
-        done = subprocess.run([sys.executable, "-m", "outlast", name, "--help"], capture_output=True, text=True, check=True)
-        _, _, after = done.stdout.partition("Example")
+        with redirect_stdout(io.StringIO()) as said:
+            assert call([name, "--help"]) == 0
+        _, _, after = said.getvalue().partition("Example")
         for line in after.splitlines():
             if line.startswith("  outlast "):
                 yield name, line.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -11,6 +12,7 @@ PAGE = ROOT / "docs" / "hard-cases.md"
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
+@cache
 def names_of_tests(file: Path) -> set[str]:
     """The names of the test functions of a file."""
     return {
