@@ -38,7 +38,6 @@ LONG = {
     "errors",
     "holding",
     "operations",
-    "store.ending",
 }
 
 

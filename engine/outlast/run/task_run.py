@@ -20,7 +20,7 @@ from ..model import idempotency_key
 from ..operations import Again, Append, Claimed, End, Entry, Halt
 from ..retry import Retry
 from ..states import Ending
-from ..store import ending, journal, sealing
+from ..store import journal, last_writes, sealing
 from ..stored_retry import retry_from
 from . import damage, execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
@@ -199,7 +199,7 @@ class TaskRun:
 
     def _end_in_transaction(self, context: Any, entry: Entry) -> None:
         # A submitted transaction's outcome is its task's end: written last, in the application's own transaction.
-        ending.end(context, End(self.fence, Ending.COMPLETED, output=entry.data, tries=self.number, simple=True))
+        last_writes.end(context, End(self.fence, Ending.COMPLETED, output=entry.data, tries=self.number, simple=True))
 
     def _late_end(self, tried: Tried) -> None:
         self.strays.discard("")

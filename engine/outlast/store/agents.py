@@ -11,7 +11,7 @@ from typing import Any
 
 from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
-from . import ending
+from . import ending, halting
 from .transaction import Transaction
 
 _REGISTER = """
@@ -196,7 +196,7 @@ def _crashed_too_often(transaction: Transaction, held: _Held, operation: AgentEn
         return False
     reason = f"it took down its agent {held.crashes + 1} times while it ran alone; the last time: {operation.evidence}"
     transaction.execute(_HALT_POISON, {"id": held.task_id, "reason": reason, "now": transaction.now})
-    ending.after_halt(transaction, held.task_id, reason)
+    halting.after_halt(transaction, held.task_id, reason)
     return True
 
 

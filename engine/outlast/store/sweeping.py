@@ -12,7 +12,7 @@ from ..codec import encode_error
 from ..errors import DeadlineExceeded
 from ..operations import Sweep
 from ..states import Ending
-from . import ending
+from . import ending, halting
 from .transaction import Transaction
 
 
@@ -76,7 +76,7 @@ def _halt_undo_without_code(transaction: Transaction, lease: int) -> list[str]:
     for task_id, uid, name, needs in stuck:
         reason = f"no live agent has the {needs.replace(':', ' of step ', 1)} that its undo needs"
         transaction.execute(_HALT, {"id": task_id, "reason": reason, "now": transaction.now})
-        ending.after_halt(transaction, task_id, reason)
+        halting.after_halt(transaction, task_id, reason)
         changed.append(f"halted {name} {uid}: {reason}")
     return changed
 

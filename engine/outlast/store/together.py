@@ -15,7 +15,7 @@ from typing import Any
 
 from ..operations import Append, End
 from ..states import Ending, Status
-from . import ending, journal
+from . import ending, journal, last_writes
 from .transaction import Transaction
 
 _Together = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
@@ -61,9 +61,9 @@ def end(transaction: Transaction, operations: Sequence[End]) -> Sequence[Status]
         parents = transaction.execute(_FINISH, given).fetchall()
         if len(parents) < len(some) or transaction.one(_FOLLOWED, {"claims": claims}) is not None:
             raise Uneven
-        ending.write_outcomes(transaction, some)
+        last_writes.write_outcomes(transaction, some)
         for operation in some:
-            ending.keep_aside(transaction, operation)
+            last_writes.keep_aside(transaction, operation)
         for parent_id, part_id in parents:
             if parent_id is not None:
                 ending.tell_parent(transaction, parent_id, part_id, failed=how is not Ending.COMPLETED)
