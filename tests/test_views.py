@@ -11,6 +11,9 @@ from made_runs import Maker
 
 from outlast import clock, codec, registry, views
 from outlast import operations as op
+from outlast.cli.render import plain
+from outlast.cli.tree import step_cells
+from outlast.clock import SECOND
 from outlast.definition import workflow
 from outlast.errors import AmbiguousRun, InvalidInput, KeyNotFound, RunNotFound
 from outlast.states import Ending
@@ -289,7 +292,22 @@ def test_a_step_without_outcome_in_a_final_run_is_unknown(store: SqliteStore, ma
     make.append(fence, make.entry(1, "1", "started", "step", "charge", input=b"{}"))
     assert views.steps_json(store, fence.task_id)[0]["status"] == "running"
     make.fail(fence, ValueError("x"))
-    assert views.steps_json(store, fence.task_id)[0]["status"] == "unknown"
+    step = views.steps_json(store, fence.task_id)[0]
+    assert step["status"] == "unknown"
+    assert plain(step_cells(step)) == "? charge #1  unknown"  # Nobody knows how long it took either.
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(SECOND, "cancelled"), (-SECOND, "unknown")])
+def test_a_step_whose_run_ended_before_its_next_try_was_due_is_cancelled(store: SqliteStore, make: Maker, ahead: int, status: str) -> None:
+    run = make.running()
+    error = codec.encode_error(OSError("unreachable"))
+    tried = make.entry(1, "1", "tried", "step", "charge", try_number=1, data=error, due_at=store.now() + ahead)
+    make.append(run.fence, tried)
+    make.park(run.fence, due_at=store.now() + 100 * SECOND)
+    store.commit(op.Cancel(run.uid))
+    step = views.steps_json(store, run.fence.task_id)[0]
+    assert (step["status"], step["error"]["type"]) == (status, "OSError")
+    assert (step["finished_at"] is not None) is (status == "cancelled")
 
 
 def test_bookkeeping_timers_signals_and_children_are_no_steps(store: SqliteStore, make: Maker) -> None:

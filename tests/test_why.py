@@ -130,6 +130,17 @@ def test_a_submitted_step_in_its_backoff_says_its_error(store: SqliteStore, make
     assert "It has failed once, the last by OSError: unreachable" in found.details
 
 
+@pytest.mark.parametrize(
+    ("failed", "said"), [(True, "It has failed once, the last by OSError: unreachable"), (False, "It has failed once.")]
+)
+def test_a_run_in_its_own_backoff_says_its_error_where_one_was_written(store: SqliteStore, make: Maker, failed: bool, said: str) -> None:
+    fence = make.running().fence
+    if failed:
+        make.append(fence, make.entry(1, "1", "failed", "step", "charge", data=codec.encode_error(OSError("unreachable"))))
+    store.commit(op.RetryRun(fence, ("1",) if failed else (), (), 60 * SECOND, 1))
+    assert said in why(store, fence.task_id).details
+
+
 # -- running --------------------------------------------------------------------------------------------
 
 

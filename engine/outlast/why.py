@@ -84,18 +84,17 @@ def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     if facts["ending"] is not None and facts["status"] != Status.COMPENSATING:
         return _ending(store, facts, depth)
     if facts["paused_at"] is not None:
-        return Explanation(
-            f"It has been paused since {wall_json(facts['paused_at'])}.",
-            actions=[f"outlast resume {_run_uid(facts)}"],
-        )
+        return Explanation(f"It has been paused since {wall_json(facts['paused_at'])}.", actions=[f"outlast resume {_run_uid(facts)}"])
     if facts["status"] == Status.COMPENSATING:
         return _compensating(store, facts)
     if facts["status"] == Status.PENDING:
         explanation = Explanation("")
         why_unclaimed(store, facts, explanation, what="It")
         if facts["tries"]:
-            error = error_line(_last_error(store, facts["id"]) or facts["error"])
-            explanation.details.append(f"It has failed {_times(facts['tries'])}, the last by {error}")
+            error = _last_error(store, facts["id"], of_run=facts["kind"] == "run") or facts["error"]
+            # Of what a workflow raised by itself nothing is written until it has no tries left.
+            because = f", the last by {error_line(error)}" if error is not None else "."
+            explanation.details.append(f"It has failed {_times(facts['tries'])}{because}")
         return explanation
     return _waiting(store, facts, depth)
 
@@ -292,8 +291,7 @@ def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanati
 
 def _add_intents(store: SqliteStore, facts: dict[str, Any], explanation: Explanation) -> None:
     if facts["cancel_requested_at"] is not None and facts["ending"] is None:
-        at = wall_json(facts["cancel_requested_at"])
-        explanation.details.append(f"It was asked to be cancelled at {at}.")
+        explanation.details.append(f"It was asked to be cancelled at {wall_json(facts['cancel_requested_at'])}.")
     if facts["paused_at"] is not None and facts["agent_id"] is not None:
         explanation.details.append(f"It was asked to pause at {wall_json(facts['paused_at'])}, and will at its next durable call.")
     if facts["deadline_at"] is not None and facts["status"] != Status.HALTED and facts["ending"] is None:
@@ -321,9 +319,11 @@ def _backoff_text(store: SqliteStore, entry: Entry) -> str:
     return f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)}; its next try is {when}."
 
 
-def _last_error(store: SqliteStore, task_id: int, path: str | None = None) -> bytes | None:
-    entries = journal.load(store.connection(), task_id)
-    errors = [e.data for e in entries if e.event == "tried" and path in (None, e.path)]
+def _last_error(store: SqliteStore, task_id: int, path: str | None = None, *, of_run: bool = False) -> bytes | None:
+    """That of the last try: of a run it is set aside with the outcome that ended it."""
+    entries = [entry for entry in journal.load(store.connection(), task_id) if path in (None, entry.path)]
+    aside = {entry.path for entry in entries if entry.event == "set_aside"}
+    errors = [e.data for e in entries if (e.event == "failed" and e.path in aside if of_run else e.event == "tried")]
     return errors[-1] if errors else None
 
 

@@ -135,7 +135,8 @@ def step_cells(step: dict[str, Any], stream: Any = None) -> list[Cell]:
         cells.append((f" #{safe(place)}", "dim"))
     if status not in ("completed", "failed"):
         cells.append((f"  {status}", status_cell(status)[1]))
-    took = span(step["started_at"], step["finished_at"])
+    # Of an unknown outcome nobody knows either how long it took.
+    took = "" if status == "unknown" and not step["finished_at"] else span(step["started_at"], step["finished_at"])
     if took:
         cells.append((f"  {took}", "dim"))
     if step["tries"] > 1:

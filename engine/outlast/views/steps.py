@@ -63,7 +63,7 @@ def steps_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict
     ]
 
 
-_OWNER = "select finished_at is not null from outlast_task where id = :id"
+_OWNER = "select finished_at, ended_at from outlast_task where id = :id"
 
 
 def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
@@ -76,8 +76,10 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
     owner = connection.execute(_OWNER, {"id": task_id}).fetchone()
     for line in lines:
         if line.status == "running" and line.kind != "task":
-            if owner is not None and owner[0]:
-                line.status = "unknown"
+            if owner is not None and owner[0] is not None:
+                # A run that ended before the next try was due has cut off no try.
+                between = line.due_at is not None and (owner[1] is None or line.due_at > owner[1])
+                line.status, line.finished_at = ("cancelled", owner[0]) if between else ("unknown", None)
             elif line.due_at is None or line.due_at <= now:
                 line.tries += 1
     return sorted(lines, key=_order)
