@@ -206,7 +206,7 @@ class StoredRun(Run[T]):
         first); what was undone runs again. Raises `Conflict` where it has not ended, `StepNotFound`.
         """
         started = self._store.commit(StartRetry(self.id, new_id(clock.wall()), from_step))
-        return StoredRun(self._store, self._settings, started.uid)
+        return self._another(started.uid)
 
     def to_json(self) -> dict[str, Any]:
         """What `outlast show --json` prints of the run: all its facts, without its steps and children."""
@@ -220,7 +220,11 @@ class StoredRun(Run[T]):
 
     def children(self) -> list[Run[Any]]:
         """The runs that it started, in order."""
-        return [StoredRun(self._store, self._settings, run_id) for _, run_id in children_ids(self._store, self._task_id())]
+        return [self._another(run_id) for _, run_id in children_ids(self._store, self._task_id())]
+
+    def _another(self, run_id: str) -> StoredRun[Any]:
+        """A handle of this kind for another run."""
+        return StoredRun(self._store, self._settings, run_id)
 
     def _last_task_id(self) -> int:
         connection = self._store.connection()

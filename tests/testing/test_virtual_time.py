@@ -145,7 +145,14 @@ def test_a_result_may_be_waited_for_in_virtual_time(outlast_engine: DrivenEngine
 
 
 def test_children_submitted_and_isolated_steps_run(outlast_engine: DrivenEngine) -> None:
-    assert outlast_engine.run(whole) == [0, 2, 4, 2, 40]
+    run = outlast_engine.start(whole)
+    assert run.result() == [0, 2, 4, 2, 40]
+    # Whatever leads to a run leads to one that time is moved for.
+    assert run.retry(from_step="part").result() == [0, 2, 4, 2, 40]
+    (child,) = run.children()
+    assert child.retry(from_step="double").result() == 40
+    assert outlast_engine.start(part, 1) in outlast_engine.runs(workflow=part)
+    assert [found.result() for found in outlast_engine.runs(workflow=part, status="pending")] == [2]
 
 
 def test_nothing_happens_but_while_the_test_asks(outlast_engine: DrivenEngine) -> None:

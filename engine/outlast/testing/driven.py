@@ -147,6 +147,9 @@ class DrivenEngine(Engine):
         found = super().get(reference) if key is None else super().get(reference, key=key)
         return DrivenRun(self, found.id)
 
+    def runs(self, **filters: Any) -> list[StoredRun[Any]]:
+        return [DrivenRun(self, found.id) for found in super().runs(**filters)]
+
     def signal(self, run: str | Run[Any], name: str, payload: object = None, *, key: str | None = None) -> None:
         super().signal(run, name, payload, key=key)
 
@@ -186,6 +189,9 @@ class DrivenRun(StoredRun[T]):
         if self.status not in (*FINAL, Status.HALTED):
             raise ResultTimeout(self.id, within or 0.0)
         return super().result(0)
+
+    def _another(self, run_id: str) -> DrivenRun[Any]:
+        return DrivenRun(self._engine, run_id)
 
 
 @contextmanager
