@@ -104,6 +104,16 @@ def test_a_queue_declared_differently_elsewhere_is_refused_with_both_places(tmp_
         module_of(tmp_path / "b.py", "Queue('emails', concurrency=3)\n")
 
 
+def test_a_queue_declared_otherwise_in_the_same_file_is_refused_with_both_places(tmp_path: Path) -> None:
+    with registry.isolated():
+        with pytest.raises(InvalidDefinition, match=r"declared twice: in .*a\.py:3 and in .*a\.py:5"):
+            module_of(tmp_path / "a.py", "Queue('emails', concurrency=1)\n\nQueue('emails', concurrency=2)\n")
+        assert registry.queue("emails").concurrency == 1
+        # The file as it was mended and loaded again.
+        module_of(tmp_path / "a.py", "\n\nQueue('emails', concurrency=2)\nQueue('emails', concurrency=2)\n")
+        assert registry.queue("emails").concurrency == 2
+
+
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [("5/s", (5, 1)), ("100/1m", (100, 60)), (" 10 / 500ms ", (10, 0.5)), ("1/1h30m", (1, 5400))],

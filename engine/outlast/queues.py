@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import KW_ONLY, dataclass, field
+from types import CodeType
 from typing import Literal, get_args
 
 from . import registry
@@ -40,6 +41,8 @@ class Queue:
     module: str = field(init=False, repr=False, compare=False, default="")
     place: str = field(init=False, repr=False, compare=False, default="")
     """File and line of the declaration."""
+    code: CodeType | None = field(init=False, repr=False, compare=False, default=None)
+    """What was executed then: one and the same for two declarations of a file, another when it is reloaded."""
 
     def __post_init__(self) -> None:
         place = f"queue {self.name!r}"
@@ -57,6 +60,7 @@ class Queue:
         frame = sys._getframe(2)
         object.__setattr__(self, "module", str(frame.f_globals.get("__name__", "")))
         object.__setattr__(self, "place", f"{shown(frame.f_code.co_filename)}:{frame.f_lineno}")
+        object.__setattr__(self, "code", frame.f_code)
         registry.add_queue(self)
 
 

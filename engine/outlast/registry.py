@@ -51,11 +51,11 @@ class Registry:
         return definition
 
     def add_queue(self, queue: Queue) -> None:
-        """Keep a queue. Raises `InvalidDefinition` when another place declares it differently."""
+        """Keep a queue. Raises `InvalidDefinition` when another place declares it otherwise."""
         known = self._queues.get(queue.name)
         if queue.module == "outlast.queues":
             return  # `default` before anybody declares it; queues() knows it.
-        if known is not None and known != queue and known.module != queue.module:
+        if known is not None and known != queue and not _declares_anew(known, queue):
             raise InvalidDefinition(
                 f"The queue {queue.name!r} is declared twice: in {known.place} and in {queue.place}.",
                 hint="Declare it once and import it.",
@@ -186,6 +186,11 @@ def _same_place(one: Definition, other: Definition) -> bool:
     # definition.
     same_module = one.module == other.module or one.file == other.file
     return same_module and one.fn.__qualname__ == other.fn.__qualname__
+
+
+def _declares_anew(known: Queue, queue: Queue) -> bool:
+    """Whether a module that is executed again, or a notebook's cell, says it otherwise: not two lines of one file."""
+    return known.module == queue.module and (known.code is not queue.code or known.place == queue.place)
 
 
 def _plural(definition: Definition) -> str:
