@@ -246,13 +246,17 @@ class Again(Operation[None], frozen=True, gc=False):
 
 
 class Park(Operation[bool], frozen=True, gc=False):
-    """Take a waiting run off its agent; false where something that it waits for is there already."""
+    """Take a waiting run off its agent; false where something that it waits for is there already.
+
+    `places` says, for each of the parts, where in the code it was started: a part that a key led to is known by that, too.
+    """
 
     fence: Fence
     due_at: int | None
     signals: tuple[str, ...] = ()
     seen_signal_id: int = 0
     parts: tuple[int, ...] = ()
+    places: tuple[str, ...] = ()
     wait_for_all: bool = False
     fails_fast: bool = False
     notice: int = 0

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import LEASE, Driver, driver
+from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.clock import SECOND
 from outlast.errors import RunFinished
 from outlast.operations import Fence
+from outlast.retention_operations import Discard, Prune
 from outlast.states import Ending
 from outlast.store import claiming
 
@@ -54,6 +55,37 @@ def test_a_part_that_ends_between_the_look_and_the_park_keeps_the_run_up(file: D
     (taken,) = file.claim(agent_id)
     file.end(taken.fence, simple=True)
     assert file.do(op.Park(fence, None, parts=(part,), notice=1 << 62)) is False
+
+
+def follow(file: Driver, fence: Fence, path: str, *, seq: int) -> int:
+    """Start a child whose key leads to a run that is there."""
+    start = op.Start(f"{path}", "run", "c", "workflow:c", "default", b"{}", key="k", parent_id=fence.task_id, parent_path=path)
+    started = file.do(op.StartPart(fence, entry(seq, path, "started", "child", "c"), start))
+    assert not started.created
+    return started.task_id
+
+
+def test_the_end_of_a_line_whose_first_run_was_pruned_keeps_up_who_waits_for_it_by_its_key(file: Driver) -> None:
+    agent_id = file.agent()
+    first = file.claimed(agent_id, "first", name="c", needs="workflow:c", key="k")
+    fence = file.claimed(agent_id)
+    part = follow(file, fence, "p", seq=1)
+    file.do(op.ContinueAsNew(first, op.Start("next", "run", "c", "workflow:c", "default", b"{}")))
+    assert file.do(Prune((first.task_id,))).runs == 1
+    file.do(Discard())
+    (following,) = file.claim(agent_id)
+    waits = op.Park(fence, None, parts=(part,), places=("p",), notice=1 << 62)
+    file.end(following.fence, simple=True)
+    assert file.do(waits) is False
+
+
+def test_a_run_that_one_key_led_to_twice_ends_for_both_places_between_the_look_and_the_park(file: Driver) -> None:
+    agent_id = file.agent()
+    other = file.claimed(agent_id, "other", name="c", needs="workflow:c", key="k")
+    fence = file.claimed(agent_id)
+    parts = follow(file, fence, "1", seq=1), follow(file, fence, "2", seq=2)
+    file.end(other, simple=True)
+    assert file.do(op.Park(fence, None, parts=parts, places=("1", "2"), wait_for_all=True, notice=1 << 62)) is False
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -184,14 +184,15 @@ class AsyncRests(AsyncDelivery):
             self.host.take_slot_now()
 
     def _park(self, due_at: int | None) -> None:
-        parts = [p for p in self._pending.values() if p.part is not None and p.kind != "signal"]
+        parts = [p.part for p in self._pending.values() if p.part is not None and p.part.task_id is not None and p.kind != "signal"]
         waiting_signals = [p for p in self._pending.values() if p.kind == "signal"]
         operation = Park(
             self.fence,
             due_at,
             signals=tuple({p.name for p in waiting_signals}),
             seen_signal_id=min((p.seen_signal_id for p in waiting_signals), default=0),
-            parts=tuple(p.part.task_id for p in parts if p.part is not None and p.part.task_id is not None),
+            parts=tuple(part.task_id for part in parts if part.task_id is not None),
+            places=tuple(part.path for part in parts),
             notice=_ENDLESS,
         )
         self._is_parking = True

@@ -267,16 +267,16 @@ class SyncWaits(Execution):
 
         Written before, the run could be claimed while its old code is still in a `finally`, and could not be halted for that.
         """
-        open_ids = tuple(
-            part.task_id for part in parts if part.task_id is not None and not self._has_outcome(part) and part.path not in self._arrivals
-        )
+        waited = [(part.task_id, part.path) for part in parts if not self._has_outcome(part) and part.path not in self._arrivals]
+        open_parts = [(task_id, path) for task_id, path in waited if task_id is not None]
         self.leave_by(
             Park(
                 self.fence,
                 due_at,
                 signals=names,
                 seen_signal_id=min((self._seen_signals.get(name, 0) for name in names), default=0),
-                parts=open_ids,
+                parts=tuple(task_id for task_id, _ in open_parts),
+                places=tuple(path for _, path in open_parts),
                 wait_for_all=for_all,
                 fails_fast=fails_fast,
                 notice=_ENDLESS,
@@ -293,7 +293,9 @@ class SyncWaits(Execution):
 
     def _commit(self, operation: Operation[R]) -> R:
         try:
-            return self.store.commit(operation)
+            answer = self.store.commit(operation)
+            self.heed(answer)
+            return answer
         except LeaseLost:
             self._lose()
             raise

@@ -11,7 +11,7 @@ import json
 
 from ..errors import LeaseLost
 from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
-from ..states import Ending
+from ..states import Ending, Status
 from .ending import cancel, decide
 from .journal import open_aside, set_aside, write_next
 from .transaction import Transaction
@@ -26,14 +26,18 @@ select 1 from outlast_signal
 where task_id = :id and taken_path is null and id > :seen and name in (select value from json_each(:names)) limit 1
 """
 
-# Each part counts by the last of its line. A halted step counts, since it halts its run; a halted child is waited for.
+# Each part counts by the last of its line, and so for each place that one key led to. The first of a line may have been pruned: then
+# the row of who follows it leads on. A halted step counts, since it halts its run; a halted child is waited for.
 _ENDED_PARTS = """
-with recursive line(id) as (
-  select value from json_each(:parts)
-  union select o.successor_id from line join outlast_outcome o on o.task_id = line.id where o.successor_id is not null)
-select count(*), coalesce(sum(status <> 'completed'), 0) from outlast_task
-where id in (select id from line) and (finished_at is not null or (status = 'halted' and kind = 'step'))
-  and not exists (select 1 from outlast_outcome o where o.task_id = outlast_task.id and o.successor_id is not null)
+with recursive part(id, place) as materialized (select value ->> 0, value ->> 1 from json_each(:parts)),
+line(place, id) as (
+  select place, id from part
+  union all select path, task_id from outlast_follower where parent_id = :id and path in (select place from part)
+  union select line.place, o.successor_id from line join outlast_outcome o on o.task_id = line.id where o.successor_id is not null)
+select line.place, t.status
+from line join outlast_task t on t.id = line.id
+where (t.finished_at is not null or (t.status = 'halted' and t.kind = 'step'))
+  and not exists (select 1 from outlast_outcome o where o.task_id = t.id and o.successor_id is not null)
 """
 
 _LIE_DOWN = """
@@ -61,11 +65,12 @@ def park(transaction: Transaction, operation: Park) -> bool:
         return False
     wait_count: int | None = None
     if operation.parts:
-        counted = transaction.one(_ENDED_PARTS, {"parts": json.dumps(operation.parts)})
-        assert counted is not None
-        ended, failed = counted
-        wait_count = len(operation.parts) - ended if operation.wait_for_all else (0 if ended else 1)
-        if wait_count <= 0 or (failed and operation.fails_fast):
+        places = operation.places or tuple(map(str, operation.parts))
+        parts = json.dumps(list(zip(operation.parts, places, strict=True)))
+        ended = dict(transaction.execute(_ENDED_PARTS, {"id": fence.task_id, "parts": parts}).fetchall())
+        wait_count = len(places) - len(ended) if operation.wait_for_all else (0 if ended else 1)
+        has_failed = any(status != Status.COMPLETED for status in ended.values())
+        if wait_count <= 0 or (has_failed and operation.fails_fast):
             return False
     transaction.execute(
         _LIE_DOWN,
