@@ -7,6 +7,7 @@ by the ten thousand a second.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -163,8 +164,17 @@ class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     taken: int = 0
 
 
-class Append(Operation[bool], frozen=True, gc=False):
+class Wanted(StrEnum):
+    """What somebody has asked of a run by the time that an entry of it is written."""
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Append(Operation[bool | Wanted], frozen=True, gc=False):
     """Write entries into the journal of a claimed run; take a signal with them.
+
+    Gives what is wanted of the run meanwhile: it begins nothing more, though its agent may not have read of that yet.
 
     With `unless_signal`, write nothing and give false where an unread signal of that name came after `seen_signal_id`.
     """

@@ -10,8 +10,9 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, continue_as_new, current, gather, registry, step, workflow
+from outlast import Retry, continue_as_new, current, gather, registry, step, transaction, workflow
 from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
+from outlast.holding import Holding
 
 gate = Gate()
 FAST = Retry(2, initial="1ms", jitter=0)
@@ -176,10 +177,17 @@ with registry.isolated() as defined:
     async def ahalts_on_an_overrun() -> int:
         return await overruns_once.aio()
 
+    @transaction
+    def quick_transaction(db: outlast.sqlite3.Connection) -> None:
+        effects.append("transaction")
+
     @workflow
     def goes_on_after(what: str) -> None:
         if what == "step":
             stands("a")
+        elif what == "transaction":
+            gate.pass_through()
+            quick_transaction()
         else:
             outlast.sleep("0.1s")
         note("after")
@@ -407,7 +415,6 @@ def test_a_pause_acts_at_the_next_durable_call_whatever_the_run_is_at(bench, flo
     if what == "step":
         gate.wait_until_reached()
         run.pause()
-        eventually(lambda: bench.field(run, "notice") == 0)
         gate.open()
         eventually(lambda: run.status == "paused")
     else:
@@ -422,6 +429,19 @@ def test_a_pause_acts_at_the_next_durable_call_whatever_the_run_is_at(bench, flo
     run.result(timeout=20)
     assert effects.count(("begins", "a")) == (what == "step")
     assert effects.count("after") == 1
+
+
+@pytest.mark.parametrize("wish", ["pause", "cancel"])
+@pytest.mark.parametrize(("flow", "what"), [(goes_on_after, "step"), (agoes_on_after, "step"), (goes_on_after, "transaction")])
+def test_nothing_begins_after_a_step_that_ends_before_its_agent_has_read_of_a_wish(bench, monkeypatch, flow, wish, what):
+    monkeypatch.setattr(Holding, "read_notices", lambda self: None)
+    bench.agent()
+    run = bench.start(flow, what)
+    gate.wait_until_reached()
+    getattr(run, wish)()
+    gate.open()
+    eventually(lambda: run.status == {"pause": "paused", "cancel": "cancelled"}[wish])
+    assert "after" not in effects
 
 
 def test_a_pause_holds_back_submitted_steps_that_nobody_has(bench):
@@ -444,8 +464,6 @@ def test_a_pause_reaches_children_only_when_asked(bench, children):
     bench.wait_for(run, "waiting")
     run.pause(children=children)
     (child,) = run.children()
-    # Its agent has read of it: a step that ends before that is followed by what comes next.
-    eventually(lambda: bench.field(child, "notice") == 0)
     gate.open()
     eventually(lambda: child.status == ("paused" if children else "completed"))
     assert run.status == "paused"

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..caller import active
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
-from ..operations import Append, Entry, GiveBack, Halt, Operation, RetryRun
+from ..operations import Append, Entry, GiveBack, Halt, Operation, RetryRun, Wanted
 from ..signature import convert_value
 from . import forked, strays
 from .execution import Ended, Execution
@@ -122,7 +122,7 @@ class AsyncDelivery(Execution):
                 self._deliver(heapq.heappop(self._committed)[1], is_live=True)
             elif self._is_asked_to_stop():
                 return
-            elif self._fresh and not (self.pause_requested or self.drain_requested):
+            elif self._fresh and not self.is_to_leave():
                 if not self._start_fresh():
                     break
             else:
@@ -130,12 +130,12 @@ class AsyncDelivery(Execution):
         self._rest()
 
     def _is_asked_to_stop(self) -> bool:
-        if self.cancel_requested or self.late:
+        if self.cancel_requested or self.late or self.wanted is Wanted.CANCEL:
             self.unwinding = Cancelled
             self._stop_inline()
             self._end(False, None)
             return True
-        if (self.pause_requested or self.drain_requested) and not self._has_inline():
+        if self.is_to_leave() and not self._has_inline():
             self._leave(GiveBack(self.fence))
             return True
         return False
@@ -293,6 +293,7 @@ class AsyncDelivery(Execution):
 
         def arrived_back(result: Any, error: BaseException | None) -> None:
             self._outstanding -= 1
+            self.heed(result)
             if not self.ended:
                 done(result, error)
 

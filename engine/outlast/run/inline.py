@@ -255,7 +255,7 @@ class InlineStep:
             made.append(entry)
             return entry
 
-        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call))
+        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call, self._run.heed))
         for entry in made:
             if entry is not tried.committed:
                 run.host.on_loop(partial(run.void, entry))

@@ -32,7 +32,7 @@ from ..errors import (
 )
 from ..handles import Current
 from ..model import idempotency_key
-from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park
+from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park, Wanted
 from ..states import Ending
 from ..store import retrying, sealing
 from ..stored_retry import retry_from
@@ -74,8 +74,8 @@ class Journalled:
         self.ended = False
         self.ending_decided = False
         self.cancel_requested = claimed.cancel_requested
-        self.pause_requested = False
-        self.drain_requested = False
+        self.pause_requested = self.drain_requested = False
+        self.wanted: Wanted | None = None
         self.late = False
         self.has_parts = self.history.has_parts
         self.agent_id = host.agent_id
@@ -305,10 +305,17 @@ class Journalled:
             raise self.unwinding
         if self.lost:
             self.unwind(Parked)
-        if self.cancel_requested or self.late:
+        if self.cancel_requested or self.late or self.wanted is Wanted.CANCEL:
             self.unwind(Cancelled)
-        if self.pause_requested or self.drain_requested:
+        if self.is_to_leave():
             self.give_back()
+
+    def is_to_leave(self) -> bool:
+        return self.pause_requested or self.drain_requested or self.wanted is not None
+
+    def heed(self, answer: object) -> None:
+        """Note what a write tells is wanted of the run, before its agent has read of it."""
+        self.wanted = answer if isinstance(answer, Wanted) else self.wanted
 
     def unwind(self, kind: type[Unwinding]) -> NoReturn:
         self.unwinding = kind

@@ -201,7 +201,7 @@ class SyncRun(SyncParts):
             )  # fmt: skip
 
         seq = self.seq
-        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call))
+        tried = transactional.run_transaction(call, number, entry_of=entry_of, committed=transactional.journal_entry(call, self.heed))
         if tried.committed is None:
             self.seq = seq  # The number of an entry that was rolled back is used again: a journal has no gaps.
         return tried

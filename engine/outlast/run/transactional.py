@@ -147,10 +147,11 @@ where id = :id and claim = :claim and status = :status and agent_id is not null
 """
 
 
-def journal_entry(call: StepCall) -> Any:
+def journal_entry(call: StepCall, heed: Callable[[object], None]) -> Any:
     """How an inline `@transaction` commits its entry: fenced, last, in the same transaction."""
 
     def write(context: Transaction, entry: Entry) -> None:
         journal.write_entry(context, call.fence, entry)
+        heed(journal.wanted(context, call.fence.task_id))
 
     return write

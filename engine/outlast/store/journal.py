@@ -13,7 +13,7 @@ from msgspec.structs import asdict, astuple
 
 from ..aside import to_set_aside
 from ..errors import LeaseLost
-from ..operations import Append, Emit, Entry, Fence, Publish
+from ..operations import Append, Emit, Entry, Fence, Publish, Wanted
 from .connection import StoreConnection
 from .library import sqlite3
 from .transaction import Transaction
@@ -24,6 +24,14 @@ select :task_id, :seq, :path, :event, :kind, :name, :claim, :try_number, :flags,
 where exists (
   select 1 from outlast_task
   where id = :task_id and claim = :claim and status in ('running', 'compensating') and agent_id is not null)
+"""
+
+# The common case as one statement.
+_INSERT_UNASKED = _INSERT.rstrip().removesuffix(")") + "    and paused_at is null and cancel_requested_at is null)"
+
+_WANTED = """
+select cancel_requested_at is not null from outlast_task
+where id = :id and status = 'running' and (paused_at is not null or cancel_requested_at is not null)
 """
 
 _CLEAR_SUSPICION = """
@@ -41,7 +49,7 @@ where task_id = :task_id and name = :name and taken_path is null and id > :seen 
 """
 
 
-def append(transaction: Transaction, operation: Append) -> bool:
+def append(transaction: Transaction, operation: Append) -> bool | Wanted:
     """Write entries of a claimed run. If the process dies before the commit, what they tell runs once more."""
     # A signal that is there when a wait is decided beats its timeout: the look and the decision are one transaction.
     if operation.unless_signal is not None and transaction.one(
@@ -53,8 +61,11 @@ def append(transaction: Transaction, operation: Append) -> bool:
         },
     ):
         return False
+    is_asked = False
     for entry in operation.entries:
-        write_entry(transaction, operation.fence, entry)
+        if is_asked or not transaction.execute(_INSERT_UNASKED, _row(operation.fence, entry)).rowcount:
+            write_entry(transaction, operation.fence, entry)
+            is_asked = True
     if operation.signal_id is not None:
         transaction.execute(
             _TAKE_SIGNAL,
@@ -66,7 +77,15 @@ def append(transaction: Transaction, operation: Append) -> bool:
         )
     if operation.clears_suspicion:
         transaction.execute(_CLEAR_SUSPICION, {"task_id": operation.fence.task_id, "claim": operation.fence.claim})
-    return True
+    return (is_asked and wanted(transaction, operation.fence.task_id)) or True
+
+
+def wanted(transaction: Transaction, task_id: int) -> Wanted | None:
+    """What was asked of a run before this transaction, whose outcome the code is about to see and go on from."""
+    row = transaction.one(_WANTED, {"id": task_id})
+    if row is None:
+        return None
+    return Wanted.CANCEL if row[0] else Wanted.PAUSE
 
 
 def is_plain(operation: Append) -> bool:
@@ -82,13 +101,17 @@ insert into outlast_journal (task_id, claim, seq, path, event, kind, name, at, t
 select * from entry
 where exists (
   select 1 from outlast_task t
-  where t.id = entry.task_id and t.claim = entry.claim and t.status in ('running', 'compensating') and t.agent_id is not null)
+  where t.id = entry.task_id and t.claim = entry.claim and t.status in ('running', 'compensating') and t.agent_id is not null
+    and (t.paused_at is null and t.cancel_requested_at is null or t.status = 'compensating'))
 """
 _INSERTS = {count: _INSERT_MANY.format(rows=", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count)) for count in (64, 16, 4, 1)}
 
 
 def write_entries(transaction: Transaction, entries: Sequence[tuple[Fence, Entry]]) -> bool:
-    """Write entries of many claims, each under its own; false, with some of them written, where one claim does not hold."""
+    """Write entries of many claims, each under its own.
+
+    False, with some of them written, where one claim does not hold, or something is wanted of its run.
+    """
     begin, written = 0, 0
     for count, insert in _INSERTS.items():
         while len(entries) - begin >= count:

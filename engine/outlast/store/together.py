@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ..operations import Append, End
+from ..operations import Append, End, Wanted
 from ..states import Ending, Status
 from . import ending, journal, last_writes
 from .transaction import Transaction
@@ -25,7 +25,7 @@ class Uneven(Exception):
     """Not every operation goes through as all of them must."""
 
 
-def append(transaction: Transaction, operations: Sequence[Append]) -> Sequence[bool]:
+def append(transaction: Transaction, operations: Sequence[Append]) -> Sequence[bool | Wanted]:
     """Write the entries of many runs; each row names its claim, as alone."""
     if not all(map(journal.is_plain, operations)):
         return [journal.append(transaction, operation) for operation in operations]
