@@ -10,9 +10,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, continue_as_new, current, gather, registry, step, transaction, workflow
+from outlast import Retry, continue_as_new, current, gather, holding, registry, step, transaction, workflow
 from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
-from outlast.holding import Holding
 
 gate = Gate()
 FAST = Retry(2, initial="1ms", jitter=0)
@@ -66,6 +65,14 @@ with registry.isolated() as defined:
             gate.pass_through()
         effects.append("ends")
         return "in time"
+
+    @step(timeout="0.15s", retry=FAST)
+    def overruns_first() -> None:
+        effects.append("begins")
+        if effects.count("begins") == 1:
+            time.sleep(0.2)
+        else:
+            gate.pass_through()
 
     @step
     def note(name: object) -> object:
@@ -207,6 +214,10 @@ with registry.isolated() as defined:
     @workflow
     def has_a_child() -> None:
         goes_on_after.start("step").result()
+
+    @workflow
+    def overruns_and_tries_again() -> None:
+        overruns_first()
 
     @workflow
     def submits_what_overruns() -> str:
@@ -365,6 +376,19 @@ def test_a_submitted_step_that_overran_is_tried_again_when_its_thread_has_ended(
     assert bench.strays() == 0
 
 
+def test_a_cancel_of_the_try_after_one_that_overran_is_not_held_up_for_ever(bench, monkeypatch):
+    monkeypatch.setattr(holding, "_STEP_GRACE_SECONDS", 0.0)
+    bench.agent()
+    run = bench.start(overruns_and_tries_again)
+    gate.wait_until_reached()
+    run.cancel()
+    eventually(bench.strays)
+    gate.open()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert bench.strays() == 0
+
+
 def test_an_async_step_that_returns_in_spite_of_a_cancel_is_undone_with_its_result(bench):
     bench.agent()
     run = bench.start(swallows_the_cancel)
@@ -434,7 +458,7 @@ def test_a_pause_acts_at_the_next_durable_call_whatever_the_run_is_at(bench, flo
 @pytest.mark.parametrize("wish", ["pause", "cancel"])
 @pytest.mark.parametrize(("flow", "what"), [(goes_on_after, "step"), (agoes_on_after, "step"), (goes_on_after, "transaction")])
 def test_nothing_begins_after_a_step_that_ends_before_its_agent_has_read_of_a_wish(bench, monkeypatch, flow, wish, what):
-    monkeypatch.setattr(Holding, "read_notices", lambda self: None)
+    monkeypatch.setattr(holding.Holding, "read_notices", lambda self: None)
     bench.agent()
     run = bench.start(flow, what)
     gate.wait_until_reached()

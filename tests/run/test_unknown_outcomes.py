@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from run_bench import Gate, effects, eventually
@@ -19,6 +20,7 @@ from outlast import (
     StepTimeout,
     current,
     gather,
+    holding,
     registry,
     step,
     wait_signal,
@@ -132,6 +134,31 @@ with registry.isolated() as defined:
         if len([one for one in effects if one[0] == "probe"]) < 3:
             probe_gate.pass_through()
         return "probed it"
+
+    @step(timeout="0.1s", retry=Retry(2, initial="1ms"))
+    def overruns_probed(order: str) -> str:
+        return _pays(order)
+
+    @overruns_probed.probe
+    def asks_after_it(order: str) -> object:
+        effects.append(("probe", order, ""))
+        return NOT_DONE
+
+    @overruns_probed.compensation
+    def unpay_overrun(result: str | None, order: str) -> None:
+        effects.append(("unpay", result, current().undoing.outcome))
+
+    @workflow
+    def probed_overrun(order: str) -> str:
+        return overruns_probed(order)
+
+    @workflow
+    async def aprobed_overrun(order: str) -> str:
+        return await overruns_probed.aio(order)
+
+    @workflow
+    def submits_probed_overrun(order: str) -> str:
+        return overruns_probed.submit(order).result()
 
     @workflow
     def probes_slowly(order: str) -> str:
@@ -350,3 +377,19 @@ def test_an_overrun_step_without_a_wish_to_know_is_undone_as_unknown(bench):
         run.result(timeout=20)
     eventually(lambda: bench.status(run) == "compensated")
     assert effects == [("undo", None, "unknown")]
+
+
+@pytest.mark.parametrize("flow", [probed_overrun, aprobed_overrun, submits_probed_overrun])
+def test_a_cancelled_step_that_overruns_is_neither_probed_nor_undone_before_its_thread_has_ended(bench, monkeypatch, flow):
+    monkeypatch.setattr(holding, "_STEP_GRACE_SECONDS", 0.0)
+    bench.agent()
+    run = bench.start(flow, "o-1")
+    gate.wait_until_reached()
+    run.cancel()
+    eventually(bench.strays)
+    time.sleep(0.15)  # It overruns after its run's ending was decided.
+    assert [one[0] for one in effects] == ["pay"]
+    gate.open()
+    with pytest.raises(RunCancelled):
+        run.result(timeout=20)
+    assert effects[1:] == [("unpay", "paid o-1", "completed")]

@@ -221,6 +221,7 @@ class SyncRun(SyncParts):
 
     def _wait_for_thread(self, thread: ThreadTry, path: str) -> None:
         self.strays.add(path)
+        self.overrunning.add(path)  # Should the code unwind here, the thread has not ended with it.
         began = time.monotonic()
         while not thread.wait(0.05):
             # Not for a pause or a drain: on another agent, the next try would run beside this thread.
@@ -229,6 +230,7 @@ class SyncRun(SyncParts):
             if time.monotonic() - began > self.host.settings.grace_seconds:
                 self.host.overran(self.fence.task_id)
         self.strays.discard(path)
+        self.overrunning.discard(path)
 
     def signal_handle(self, name: str, type_: Any) -> Handle[Any]:
         self._enter()
