@@ -7,28 +7,24 @@ claim more than it can serve soon. It may die at any moment without loss: everyt
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import caller, clock, queue_operations, retention_operations
+from . import agent_process, caller, clock
 from .answers import Answers
 from .code import Code
 from .errors import LeaseLost, StoreError
 from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
-from .model import new_id
-from .operations import Claim, Claimed, Fence, GiveBack, Heartbeat, LearnCode, LeaveAgent, Operation, RegisterAgent
+from .next_claim import NextClaim
+from .operations import Claimed, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
-from .store import claiming
-from .store.process import this_process
+from .store import agents
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -41,9 +37,6 @@ _VERSION_SECONDS = 0.05
 _MOST_LOOKS_SPARED = 4
 _CARE_SECONDS = 0.25
 _PULSE_SECONDS = 0.5
-_SUSPECTS_SECONDS = 1.0
-_LARGEST_CLAIM = 256
-_AHEAD_SECONDS = 0.02
 _SOLO_IDLE_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
@@ -77,21 +70,16 @@ class Agent:
         self._solo = solo
         self._loop: asyncio.AbstractEventLoop | None = None
         self._holding: Holding
+        self._next: NextClaim
         self._answers: Answers
         self._stopping = 0
         self._grace_seconds: float | None = None
         self._stopped: asyncio.Event
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._once = False
-        self._is_claiming = False
-        self._wants_claim = False
+        self._is_claiming = self._wants_claim = self._pump_scheduled = False
         self._is_finishing = False
-        self._pump_scheduled = False
-        self._alone: Any = None
-        self._suspects_since: float | None = None
-        self._looks_for_suspects = False
         self._claimed_at = time.monotonic()
-        self._taken = 0
         self._version = 0
         self._own_commits = 0
         self._looks_spared = 0
@@ -109,7 +97,7 @@ class Agent:
         if not self._embedded:
             caller.agent_process = True
         try:
-            with nullcontext() if self._embedded else _tuned_process(), asyncio.Runner() as runner:
+            with nullcontext() if self._embedded else agent_process.tuned(), asyncio.Runner() as runner:
                 runner.run(self._main())
         except BaseException as error:
             self._failure = error
@@ -164,6 +152,9 @@ class Agent:
             on_change=self._changed, on_overrun=self._replace, is_embedded=self._embedded,
             returns_suspects=self._root_id is None and (self._solo or self._concurrency > 1),
         )  # fmt: skip
+        self._next = NextClaim(
+            self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id
+        )
         self._register()
         listener = self.store.listen()
         if listener.fileno() >= 0:
@@ -190,22 +181,10 @@ class Agent:
             self._answers.end()
 
     def _register(self) -> None:
-        identity = this_process()
-        for declaration in self._declarations():
+        for declaration in agent_process.declarations(self._registry):
             self.store.commit(declaration)
-        self.agent_id = self._holding.agent_id = self.store.commit(
-            RegisterAgent(
-                uid=new_id(clock.wall()),
-                host=identity.host,
-                boot_id=identity.boot_id,
-                pid=identity.pid,
-                process_started=identity.started,
-                slots=self._concurrency,
-                queues=json.dumps(self._queues) if self._queues is not None else None,
-                lease=round(self.settings.lease_seconds * clock.SECOND),
-                code=self._code.fingerprints,
-            )
-        )
+        registration = agent_process.registration(self.settings, self._code, slots=self._concurrency, queues=self._queues)
+        self.agent_id = self._holding.agent_id = self.store.commit(registration)
 
     def _repeat(self, name: str, seconds: float, function: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
@@ -245,8 +224,8 @@ class Agent:
 
     def _changed(self) -> None:
         """Something may be there to do: look, once for however many calls until then."""
-        if self._alone is not None and self._alone.fence.task_id not in self._holding.runs:
-            self._alone = self._suspects_since = None
+        if self._next.alone is not None:
+            self._next.see_whether_alone_has_left()
         if self._stopping and not self._holding.runs:
             self._finish()
         if not self._pump_scheduled and self._loop is not None:
@@ -264,24 +243,10 @@ class Agent:
         if self._is_claiming:
             self._wants_claim = True
             return
-        limit = self._room()
-        if limit <= 0:
-            return
-        alone, suspects = self._mode()
-        if alone is None:
+        if (claim := self._next.make(self.agent_id)) is None:
             return
         self._is_claiming, self._wants_claim = True, False
-        claim = Claim(
-            self.agent_id,
-            1 if alone else limit,
-            self._code.fingerprints,
-            queues=self._queues,
-            root_id=self._root_id,
-            alone=alone,
-            suspects=suspects,
-            taken=self._taken,
-        )
-        claimed = partial(self._claimed, suspects)
+        claimed = partial(self._claimed, claim.suspects)
         # Nothing else is to be done here: then the way by the writer's thread would only cost time.
         if self._holding.runs or not self.store.committer.try_claim(claim, claimed):
             self._answers.submit(claim, claimed)
@@ -289,43 +254,8 @@ class Agent:
     def _learn(self) -> None:
         """Tell the store of what was defined while we ran: in a notebook, or by a module that came late."""
         if self._code.refresh():
-            for operation in (*self._declarations(), LearnCode(self.agent_id, dict(self._code.fingerprints))):
+            for operation in (*agent_process.declarations(self._registry), LearnCode(self.agent_id, dict(self._code.fingerprints))):
                 self._answers.submit(operation, nothing)
-
-    def _declarations(self) -> tuple[Operation[Any], ...]:
-        return queue_operations.declaration(self._registry), retention_operations.declaration(self._registry)
-
-    def _room(self) -> int:
-        """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""
-        if self._alone is not None:
-            return 0
-        runners, backlog = self._holding.runners, self._holding.backlog
-        if not (runners.is_short and self._concurrency > 1):
-            return self._holding.slots.free - backlog
-        ahead = min(_LARGEST_CLAIM, int(_AHEAD_SECONDS / max(runners.seconds, 1e-5)))
-        # In few large batches: a claim costs more around its tasks than for each.
-        return 0 if backlog > ahead // 2 else self._holding.slots.free + ahead - backlog
-
-    def _mode(self) -> tuple[bool | None, bool]:
-        """(alone, suspects) of the next claim, or None for no claim. A suspect runs only where nothing else does."""
-        if self._root_id is not None:
-            return self._concurrency == 1, False
-        if self._concurrency == 1:
-            self._looks_for_suspects = not self._looks_for_suspects
-            return True, self._looks_for_suspects
-        if not self._has_suspects():
-            self._suspects_since = None
-            return False, False
-        if not self._holding.runs:
-            return True, True
-        now = time.monotonic()
-        if self._suspects_since is None:
-            self._suspects_since = now
-        # An agent that is never idle gives suspects a turn: it takes nothing new until it is empty.
-        return (None, False) if now - self._suspects_since > _SUSPECTS_SECONDS else (False, False)
-
-    def _has_suspects(self) -> bool:
-        return claiming.has_suspects(self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now())
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
         self._is_claiming = False
@@ -338,10 +268,10 @@ class Agent:
             return
         if claims:
             self._claimed_at = time.monotonic()
-            self._taken += len(claims)
+            self._next.taken += len(claims)
             taken = self._holding.take(claims)
             if suspects and taken:
-                self._alone = taken[0]
+                self._next.alone = taken[0]
         if claims or self._wants_claim or (self._concurrency == 1 and suspects):
             self._changed()
         else:
@@ -350,18 +280,12 @@ class Agent:
 
     def _rest(self) -> None:
         """Nothing is due: sleep until the next task is, or the bell rings."""
-        is_idle = not self._holding.runs
-        if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
+        if not self._holding.runs and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
-        timer = self._timers.pop("due", None)
-        if timer is not None:
+        if (timer := self._timers.pop("due", None)) is not None:
             timer.cancel()
-        due_at = claiming.next_due_at(self.store.connection(), self._code.fingerprints, self._queues, now=self.store.now())
-        if due_at is not None:
-            left = (due_at - self.store.now()) / clock.SECOND
-            # Due already, yet not claimed: refused, a suspect, or of another root; look again now and then.
-            delay = min(max(left, 0.0005), 3600.0) if left > 0 else 0.5
+        if (delay := self._next.seconds_until_due()) is not None:
             self._timers["due"] = asyncio.get_running_loop().call_later(delay, self._changed)
 
     # -- lease and end -----------------------------------------------------------------------------------------------
@@ -386,10 +310,9 @@ class Agent:
         """Tasks that name us but that we do not know: their claim's answer was lost."""
         if self._is_claiming:
             return
-        held = self.store.connection().execute(_HELD, {"agent_id": self.agent_id}).fetchall()
-        for task_id, claim in held:
-            if task_id not in self._holding.runs:
-                self._answers.submit(GiveBack(Fence(task_id, claim)), nothing)
+        for fence in agents.named(self.store.connection(), self.agent_id):
+            if fence.task_id not in self._holding.runs:
+                self._answers.submit(GiveBack(fence), nothing)
 
     def _look_after(self) -> None:
         self._holding.look_after()
@@ -425,26 +348,3 @@ class Agent:
         self._answers.submit(LeaveAgent(self.agent_id, running), lambda _, __: self._stopped.set())
         # A file without room answers nobody: then the store writes what it can as it closes, and the supervisor does the rest.
         self._timers["leave"] = asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self._stopped.set)
-
-
-@contextmanager
-def _tuned_process() -> Iterator[None]:
-    """Set the interpreter of a process that is an agent's alone, for as long as it is one, by what `benchmarks/` measure."""
-    thresholds = gc.get_threshold()
-    # What is loaded by now stays: no collection need walk it. Steps leave few cycles, so they may be collected seldom.
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-
-
-_HELD = "select id, claim from outlast_task where agent_id = :agent_id"
-
-
-def exit_process(agent: Agent, status: int) -> None:
-    """End an agent's process: at once where threads of steps would keep it."""
-    if agent.has_strays:
-        os._exit(status)

@@ -76,8 +76,7 @@ class _SteppedAgent(Agent):
         """No timer of its own: the simulation's clock has the say."""
 
     def _changed(self) -> None:
-        if self._alone is not None and self._alone.fence.task_id not in self._holding.runs:
-            self._alone = self._suspects_since = None
+        self._next.see_whether_alone_has_left()
         if self._stopping and not self._holding.runs:
             self._finish()
 
@@ -96,7 +95,7 @@ class _SteppedAgent(Agent):
     def _register(self) -> None:
         if not self.agent_id:
             self.on_ready(self._holding)
-        with mock.patch("outlast.agent.this_process", return_value=self.identity):
+        with mock.patch("outlast.agent_process.this_process", return_value=self.identity):
             super()._register()
 
 

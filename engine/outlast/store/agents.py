@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
+from ..operations import AgentEnded, Fence, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
 from . import ending, halting
+from .library import sqlite3
 from .transaction import Transaction
 
 _REGISTER = """
@@ -44,6 +45,14 @@ def register(transaction: Transaction, operation: RegisterAgent) -> int:
     for needs, fingerprint in operation.code.items():
         transaction.execute(_REGISTER_CODE, {"agent_id": agent_id, "needs": needs, "fingerprint": fingerprint})
     return agent_id
+
+
+_NAMED = "select id, claim from outlast_task where agent_id = :agent_id"
+
+
+def named(connection: sqlite3.Connection, agent_id: int) -> list[Fence]:
+    """The tasks that name an agent as theirs, each with its claim."""
+    return [Fence(task_id, claim) for task_id, claim in connection.execute(_NAMED, {"agent_id": agent_id}).fetchall()]
 
 
 _LEARN = """

@@ -70,7 +70,7 @@ class _DrivenAgent(Agent):
             if self.error is not None:
                 raise self.error
             # With one slot, every other look is for suspects alone: this one may have been for the others.
-            if not (self._concurrency == 1 and self._has_suspects()):
+            if not (self._concurrency == 1 and self._next.has_suspects()):
                 return
 
     def drop(self) -> None:

@@ -1,0 +1,115 @@
+"""What an agent claims next: how many tasks, of the suspects or of the others, and whether alone.
+
+Owns how far an agent claims ahead of its threads, and the turn of suspects: a task whose agent crashed runs where nothing else does, so
+that the next crash tells whose it was. Refuses to claim, and to wait: that is `agent`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import clock
+from .operations import Claim
+from .store import claiming
+
+if TYPE_CHECKING:
+    from .code import Code
+    from .holding import Holding
+    from .store.sqlite import SqliteStore
+
+_SUSPECTS_SECONDS = 1.0
+_LARGEST_CLAIM = 256
+_AHEAD_SECONDS = 0.02
+
+
+class NextClaim:
+    """The claims of one agent, one at a time; `root_id` limits them to one run and its parts."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        code: Code,
+        holding: Holding,
+        *,
+        concurrency: int,
+        queues: tuple[str, ...] | None,
+        root_id: int | None,
+    ) -> None:
+        self.alone: Any = None
+        """The suspect that this agent holds: beside it, nothing is claimed."""
+        self.taken = 0
+        """How many tasks the agent has claimed so far."""
+        self._store = store
+        self._code = code
+        self._holding = holding
+        self._concurrency = concurrency
+        self._queues = queues
+        self._root_id = root_id
+        self._suspects_since: float | None = None
+        self._looks_for_suspects = False
+
+    def make(self, agent_id: int) -> Claim | None:
+        """The claim for what is free now, or None where there is no room, or suspects wait for all of it."""
+        limit = self._room()
+        if limit <= 0:
+            return None
+        alone, suspects = self._mode()
+        if alone is None:
+            return None
+        return Claim(
+            agent_id,
+            1 if alone else limit,
+            self._code.fingerprints,
+            queues=self._queues,
+            root_id=self._root_id,
+            alone=alone,
+            suspects=suspects,
+            taken=self.taken,
+        )
+
+    def see_whether_alone_has_left(self) -> None:
+        if self.alone is not None and self.alone.fence.task_id not in self._holding.runs:
+            self.alone = self._suspects_since = None
+
+    def has_suspects(self) -> bool:
+        """Whether one is due that this agent has the code of."""
+        return claiming.has_suspects(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
+
+    def seconds_until_due(self) -> float | None:
+        """How long until something is due that this agent has the code of; None where nothing will be by itself."""
+        due_at = claiming.next_due_at(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
+        if due_at is None:
+            return None
+        left = (due_at - self._store.now()) / clock.SECOND
+        # Due already, yet not claimed: refused, a suspect, or of another root; look again now and then.
+        return min(max(left, 0.0005), 3600.0) if left > 0 else 0.5
+
+    def _room(self) -> int:
+        """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""
+        if self.alone is not None:
+            return 0
+        runners, backlog = self._holding.runners, self._holding.backlog
+        if not (runners.is_short and self._concurrency > 1):
+            return self._holding.slots.free - backlog
+        ahead = min(_LARGEST_CLAIM, int(_AHEAD_SECONDS / max(runners.seconds, 1e-5)))
+        # In few large batches: a claim costs more around its tasks than for each.
+        return 0 if backlog > ahead // 2 else self._holding.slots.free + ahead - backlog
+
+    def _mode(self) -> tuple[bool | None, bool]:
+        """(alone, suspects) of the next claim, or None for no claim. A suspect runs only where nothing else does."""
+        if self._root_id is not None:
+            return self._concurrency == 1, False
+        if self._concurrency == 1:
+            self._looks_for_suspects = not self._looks_for_suspects
+            return True, self._looks_for_suspects
+        if not self.has_suspects():
+            self._suspects_since = None
+            return False, False
+        if not self._holding.runs:
+            return True, True
+        now = time.monotonic()
+        if self._suspects_since is None:
+            self._suspects_since = now
+        # An agent that is never idle gives suspects a turn: it takes nothing new until it is empty.
+        return (None, False) if now - self._suspects_since > _SUSPECTS_SECONDS else (False, False)
