@@ -192,6 +192,14 @@ def _positive_duration(value: object, place: str) -> float:
     return length
 
 
+def _sign_of_life(value: object, place: str) -> float:
+    """How long silence means nothing. An agent says that it lives twice a second, at best."""
+    length = _any_duration(value, place)
+    if length < 1:
+        raise InvalidInput(f"{place} must be at least 1 s, not {value!r}: an agent that is alive may be silent for so long.")
+    return length
+
+
 def _any_duration(value: object, place: str) -> float:
     return seconds(cast(Any, value), place=place)
 
@@ -253,10 +261,10 @@ def _flag(value: object, place: str) -> bool:
 
 
 _READERS: dict[str, tuple[str, Callable[[object, str], object]]] = {
-    "lease": ("lease_seconds", _positive_duration),
+    "lease": ("lease_seconds", _sign_of_life),
     "grace": ("grace_seconds", _any_duration),
     "park_after": ("park_after_seconds", _any_duration),
-    "hang_limit": ("hang_limit_seconds", _positive_duration),
+    "hang_limit": ("hang_limit_seconds", _sign_of_life),
     "max_payload": ("max_payload", _bytes),
     "max_crashes": ("max_crashes", _count),
     "max_entries": ("max_entries", _count),
