@@ -214,3 +214,10 @@ def test_a_completion_that_finds_nothing_says_and_makes_nothing(outlast: Call, p
     assert offers(outlast, monkeypatch, "start", "w") == []
     assert offers(outlast, monkeypatch, "show", "4") == []
     assert not (project / "outlast.db").exists()
+
+
+def test_an_app_named_after_the_command_adds_to_those_before_it(outlast: Call, project: Path) -> None:
+    for name in ("first", "second"):
+        (project / f"{name}.py").write_text(f"from outlast import workflow\n@workflow\ndef {name}() -> None: ...\n")
+    found = outlast("--app", "first", "workflow", "--app", "second", "list", "--app", "workflows", "--json").json
+    assert {"first", "second", "add"} <= {one["name"] for one in found}

@@ -45,9 +45,10 @@ def _global_options() -> list[click.Option]:
 
 
 def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Lay what was given after the command over what was given before it."""
+    """Lay what was given after the command over what was given before it; what may be repeated adds to it."""
     if value not in (None, (), False) and parameter.name is not None:
-        setattr(ctx.ensure_object(Context), parameter.name, value)
+        context = ctx.ensure_object(Context)
+        setattr(context, parameter.name, (*context.apps, *value) if parameter.name == "apps" else value)
     return value
 
 
