@@ -282,6 +282,22 @@ def test_an_ending_that_waits_for_a_stray_names_the_process(store: SqliteStore, 
     assert found.actions == [f"outlast cancel --force {claimed.uid}"]
 
 
+def test_an_undo_that_waits_for_a_process_that_had_lost_it_names_that_process(store: SqliteStore, make: Maker) -> None:
+    us = this_process()
+    make.start()
+    agent = make.agent(host=us.host, pid=os.getpid())
+    claimed = make.claim(agent)
+    started = op.Entry(1, "1", "started", "step", "s", 1, flags=op.COMPENSABLE, input=b"{}")
+    store.commit(op.Append(claimed.fence, [started]))
+    assert store.commit(op.End(claimed.fence, Ending.FAILED, error=codec.encode_error(OSError("x")))) == Status.COMPENSATING
+    store.commit(op.Claim(agent, 1, {"compensation:s": "f"}))
+    store.commit(op.AgentEnded(agent, "lost", "its lease ran out", 5, False))
+    found = why(store, claimed.fence.task_id)
+    assert found.summary == "It is being undone: next comes the compensation of s (1)."
+    assert f"A try may still run in pid {os.getpid()} on" in text(found)
+    assert found.actions == [f"outlast cancel --force {claimed.uid}"]
+
+
 # -- paused, halted, undone, final ----------------------------------------------------------------------
 
 

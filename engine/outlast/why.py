@@ -20,7 +20,7 @@ from .views import waiting
 from .views.agents import host_name
 from .views.chains import chain_texts
 from .views.schedules import schedule_json
-from .views.unclaimed import why_unclaimed
+from .views.unclaimed import tell_strays, why_unclaimed
 from .views.values import error_line, wall_json
 
 if TYPE_CHECKING:
@@ -196,15 +196,9 @@ def _ending(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanatio
     explanation = Explanation(f"It {ending}, and waits until nothing of it runs any more.")
     if count:
         explanation.summary = f"It {ending}, and waits for {_count(count, 'open part')} to end."
-    for stray in found:
-        lives = {True: "it lives", False: "it is gone", None: "it cannot be seen from here"}[stray.lives]
-        where = f" at {stray.path}" if stray.path else ""
-        since = wall_json(stray.since_at)
-        explanation.details.append(f"A try{where} may still run in pid {stray.pid} on {stray.host} ({lives}; since {since}).")
+    tell_strays(found, uid, explanation)
     if found and not count:
         explanation.summary = f"It {ending}, and waits until a try that may still run has ended."
-    if found:
-        explanation.actions.append(f"outlast cancel --force {uid}")
     if facts["error"] is not None:
         explanation.details.append(f"Its error: {error_line(facts['error'])}")
     if not found and not count:

@@ -79,6 +79,59 @@ def test_a_takeover_after_a_lost_lease_does_not_wait_for_strays(file: Driver) ->
     assert file.status(fence.task_id) == "cancelled"
 
 
+@pytest.mark.parametrize("simple", [True, False])
+def test_a_run_that_fails_after_a_takeover_waits_for_the_process_that_had_lost_it(file: Driver, simple: bool) -> None:
+    """Failed, it could be retried, and its step would run beside itself."""
+    one = file.agent()
+    fence = file.claimed(one)
+    file.crash(one, status="lost", seen_dead=False)
+    (taken,) = file.claim(file.agent())
+    assert file.end(taken.fence, Ending.FAILED, error=b"null", simple=simple) == "waiting"
+    file.do(op.StrayEnded(fence.task_id, one, ""))
+    assert file.status(fence.task_id) == "failed"
+
+
+def test_an_undo_waits_for_the_process_that_had_lost_a_submitted_step_which_another_completed(file: Driver) -> None:
+    """What it does to the outside may come yet: a charge after its refund."""
+    home, one = file.agent(), file.agent()
+    fence = file.claimed(home)
+    part = file.part(fence, "p", flags=COMPENSABLE)
+    file.claim(one)
+    file.crash(one, status="lost", seen_dead=False)
+    (taken,) = file.claim(home)
+    assert file.end(taken.fence, output=b"1", simple=True) == "completed"
+    assert file.end(fence, Ending.FAILED, error=b"null") == "waiting"
+    file.do(op.Sweep(LEASE))
+    assert file.status(fence.task_id) == "waiting"
+    file.do(op.StrayEnded(part, one, ""))
+    assert file.status(fence.task_id) == "compensating"
+
+
+@pytest.mark.parametrize("by_death", [True, False])
+def test_an_undo_does_not_go_on_beside_the_process_that_had_lost_it(file: Driver, by_death: bool) -> None:
+    fence = file.undoing()
+    one = file.agent()
+    file.claim(one)
+    file.crash(one, status="lost", seen_dead=False)
+    file.do(op.Sweep(LEASE))
+    assert file.claim(file.agent()) == []
+    if by_death:
+        file.crash(one, seen_dead=True)
+    else:
+        file.do(op.StrayEnded(fence.task_id, one, ""))
+    (taken,) = file.claim(file.agent())
+    assert taken.status == "compensating"
+
+
+def test_an_undo_that_gave_up_is_not_resumed_beside_its_last_try(file: Driver) -> None:
+    task_id = undo_that_gave_up(file, Ending.FAILED, strays=("undo/1",))
+    file.do(op.Resume(file.row(task_id, "uid")[0]))
+    assert file.claim(file.agent()) == []
+    (agent_id,) = file.query("select agent_id from outlast_stray where task_id = ?", task_id)[0]
+    file.do(op.StrayEnded(task_id, agent_id, "undo/1"))
+    assert len(file.claim(file.agent())) == 1
+
+
 def test_a_forced_cancel_goes_on_and_records_that_the_try_may_still_run(file: Driver) -> None:
     one = file.agent()
     fence = file.claimed(one)

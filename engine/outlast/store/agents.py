@@ -178,7 +178,10 @@ def ended(transaction: Transaction, operation: AgentEnded) -> list[str]:
 _GIVE_BACK = """
 update outlast_task
 set status = case status when 'compensating' then 'compensating' else 'pending' end,
-    agent_id = null, notice = 0, due_at = :now, suspect = case when :crashed then 1 else suspect end,
+    -- An undo does not go on beside a compensation that a live process may be executing.
+    due_at = case when status = 'compensating' and exists (select 1 from outlast_stray s where s.task_id = outlast_task.id)
+             then null else :now end,
+    agent_id = null, notice = 0, suspect = case when :crashed then 1 else suspect end,
     crashes = crashes + (:crashed and alone)
 where id = :id and agent_id is not null
 """
@@ -220,7 +223,7 @@ def drop_strays(transaction: Transaction, agent_id: int) -> None:
         return
     transaction.execute(_DROP_STRAYS, {"agent_id": agent_id})
     for (task_id,) in tasks:
-        ending.settle(transaction, task_id)
+        ending.stray_gone(transaction, task_id)
 
 
 _LIVE = """

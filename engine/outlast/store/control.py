@@ -56,7 +56,7 @@ def cancel(transaction: Transaction, operation: Cancel) -> str:
                     "at": transaction.wall,
                 },
             )
-            ending.settle(transaction, stray_task)
+            ending.stray_gone(transaction, stray_task)
         ending.settle(transaction, task_id)
     return ending.status_of(transaction, task_id)
 

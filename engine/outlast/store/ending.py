@@ -129,6 +129,14 @@ limit 1
 
 _HAS_STRAY = "select 1 from outlast_stray where task_id = :id limit 1"
 
+# Those that have ended too: a part that was taken over may be tried still by the process that had lost it. Strays are few.
+_PART_HAS_STRAY = """
+with recursive above(id) as (
+  select task_id from outlast_stray
+  union select t.parent_id from above join outlast_task t on t.id = above.id where t.parent_id is not null)
+select 1 from above where id = :id
+"""
+
 _CLOSE = """
 update outlast_task
 set status = :status, undo = coalesce(:undo, undo), agent_id = null, due_at = null, notice = 0, suspect = 0,
@@ -146,7 +154,7 @@ def settle(transaction: Transaction, task_id: int) -> bool:
     ending = Ending(ending_text)
     if transaction.one(_HAS_OPEN_PART, {"id": task_id, "ending": ending}) is not None:
         return False
-    if transaction.one(_HAS_STRAY, {"id": task_id}) is not None:
+    if has_stray(transaction, task_id, ending):
         return False
     if ending is not Ending.COMPLETED and kind == "run":
         undoing.gather_outcomes(transaction, task_id)
@@ -154,6 +162,32 @@ def settle(transaction: Transaction, task_id: int) -> bool:
             return True
     close(transaction, task_id, Status(ending), parent_id=parent_id)
     return True
+
+
+def has_stray(transaction: Transaction, task_id: int, ending: Ending) -> bool:
+    """Whether a try of a task, or of a part of it where its ending is a bad one, may still be under way."""
+    statement = _HAS_STRAY if ending is Ending.COMPLETED else _PART_HAS_STRAY
+    return transaction.one(statement, {"id": task_id}) is not None
+
+
+_LET_UNDO_GO_ON = """
+update outlast_task set due_at = :now
+where id = :id and status = 'compensating' and agent_id is null and due_at is null
+  and not exists (select 1 from outlast_stray s where s.task_id = outlast_task.id)
+"""
+
+_PARENT = "select parent_id from outlast_task where id = :id"
+
+
+def stray_gone(transaction: Transaction, task_id: int) -> None:
+    """A try of a task is under way no more: what waited for that goes on, the task or what it is a part of."""
+    above: int | None = task_id
+    while above is not None:
+        if transaction.execute(_LET_UNDO_GO_ON, {"id": above, "now": transaction.now}).rowcount:
+            transaction.ring = True
+        settle(transaction, above)
+        row = transaction.one(_PARENT, {"id": above})
+        above = None if row is None else row[0]
 
 
 def close(transaction: Transaction, task_id: int, status: Status, *, parent_id: int | None, undo: str | None = None) -> None:

@@ -13,7 +13,7 @@ from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, Fence, StrayEnded
 from ..states import Ending, Status
 from . import journal, succession
-from .ending import INSERT_OUTCOME, cancel, close, decide, settle, tell_followers, tell_parent
+from .ending import INSERT_OUTCOME, cancel, close, decide, stray_gone, tell_followers, tell_parent
 from .transaction import Transaction
 
 # A step that has ended before the cancel came to it has ended so: what it did is there, and its run's undo must know.
@@ -23,6 +23,7 @@ set status = :status, ending = :status, agent_id = null, due_at = null, suspect 
     finished_at = :wall, ended_at = :now
 where id = :id and claim = :claim and status = 'running' and ending is null
   and (cancel_requested_at is null or kind = 'step')
+  and (kind = 'step' or :status = 'completed' or not exists (select 1 from outlast_stray s where s.task_id = outlast_task.id))
 returning parent_id
 """
 
@@ -44,7 +45,7 @@ def end(transaction: Transaction, operation: End) -> Status:
         },
     )
     if row is None:
-        # Lost, or a cancel came that the agent has not read yet.
+        # Lost, or a cancel came that the agent has not read yet, or a process before it may still execute a try.
         return _end_with_parts(transaction, operation)
     transaction.execute(INSERT_OUTCOME, {"id": fence.task_id, "output": operation.output, "error": operation.error})
     keep_aside(transaction, operation)
@@ -140,7 +141,7 @@ def stray_ended(transaction: Transaction, operation: StrayEnded) -> None:
         claim = transaction.one(_CLAIM_OF, {"id": run_id})
         if claim is not None:
             journal.write_late(transaction, Fence(run_id, claim[0]), operation.entry)
-    settle(transaction, operation.task_id)
+    stray_gone(transaction, operation.task_id)
 
 
 _UNDOING = """

@@ -40,6 +40,7 @@ set status = :status, ending = :status, agent_id = null, due_at = null, suspect 
     finished_at = :wall, ended_at = :now
 where (id, claim) in (select value ->> 0, value ->> 1 from json_each(:claims)) and status = 'running' and ending is null
   and (cancel_requested_at is null or kind = 'step')
+  and (kind = 'step' or :status = 'completed' or not exists (select 1 from outlast_stray s where s.task_id = outlast_task.id))
 returning parent_id, id
 """
 

@@ -83,7 +83,9 @@ select 1 from outlast_journal where task_id = :id and flags & 1 and event = 'sta
 
 _BEGIN = """
 update outlast_task
-set status = 'compensating', undo = 'pending', needs = :needs, due_at = :now, agent_id = null, notice = 0,
+set status = 'compensating', undo = 'pending', needs = :needs, agent_id = null, notice = 0,
+    -- A compensation that overran before the undo gave up may still be under way.
+    due_at = case when exists (select 1 from outlast_stray s where s.task_id = outlast_task.id) then null else :now end,
     suspect = 0, halt_reason = null, halted_at = null, deadline_at = null, claim = claim + 1
 where id = :id and status in ('pending', 'running', 'waiting', 'halted')
 """

@@ -60,6 +60,7 @@ INVARIANTS = (
           and not exists (
             select 1 from outlast_outcome o join outlast_task before on before.id = o.task_id
             where o.successor_id = t.id and before.finished_at is null)
+          and not (t.status = 'compensating' and exists (select 1 from outlast_stray s where s.task_id = t.id))
         limit :limit
         """,
     ),

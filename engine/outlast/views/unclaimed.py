@@ -15,7 +15,7 @@ from . import waiting
 from .held_back import why_held_back, why_not_yet
 from .in_line import why_in_line
 from .values import wall_json
-from .waiting import Candidate
+from .waiting import Candidate, Stray
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -27,6 +27,17 @@ class Text(Protocol):
     actions: list[str]
 
 
+def tell_strays(found: list[Stray], uid: str, text: Text) -> None:
+    """Name the processes that are waited for, and how to go on without."""
+    for stray in found:
+        lives = {True: "it lives", False: "it is gone", None: "it cannot be seen from here"}[stray.lives]
+        where = f" at {stray.path}" if stray.path else ""
+        since = wall_json(stray.since_at)
+        text.details.append(f"A try{where} may still run in pid {stray.pid} on {stray.host} ({lives}; since {since}).")
+    if found:
+        text.actions.append(f"outlast cancel --force {uid}")
+
+
 def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> None:
     """Complete an explanation of a row that waits to be claimed. `what` is the subject of its first
     sentence.
@@ -35,6 +46,10 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
     due_at = facts["due_at"]
     if due_at is None:
         if why_not_yet(store, facts, text, what=what) or why_in_line(store, facts, text, what=what):
+            return
+        if facts["status"] == "compensating" and (strays := waiting.strays(store, facts["id"])):
+            text.summary = f"{what} waits until a try that may still run has ended."
+            tell_strays(strays, facts["uid"], text)
             return
         text.summary = f"{what} cannot be claimed; `outlast doctor` looks for the cause."
         text.actions.append("outlast doctor")

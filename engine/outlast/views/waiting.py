@@ -110,7 +110,7 @@ _STRAYS = """
 with recursive tree(id) as (
   select :id
   union all
-  select t.id from outlast_task t join tree on t.parent_id = tree.id where t.finished_at is null)
+  select t.id from outlast_task t join tree on t.parent_id = tree.id)
 select s.path, s.since_at, a.uid, a.host, a.boot_id, a.pid, a.process_started
 from outlast_stray s join outlast_agent a on a.id = s.agent_id
 where s.task_id in (select id from tree)
@@ -132,7 +132,7 @@ class Stray:
 
 
 def strays(store: SqliteStore, task_id: int) -> list[Stray]:
-    """The strays of a task and of its open parts."""
+    """The strays of a task and of its parts."""
     rows = store.connection().execute(_STRAYS, {"id": task_id})
     return [
         Stray(path, since_at, uid, host_name(host), pid, is_alive(ProcessIdentity(host, boot, pid, started)))
