@@ -6,11 +6,14 @@ journal, the moves, the invariants of `doctor`.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from outlast.doctor import doctor
 from outlast.states import LEGAL, Status
+from outlast.store import journal
+from outlast.store.succession import last_of_line
 
 from . import simulated_work as work
 
@@ -21,7 +24,7 @@ _RECORD = (
     "create table move (task_id integer, before text, after text, claim_before integer, claim_after integer)",
     """create trigger outlast_task_moves after update of status, claim on outlast_task
     begin insert into move values (new.id, old.status, new.status, old.claim, new.claim); end""",
-    "create table booking (tag text)",
+    "create table booking (tag text, n integer)",
 )
 _NO_CONCERN = ("free disk", "clock", "agents", "journal mode")
 """What the simulation makes so: a clock that jumps, nobody at work in the end, no fsync."""
@@ -38,7 +41,8 @@ def check(simulation: Simulation) -> None:
     """Raise `AssertionError` that says all that is not as promised."""
     with simulation.store.transaction() as connection:
         connection.execute("drop trigger outlast_task_moves")
-    wrong = [*_moves(simulation), *_ends(simulation), *_effects(simulation), *_file(simulation)]
+    checks = (_moves, _ends, _effects, _bookings, _undo, _silence, _file)
+    wrong = [line for one in checks for line in one(simulation)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -49,46 +53,109 @@ def _moves(simulation: Simulation) -> list[str]:
             wrong.append(f"task {task_id} went from {before} to {after}")
         if claim_after not in (claim_before, claim_before + 1):
             wrong.append(f"the claim of task {task_id} went from {claim_before} to {claim_after}")
-        simulation.figures.takeovers += claim_after > claim_before > 0 and before != "waiting"
+        simulation.figures.takeovers += claim_after > claim_before and (task_id, claim_before) in simulation.store.taken_from
     return wrong
 
 
 def _ends(simulation: Simulation) -> list[str]:
     wrong = []
-    for run_id, (shape, tag) in simulation.started.items():
-        status = simulation.engine.get(run_id).status
-        simulation.figures.ended[str(status)] += 1
-        if status != work.SHAPES[shape].ends:
+    person = simulation.person
+    connection = simulation.store.connection()
+    for tag, shape in person.shapes.items():
+        allowed = {work.SHAPES[shape].ends}
+        if tag in person.cancelled:
+            allowed |= {"cancelled"}
+        if shape == "late":
+            allowed |= {"failed"}  # Nothing had been done by then.
+        (status,) = connection.execute(
+            "select status from outlast_task where uid = ?", (last_of_line(connection, person.runs[tag].id),)
+        ).fetchone()
+        if status not in allowed:
             wrong.append(f"{shape} {tag} ended {status}")
+    rows = connection.execute("select status, count(*) from outlast_task where kind = 'run' group by status").fetchall()
+    simulation.figures.ended.update(dict(rows))
+    simulation.figures.runs += sum(count for _, count in rows)
     return wrong
 
 
 def _effects(simulation: Simulation) -> list[str]:
     wrong: list[str] = []
-    ledger = work.world.ledger
+    person, ledger = simulation.person, work.world.ledger
     simulation.figures.effects += len(ledger)
-    seen = Counter(f"{one.word} {one.tag}.{one.n}" for one in ledger)
+    seen = Counter(one.name for one in ledger)
     keys: dict[str, set[str]] = {}
     for one in ledger:
-        keys.setdefault(f"{one.word} {one.tag}.{one.n}", set()).add(one.key)
-    wrong += [f"{name} had the idempotency keys {sorted(found)}" for name, found in keys.items() if len(found) > 1]
-    booked = Counter(row[0] for row in simulation.store.connection().execute("select tag from booking"))
-    expected: Counter[str] = Counter()
-    for run_id, (shape, tag) in simulation.started.items():
-        (task_id,) = simulation.store.connection().execute("select id from outlast_task where uid = ?", (run_id,)).fetchone()
-        lost = simulation.store.losses[task_id]
+        keys.setdefault(one.name, set()).add(one.key)
+    for name, found in keys.items():
+        # What was undone is done again by a retry, under another key.
+        most = 2 if name.startswith("act") and name.split()[1].split(".")[0] in person.retried else 1
+        if len(found) > most:
+            wrong.append(f"{name} had the idempotency keys {sorted(found)}")
+    for tag, shape in person.shapes.items():
+        lost = simulation.store.losses[tag]
         for form, times in work.SHAPES[shape].effects.items():
             name = form.format(tag)
             simulation.figures.repeated += max(0, seen[name] - times)
-            if not times <= seen[name] <= times + lost:
-                wrong.append(f"{name} happened {seen[name]} times instead of {times}, with {lost} losses")
-        expected.update(form.format(tag) for form in work.SHAPES[shape].books)
-        undone = list(dict.fromkeys(one.n for one in ledger if one.tag == tag and one.word == "undo"))
-        if undone != sorted(undone, reverse=True):
-            wrong.append(f"{tag} was undone in the order {undone}")
-    if booked != expected:
-        wrong.append(f"booked: {booked}, expected: {expected}")
+            least = 0 if tag in person.cancelled or shape == "late" else times
+            if not least <= seen[name] <= times + lost:
+                wrong.append(f"{name} of {shape} happened {seen[name]} times instead of {times}, with {lost} losses")
     return wrong
+
+
+def _bookings(simulation: Simulation) -> list[str]:
+    """A transaction happens exactly once, and so does its undo."""
+    wrong = []
+    person = simulation.person
+    rows = simulation.store.connection().execute("select tag, sum(n > 0), sum(n < 0) from booking group by tag").fetchall()
+    booked = {tag: (made, undone) for tag, made, undone in rows}
+    for tag, shape in person.shapes.items():
+        for form in work.SHAPES[shape].books:
+            if booked.get(form.format(tag)) != (1, 0) and tag not in person.cancelled:
+                wrong.append(f"{form.format(tag)} of {shape} was booked and unbooked {booked.get(form.format(tag))} times")
+    wrong += [f"{tag} was booked {made} and unbooked {undone} times" for tag, (made, undone) in booked.items() if made > 1 or undone > made]
+    return wrong
+
+
+def _undo(simulation: Simulation) -> list[str]:
+    """Of what was undone, everything was, in the reverse order of the starts; and nothing of it happened afterwards."""
+    wrong = []
+    ledger = work.world.ledger
+    connection = simulation.store.connection()
+    ids = _ids(connection)
+    for run_id in dict.fromkeys(one.run_id for one in ledger):
+        mine = [one for one in ledger if one.run_id == run_id]
+        undone = list(dict.fromkeys(one.n for one in mine if one.name.startswith("undo ")))
+        acted = {one.n for one in mine if one.name.startswith("act ")}
+        run = simulation.engine.get(run_id)
+        starts = [
+            json.loads(one.input)["n"] for one in journal.load(connection, ids[run_id]) if one.name == "act" and one.event == "started"
+        ]
+        expected = [n for n in reversed(starts) if n in undone]
+        if undone != expected:
+            wrong.append(f"{run_id} {mine[0].tag} was undone in the order {undone}, its steps were started in the order {starts}")
+        if run.status in ("compensated", "cancelled") and not acted <= set(undone):
+            wrong.append(f"{run_id} {mine[0].tag} is {run.status}, and of {acted} only {undone} were undone")
+        if run.status not in ("compensated", "cancelled") and undone:
+            wrong.append(f"{run_id} {mine[0].tag} is {run.status}, and {undone} were undone")
+        words = [one.name.split()[0] for one in mine]
+        if "undo" in words and "act" in words[words.index("undo") :]:
+            wrong.append(f"{run_id} {mine[0].tag} went on while it was undone: {[one.name for one in mine]}")
+    return wrong
+
+
+def _ids(connection: Any) -> dict[str, int]:
+    return dict(connection.execute("select uid, id from outlast_task").fetchall())
+
+
+def _silence(simulation: Simulation) -> list[str]:
+    """Nothing of a run happens once it has ended badly. One that has completed did not wait for a process whose lease it took over."""
+    connection = simulation.store.connection()
+    ids = dict(connection.execute("select uid, id from outlast_task where status <> 'completed'").fetchall())
+    return [
+        f"{one.name} happened after its run had ended"
+        for number, one in enumerate(work.world.ledger)
+        if one.run_id in ids and number >= simulation.over.get(ids[one.run_id], number + 1)
+    ]
 
 
 def _file(simulation: Simulation) -> list[str]:

@@ -1,29 +1,51 @@
 """What the simulation's runs do: workflows of all shapes, and the ledger of what their steps did outside.
 
-Owns the shapes, and of each how it ends when nobody interferes, which effects it has then, and how often each is tried. An effect
-is a line of the ledger, and waits at the gate of its agent before it happens, so that a process can die or freeze between what the
-file says of a step and the step itself.
+Owns the shapes, and of each how it ends when nobody interferes and how often each effect is there then. An effect is a line of the
+ledger, and waits at the gate of its agent before it happens, so that a process can die or freeze between what the file says of a step
+and the step itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import outlast
-from outlast import Retry, current, registry, sleep, step, transaction, workflow
+from outlast import (
+    NOT_DONE,
+    Every,
+    Queue,
+    Retry,
+    SignalTimeout,
+    continue_as_new,
+    current,
+    first,
+    gather,
+    now,
+    registry,
+    signal_handle,
+    sleep,
+    step,
+    transaction,
+    uuid4,
+    wait_signal,
+    workflow,
+)
 
 _RETRY = Retry(4, initial="2s", maximum="5s", jitter=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One thing done outside: `act` or `undo`, whose, which, and under which idempotency key."""
+    """One thing done outside: whose, which, and under which idempotency key."""
 
-    word: str
+    name: str
     tag: str
     n: int
     key: str
+    run_id: str
 
 
 @dataclass(slots=True)
@@ -31,44 +53,94 @@ class World:
     """The outside of one simulation."""
 
     ledger: list[Effect] = field(default_factory=list)
+    mended: set[str] = field(default_factory=set)
+    """Tags of the runs whose trouble a person has removed."""
     before_effect: Callable[[str], None] = print
+
+    def has(self, name: str) -> bool:
+        return any(one.name == name for one in self.ledger)
 
 
 world = World()
 """Replaced by each simulation."""
 
 
-def effect(word: str, tag: str, n: int) -> None:
-    world.before_effect(f"{word} {tag}.{n}")
-    key = current().idempotency_key
-    assert key is not None
-    world.ledger.append(Effect(word, tag, n, key))
+def effect(word: str, tag: str, n: int) -> int:
+    name = f"{word} {tag}.{n}"
+    world.before_effect(name)
+    this = current()
+    assert this.idempotency_key is not None
+    assert this.step is not None
+    world.ledger.append(Effect(name, tag, n, this.idempotency_key, this.run_id))
+    return this.step.try_number
 
 
 with registry.isolated() as DEFINED:
+    Queue("narrow", concurrency=1)
 
     @step(retry=_RETRY)
     def act(tag: str, n: int) -> int:
-        effect("act", tag, n)
-        this = current().step
-        assert this is not None
-        if n == 1 and this.try_number < 2:
+        if effect("act", tag, n) == 1 and n == 1:
             raise ConnectionError("once")
         return n
 
-    @act.compensation
+    @act.compensation(retry=_RETRY)
     def undo_act(result: int | None, tag: str, n: int) -> None:
-        effect("undo", tag, n)
+        if effect("undo", tag, n) == 1 and n == 1:
+            raise ConnectionError("once")
 
     @step
     def note(tag: str, n: int) -> int:
         effect("note", tag, n)
         return n
 
+    @step(queue="narrow")
+    def pack(item: str) -> int:
+        tag, _, n = item.partition(".")
+        effect("pack", tag, int(n))
+        return int(n)
+
+    @step
+    async def hear(tag: str, n: int) -> int:
+        effect("hear", tag, n)
+        return n
+
+    @step
+    def fragile(tag: str, n: int) -> int:
+        effect("fragile", tag, n)
+        if tag not in world.mended:
+            raise RuntimeError("broken")
+        return n
+
+    @step
+    def stumble(tag: str, n: int) -> int:
+        effect("stumble", tag, n)
+        if sum(one.name == f"stumble {tag}.{n}" for one in world.ledger) < 2:
+            raise ConnectionError("once")
+        return n
+
+    @step(on_unknown="halt")
+    def pay(tag: str, n: int) -> int:
+        effect("pay", tag, n)
+        return n
+
+    @step(retry=_RETRY)
+    def probed(tag: str, n: int) -> int:
+        effect("probed", tag, n)
+        return n
+
+    @probed.probe
+    def find_out(tag: str, n: int) -> Any:
+        return n if world.has(f"probed {tag}.{n}") else NOT_DONE
+
     @transaction
     def book(db: outlast.sqlite3.Connection, tag: str) -> int:
-        db.execute("insert into booking values (?)", (tag,))
+        db.execute("insert into booking values (?, 1)", (tag,))
         return 1
+
+    @book.compensation
+    def unbook(db: outlast.sqlite3.Connection, result: int | None, tag: str) -> None:
+        db.execute("insert into booking values (?, -1)", (tag,))
 
     @workflow
     def plain(tag: str) -> int:
@@ -81,25 +153,159 @@ with registry.isolated() as DEFINED:
     def saga(tag: str) -> None:
         for n in range(3):
             act(tag, n)
+        book(tag)
         note(tag, 3)
         raise RuntimeError("no")
+
+    @workflow
+    def wide(tag: str) -> int:
+        total = sum(gather(*[act.submit(tag, n) for n in range(3)]))
+        book(tag)
+        return total + sum(pack.map([f"{tag}.{n}" for n in (5, 6)], concurrency=1))
+
+    @workflow
+    def wide_saga(tag: str) -> None:
+        first_part = act.submit(tag, 0)
+        act(tag, 1)
+        gather(first_part, act.submit(tag, 2))
+        raise RuntimeError("no")
+
+    @workflow
+    def child(tag: str) -> int:
+        act(tag, 0)
+        book(tag)
+        return 1
+
+    @child.compensation
+    def undo_child(result: int | None, tag: str) -> None:
+        effect("undo_child", tag, 9)
+
+    @workflow
+    def parent(tag: str) -> int:
+        one = child.start(f"{tag}c")
+        note(tag, 0)
+        return one.result()
+
+    @workflow
+    def parent_saga(tag: str) -> None:
+        act(tag, 0)
+        child(f"{tag}c")
+        act(tag, 1)
+        raise RuntimeError("no")
+
+    @workflow
+    def asks(tag: str) -> int:
+        act(tag, 0)
+        done = wait_signal("go", int)
+        note(tag, done)
+        return done
+
+    @workflow
+    def may_ask(tag: str) -> int:
+        try:
+            wait_signal("go", int, timeout="8s")
+        except SignalTimeout:
+            pass
+        race = first(signal_handle("go", int), note.submit(tag, 1))
+        book(tag)
+        return int(race.result())
+
+    @workflow
+    async def branches(tag: str) -> int:
+        async def one(n: int) -> int:
+            await act.aio(tag, n)
+            await asyncio.sleep(1 + n)
+            return await hear(tag, n)
+
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(one(n)) for n in range(3)]
+        await book.aio(tag)
+        return sum(part.result() for part in parts)
+
+    @workflow
+    async def branches_saga(tag: str) -> None:
+        await asyncio.gather(*[act.aio(tag, n) for n in range(3)])
+        await hear(tag, 3)
+        raise RuntimeError("no")
+
+    @workflow
+    def on(tag: str, left: int = 2) -> int:
+        note(tag, left)
+        if left:
+            sleep("1s")
+            continue_as_new(tag, left - 1)
+        return left
+
+    @workflow(retry=Retry(3, initial="2s", jitter=0))
+    def again(tag: str) -> str:
+        ident = uuid4()
+        act(tag, 0)
+        stumble(tag, 1)
+        book(tag)
+        return f"{ident} {now()}"
+
+    @workflow(timeout="25s")
+    def late(tag: str) -> None:
+        act(tag, 0)
+        sleep("10d")
+
+    @workflow
+    def brittle(tag: str) -> int:
+        note(tag, 0)
+        return fragile(tag, 1)
+
+    @workflow
+    def brittle_saga(tag: str) -> int:
+        act(tag, 0)
+        return fragile(tag, 1)
+
+    @workflow
+    def unsure(tag: str) -> int:
+        return pay(tag, 0) + probed(tag, 1)
+
+    @workflow(schedule=Every("20s"))
+    def tick() -> None:
+        sleep("1s")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A workflow, the status it ends with, and how often each effect is there without a fault."""
+    """A workflow, the status it ends with, how often each effect is there then, and whose bookings stand."""
 
-    workflow: object
+    workflow: Any
     ends: str
     effects: dict[str, int]
     books: tuple[str, ...] = ()
+    fails_first: bool = False
+    """It ends badly until a person has mended its trouble and retries it."""
+    awaits: bool = False
+    """It waits for a signal."""
+
+
+def _undone(*numbers: int) -> dict[str, int]:
+    return {f"{word} {{}}.{n}": 2 if n == 1 else 1 for n in numbers for word in ("act", "undo")}
 
 
 SHAPES = {
-    "plain": Shape(plain, "completed", {"note {}.0": 1, "act {}.1": 2, "note {}.2": 1}, ("{}",)),
-    "saga": Shape(
-        saga,
-        "compensated",
-        {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "note {}.3": 1, "undo {}.2": 1, "undo {}.1": 1, "undo {}.0": 1},
-    ),
+    shape.workflow.name: shape
+    for shape in (
+        Shape(plain, "completed", {"note {}.0": 1, "act {}.1": 2, "note {}.2": 1}, ("{}",)),
+        Shape(saga, "compensated", {**_undone(0, 1, 2), "note {}.3": 1}),
+        Shape(wide, "completed", {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "pack {}.5": 1, "pack {}.6": 1}, ("{}",)),
+        Shape(wide_saga, "compensated", _undone(0, 1, 2)),
+        Shape(parent, "completed", {"note {}.0": 1, "act {}c.0": 1}, ("{}c",)),
+        Shape(parent_saga, "compensated", {**_undone(0, 1), "act {}c.0": 1, "undo_child {}c.9": 1}, ("{}c",)),
+        Shape(asks, "completed", {"act {}.0": 1, "note {}.7": 1}, awaits=True),
+        Shape(may_ask, "completed", {}, ("{}",), awaits=True),
+        Shape(
+            branches, "completed", {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "hear {}.0": 1, "hear {}.1": 1, "hear {}.2": 1}, ("{}",)
+        ),
+        Shape(branches_saga, "compensated", {**_undone(0, 1, 2), "hear {}.3": 1}),
+        Shape(on, "completed", {"note {}.2": 1, "note {}.1": 1, "note {}.0": 1}),
+        Shape(again, "completed", {"act {}.0": 1, "stumble {}.1": 2}, ("{}",)),
+        Shape(late, "compensated", _undone(0)),
+        Shape(brittle, "completed", {"note {}.0": 1, "fragile {}.1": 2}, fails_first=True),
+        Shape(brittle_saga, "completed", {"act {}.0": 2, "undo {}.0": 1, "fragile {}.1": 2}, fails_first=True),
+        Shape(unsure, "completed", {"pay {}.0": 1, "probed {}.1": 1}),
+    )
 }

@@ -8,6 +8,7 @@ outside effects and every move of every task are held against what was promised.
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from outlast import clock
 from outlast.clock import SECOND
 from outlast.engine import Engine
 from outlast.operations import AgentEnded
+from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.states import FINAL
 from outlast.store.process import ProcessIdentity
@@ -30,6 +32,7 @@ from . import simulated_checks as checks
 from . import simulated_work as work
 from .simulated_agents import FIRST_PID, SimulatedAgent
 from .simulated_gate import Standing
+from .simulated_person import Person
 
 LEASE_SECONDS = 6
 _MAX_CRASHES = 1_000_000
@@ -50,7 +53,7 @@ class Figures:
     refused: int = 0
     """Writes of theirs that came too late, and changed nothing."""
     takeovers: int = 0
-    """Claims of what another agent had lost."""
+    """Tasks that were claimed again after an agent had lost them."""
     runs: int = 0
     effects: int = 0
     repeated: int = 0
@@ -93,19 +96,29 @@ class _RolesStore(QuickStore):
         super().__init__(path, create=True)
         self.zombies = 0
         self.ended: set[int] = set()
-        self.losses: Counter[int] = Counter()
-        """Root task to how often an agent with a part of it was ended."""
+        self.losses: Counter[str] = Counter()
+        """The tag of a run to how often an agent with a part of it was ended."""
+        self.taken_from: set[tuple[int, int]] = set()
+        """Tasks with the claims that were lost."""
 
     def commit(self, operation: Any) -> Any:
         if isinstance(operation, AgentEnded):
-            held = self.connection().execute(_HELD, {"agent_id": operation.agent_id}).fetchall()
-            self.losses.update(row[0] for row in held)
-            self.zombies += bool(held) and not operation.seen_dead
+            held = self.note_losses(operation.agent_id)
+            self.zombies += held and not operation.seen_dead
             self.ended.add(operation.agent_id)
         return super().commit(operation)
 
+    def note_losses(self, agent_id: int) -> bool:
+        """Keep in mind what an agent loses now; whether that is anything."""
+        held = self.connection().execute(_HELD, {"agent_id": agent_id}).fetchall()
+        self.taken_from.update((task_id, claim) for task_id, claim, _ in held)
+        self.losses.update(found.group() for _, _, data in held if (found := _TAG.search(data.decode())))
+        return bool(held)
 
-_HELD = "select distinct coalesce(root_id, id) from outlast_task where agent_id = :agent_id"
+
+_TAG = re.compile(r"\bt\d+")
+_HELD = "select t.id, t.claim, i.data from outlast_task t join outlast_input i on i.task_id = t.id where t.agent_id = :agent_id"
+_ENDED = "select id from outlast_task where finished_at is not null"
 
 
 class Simulation:
@@ -133,15 +146,17 @@ class Simulation:
             self._pass_time: 10,
             self._restart: 8,
             self._start_next: 3,
+            self._schedule: 2,
+            self._ask: 3,
+            self._drain: 0.5,
         }
         """Who may act next, and how likely."""
         self.story: list[str] = []
-        self.started: dict[str, tuple[str, str]] = {}
-        """Run to its shape and tag."""
+        self.over: dict[int, int] = {}
+        """A task that has ended to how many effects there were by then."""
 
     def run(self) -> Figures:
-        work.world.ledger = []
-        work.world.before_effect = self._before_effect
+        work.world = work.World(before_effect=self._before_effect)
         with clock.use(VirtualClock(self._instants)):
             self.store = _RolesStore(self._path)
             self.engine = Engine.over(self.store, self._settings)
@@ -170,8 +185,8 @@ class Simulation:
         self._supervisor._watch = self._watch  # type: ignore[assignment]
         for _ in range(self.chance.choice((2, 2, 3))):
             self._raise_agent()
-        names = sorted(work.SHAPES)
-        self._to_start = [self.chance.choice(names) for _ in range(self.chance.randint(3, 6))]
+        self._schedulers = [Scheduler(self.store, work.DEFINED, self._settings) for _ in range(2)]
+        self.person = Person(self.engine, self.chance, self._tell)
         self._start_next()
 
     def _raise_agent(self) -> None:
@@ -192,7 +207,7 @@ class Simulation:
         for _ in range(self.chance.randint(150, 500)):
             self.figures.steps += 1
             self._thaw()
-            if not self._to_start and self.figures.steps % 10 == 0 and not self._open_runs():
+            if not self.person.to_start and self.figures.steps % 10 == 0 and not self._open_runs():
                 return
             (act,) = self.chance.choices(
                 (self._move, self._kill, self._freeze, self._supervise, self._pass_time, self._restart, self._start_next),
@@ -222,6 +237,7 @@ class Simulation:
     def _go_on(self, agent: SimulatedAgent, one: Standing, *, dies: bool = False) -> None:
         self._tell(f"agent {agent.number}: {one.what}{' and dies' if dies else ''}")
         agent.go_on(one, dies=dies)
+        self._note_ends()
         if one.what == "Claim" and not agent.is_free:
             self._let_a_zombie_go_on()
 
@@ -253,6 +269,20 @@ class Simulation:
         self._frozen.pop(agent, None)
         self._watch.alive.discard(agent.identity.pid)
         self.figures.refused += agent.gate.refused
+
+    def _note_ends(self) -> None:
+        for (task_id,) in self.store.connection().execute(_ENDED):
+            self.over.setdefault(task_id, len(work.world.ledger))
+
+    def _drain(self) -> None:
+        awake = self._awake()
+        if awake:
+            agent = self._acting = self.chance.choice(awake)
+            self._tell(f"agent {agent.number} leaves, with {[one.what for one in agent.gate.standing]}")
+            self.store.note_losses(agent.agent.agent_id)
+            agent.leave()
+            self._forget(agent)
+            self._missing += 1
 
     def _freeze(self) -> None:
         awake = [agent for agent in self._awake() if agent.gate.standing]
@@ -302,13 +332,16 @@ class Simulation:
             self._tell(f"agent {self._number} begins")
 
     def _start_next(self) -> None:
-        if self._to_start:
-            shape = self._to_start.pop()
-            tag = f"t{len(self.started)}"
-            run = self.engine.start(work.SHAPES[shape].workflow, tag)
-            self.started[run.id] = (shape, tag)
-            self.figures.runs += 1
-            self._tell(f"{shape} {tag} is started")
+        self.person.starts()
+
+    def _ask(self) -> None:
+        self.person.acts()
+
+    def _schedule(self) -> None:
+        """One of the two schedulers looks."""
+        number = self.chance.randrange(2)
+        self._tell(f"scheduler {number} looks")
+        self._schedulers[number].tick(self.store.now())
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -318,12 +351,13 @@ class Simulation:
         self._frozen.clear()
         while self._missing:
             self._restart()
-        while self._to_start:
+        while self.person.to_start:
             self._start_next()
         for _ in range(_LAST_SECONDS):
             for agent in self._agents:
                 self._work_off(agent)
             self._supervisor.tick(self.store.now())
+            self.person.clears_up()
             if not self._open_runs():
                 return
             self._advance(1.0)

@@ -1,0 +1,105 @@
+"""The person of a simulation: starts runs, and cancels, pauses, resumes, signals and retries them.
+
+Owns what was asked of which run, since that says how it may end. Knows only what a person can: the status of a run, and the outside.
+Being refused is no failure: the run had gone on meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from outlast.engine import Engine
+from outlast.errors import OutcomeNeeded, OutlastError
+from outlast.states import FINAL
+
+from . import simulated_work as work
+
+
+class Person:
+    """One person. `acts` does something that the seed picks, `clears_up` what lets every run end."""
+
+    def __init__(self, engine: Engine, chance: random.Random, tell: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._chance = chance
+        self._tell = tell
+        names = sorted(work.SHAPES)
+        self.to_start = [chance.choice(names) for _ in range(chance.randint(3, 6))]
+        self.shapes: dict[str, str] = {}
+        """Tag to shape."""
+        self.runs: dict[str, Any] = {}
+        """Tag to the newest run of its chain."""
+        self.cancelled: set[str] = set()
+        self.retried: set[str] = set()
+
+    def starts(self) -> None:
+        if self.to_start:
+            shape = self.to_start.pop()
+            tag = f"t{len(self.shapes)}"
+            self.shapes[tag] = shape
+            self._tell(f"{shape} {tag} is started")
+            self.runs[tag] = self._engine.start(work.SHAPES[shape].workflow, tag)
+
+    def acts(self) -> None:
+        """Do something to some run."""
+        if not self.runs:
+            return
+        tag = self._chance.choice(sorted(self.runs))
+        acts = {self._signals_it: 4, self._pauses: 2, self._resumes: 3, self._retries: 3, self._cancels: 1}
+        (act,) = self._chance.choices(list(acts), list(acts.values()))
+        act(tag)
+
+    def clears_up(self) -> None:
+        """Give every run what it waits for."""
+        for tag in sorted(self.runs):
+            if self.runs[tag].status in ("paused", "halted"):
+                self._resumes(tag)
+            if work.SHAPES[self.shapes[tag]].awaits and self.runs[tag].status == "waiting":
+                self._signals_it(tag)
+            self._retries(tag)
+
+    def _asks(self, what: str, tag: str, ask: Callable[[], object]) -> bool:
+        try:
+            ask()
+        except OutcomeNeeded:
+            raise
+        except OutlastError as error:
+            self._tell(f"{what} {tag} is refused: {type(error).__name__}")
+            return False
+        self._tell(f"{what} {tag}")
+        return True
+
+    def _signals_it(self, tag: str) -> None:
+        if work.SHAPES[self.shapes[tag]].awaits:
+            self._asks("signal", tag, lambda: self.runs[tag].signal("go", 7, key="once"))
+
+    def _pauses(self, tag: str) -> None:
+        children = self._chance.random() < 0.5
+        self._asks("pause", tag, lambda: self.runs[tag].pause(children=children))
+
+    def _resumes(self, tag: str) -> None:
+        run = self.runs[tag]
+        try:
+            self._asks("resume", tag, run.resume)
+        except OutcomeNeeded:
+            # What a person would do: look whether it was paid.
+            if work.world.has(f"pay {tag}.0"):
+                self._asks("done:", tag, lambda: run.resume(done=0))
+            else:
+                self._asks("not done:", tag, lambda: run.resume(not_done=True))
+        for child in run.children():
+            if child.status == "paused":
+                self._asks("resume the child of", tag, child.resume)
+
+    def _retries(self, tag: str) -> None:
+        is_over = work.SHAPES[self.shapes[tag]].fails_first and self.runs[tag].status in ("failed", "compensated")
+        if is_over and tag not in self.cancelled:
+            work.world.mended.add(tag)
+            self.retried.add(tag)
+            self.runs[tag] = self.runs[tag].retry()
+            self._tell(f"retry {tag}")
+
+    def _cancels(self, tag: str) -> None:
+        if self.runs[tag].status not in FINAL and self._asks("cancel", tag, self.runs[tag].cancel):
+            self.cancelled.add(tag)
