@@ -8,7 +8,7 @@ import pytest
 
 from .simulation import Figures, Simulation
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 16)
 
 
 @pytest.mark.crash
