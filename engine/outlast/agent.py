@@ -22,7 +22,7 @@ from .errors import LeaseLost, StoreError
 from .holding import Holding, has_busy_threads, nothing
 from .liveness import Pulse
 from .next_claim import NextClaim
-from .operations import Claimed, GiveBack, Heartbeat, LearnCode, LeaveAgent
+from .operations import Claim, Claimed, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
 
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
-_VERSION_SECONDS = 0.05
-_MOST_LOOKS_SPARED = 4
-_CARE_SECONDS = 0.25
-_PULSE_SECONDS = 0.5
+_VERSION_SECONDS, _MOST_LOOKS_SPARED = 0.05, 4
+_CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
 _SOLO_IDLE_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
@@ -77,12 +75,10 @@ class Agent:
         self._stopped: asyncio.Event
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._once = False
-        self._is_claiming = self._wants_claim = self._pump_scheduled = False
+        self._wants_claim = self._pump_scheduled = False
         self._is_finishing = False
         self._claimed_at = time.monotonic()
-        self._version = 0
-        self._own_commits = 0
-        self._looks_spared = 0
+        self._version = self._own_commits = self._looks_spared = 0
         self._must_be_replaced = False
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
@@ -240,15 +236,16 @@ class Agent:
         self._holding.start_waiting()
         if self._stopping:
             return
-        if self._is_claiming:
+        if self._next.has_to_wait:
             self._wants_claim = True
             return
+        is_only = not self._next.is_under_way
         if (claim := self._next.make(self.agent_id)) is None:
             return
-        self._is_claiming, self._wants_claim = True, False
-        claimed = partial(self._claimed, claim.suspects)
+        self._wants_claim = False
+        claimed = partial(self._came_back, claim)
         # Nothing else is to be done here: then the way by the writer's thread would only cost time.
-        if self._holding.runs or not self.store.committer.try_claim(claim, claimed):
+        if not is_only or self._holding.runs or not self.store.committer.try_claim(claim, claimed):
             self._answers.submit(claim, claimed)
 
     def _learn(self) -> None:
@@ -257,8 +254,11 @@ class Agent:
             for operation in (*agent_process.declarations(self._registry), LearnCode(self.agent_id, dict(self._code.fingerprints))):
                 self._answers.submit(operation, nothing)
 
+    def _came_back(self, claim: Claim, claims: list[Claimed] | None, error: BaseException | None) -> None:
+        self._next.came_back(claim, len(claims or ()))
+        self._claimed(claim.suspects, claims, error)
+
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
-        self._is_claiming = False
         if isinstance(error, LeaseLost):
             self._renewed(False, None)
             return
@@ -268,7 +268,6 @@ class Agent:
             return
         if claims:
             self._claimed_at = time.monotonic()
-            self._next.taken += len(claims)
             taken = self._holding.take(claims)
             if suspects and taken:
                 self._next.alone = taken[0]
@@ -280,7 +279,8 @@ class Agent:
 
     def _rest(self) -> None:
         """Nothing is due: sleep until the next task is, or the bell rings."""
-        if not self._holding.runs and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
+        is_idle = not self._holding.runs and not self._next.is_under_way
+        if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
         if (timer := self._timers.pop("due", None)) is not None:
@@ -308,7 +308,7 @@ class Agent:
 
     def _give_back_unknown(self) -> None:
         """Tasks that name us but that we do not know: their claim's answer was lost."""
-        if self._is_claiming:
+        if self._next.is_under_way:
             return
         for fence in agents.named(self.store.connection(), self.agent_id):
             if fence.task_id not in self._holding.runs:

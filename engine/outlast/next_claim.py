@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256
+_PLENTY = 64
+"""A claim of as many that came back full is followed by one that does not wait for the next to come back."""
 _AHEAD_SECONDS = 0.02
 
 
 class NextClaim:
-    """The claims of one agent, one at a time; `root_id` limits them to one run and its parts."""
+    """The claims of one agent; `root_id` limits them to one run and its parts.
+
+    One at a time, and where there is plenty two: the second is in the writer's hands before the first has come back, so that it goes to
+    disk with what has ended meanwhile, and the tasks of one are carried out while the other is written.
+    """
 
     def __init__(
         self,
@@ -46,8 +52,20 @@ class NextClaim:
         self._concurrency = concurrency
         self._queues = queues
         self._root_id = root_id
+        self._under_way: list[Claim] = []
+        self._has_plenty = False
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a claim has not come back."""
+        return bool(self._under_way)
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether none may be made before one has come back."""
+        return len(self._under_way) > self._has_plenty
 
     def make(self, agent_id: int) -> Claim | None:
         """The claim for what is free now, or None where there is no room, or suspects wait for all of it."""
@@ -55,9 +73,9 @@ class NextClaim:
         if limit <= 0:
             return None
         alone, suspects = self._mode()
-        if alone is None:
+        if alone is None or (alone and self._under_way):
             return None
-        return Claim(
+        claim = Claim(
             agent_id,
             1 if alone else limit,
             self._code.fingerprints,
@@ -67,6 +85,14 @@ class NextClaim:
             suspects=suspects,
             taken=self.taken,
         )
+        self._under_way.append(claim)
+        return claim
+
+    def came_back(self, claim: Claim, count: int) -> None:
+        """A claim was answered, by so many tasks."""
+        self._under_way.remove(claim)
+        self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects
+        self.taken += count
 
     def see_whether_alone_has_left(self) -> None:
         if self.alone is not None and self.alone.fence.task_id not in self._holding.runs:
@@ -89,12 +115,13 @@ class NextClaim:
         """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""
         if self.alone is not None:
             return 0
-        runners, backlog = self._holding.runners, self._holding.backlog
+        runners = self._holding.runners
+        backlog = self._holding.backlog + sum(claim.limit for claim in self._under_way)
         if not (runners.is_short and self._concurrency > 1):
             return self._holding.slots.free - backlog
-        ahead = min(_LARGEST_CLAIM, int(_AHEAD_SECONDS / max(runners.seconds, 1e-5)))
+        ahead = min(2 * _LARGEST_CLAIM, int(_AHEAD_SECONDS / max(runners.seconds, 1e-5)))
         # In few large batches: a claim costs more around its tasks than for each.
-        return 0 if backlog > ahead // 2 else self._holding.slots.free + ahead - backlog
+        return 0 if backlog > ahead // 2 else min(_LARGEST_CLAIM, self._holding.slots.free + ahead - backlog)
 
     def _mode(self) -> tuple[bool | None, bool]:
         """(alone, suspects) of the next claim, or None for no claim. A suspect runs only where nothing else does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, Fence, StrayEnded
@@ -57,10 +58,24 @@ def end(transaction: Transaction, operation: End) -> Status:
     return Status(operation.ending)
 
 
+# As many rows in one statement as there may be: `executemany` lets the interpreter's lock go after each.
+_INSERT_OUTCOMES = """
+insert into outlast_outcome (task_id, output, error) values {rows}
+on conflict (task_id) do update set output = excluded.output, error = excluded.error
+"""
+_INSERTS = {count: _INSERT_OUTCOMES.format(rows=", ".join(["(?, ?, ?)"] * count)) for count in (256, 64, 16, 4, 1)}
+
+
 def write_outcomes(transaction: Transaction, operations: Sequence[End]) -> None:
     """Store what came of tasks that end in this transaction."""
-    rows = [{"id": one.fence.task_id, "output": one.output, "error": one.error} for one in operations]
-    transaction.connection.executemany(INSERT_OUTCOME, rows)
+    begin = 0
+    for count, insert in _INSERTS.items():
+        while len(operations) - begin >= count:
+            values: list[Any] = []
+            for one in operations[begin : begin + count]:
+                values += one.fence.task_id, one.output, one.error
+            transaction.execute(insert, values)
+            begin += count
 
 
 _FENCED = """

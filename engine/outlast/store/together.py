@@ -38,14 +38,17 @@ _FINISH = """
 update outlast_task
 set status = :status, ending = :status, agent_id = null, due_at = null, suspect = 0, notice = 0, tries = :tries,
     finished_at = :wall, ended_at = :now
-where (id, claim) in (select value ->> 0, value ->> 1 from json_each(:claims)) and status = 'running' and ending is null
+where (id, claim) in (select cast(key as integer), value from json_each(:claims)) and status = 'running' and ending is null
   and (cancel_requested_at is null or kind = 'step')
   and (kind = 'step' or :status = 'completed' or not exists (select 1 from outlast_stray s where s.task_id = outlast_task.id))
-returning parent_id, id
+"""
+
+_PARENTS = """
+select parent_id, id from outlast_task where id in (select cast(key as integer) from json_each(:claims)) and parent_id is not null
 """
 
 _FOLLOWED = """
-select 1 from outlast_follower where task_id in (select value ->> 0 from json_each(:claims)) limit 1
+select 1 from outlast_follower where task_id in (select cast(key as integer) from json_each(:claims)) limit 1
 """
 
 
@@ -57,17 +60,15 @@ def end(transaction: Transaction, operations: Sequence[End]) -> Sequence[Status]
             raise Uneven
         alike[operation.ending, operation.tries].append(operation)
     for (how, tries), some in alike.items():
-        claims = json.dumps([(one.fence.task_id, one.fence.claim) for one in some])
+        claims = json.dumps({one.fence.task_id: one.fence.claim for one in some})
         given = {"claims": claims, "status": how, "tries": tries, "wall": transaction.wall, "now": transaction.now}
-        parents = transaction.execute(_FINISH, given).fetchall()
-        if len(parents) < len(some) or transaction.one(_FOLLOWED, {"claims": claims}) is not None:
+        if transaction.execute(_FINISH, given).rowcount < len(some) or transaction.one(_FOLLOWED, {"claims": claims}) is not None:
             raise Uneven
         last_writes.write_outcomes(transaction, some)
         for operation in some:
             last_writes.keep_aside(transaction, operation)
-        for parent_id, part_id in parents:
-            if parent_id is not None:
-                ending.tell_parent(transaction, parent_id, part_id, failed=how is not Ending.COMPLETED)
+        for parent_id, part_id in transaction.execute(_PARENTS, {"claims": claims}).fetchall():
+            ending.tell_parent(transaction, parent_id, part_id, failed=how is not Ending.COMPLETED)
     # Somebody may wait for any of them.
     transaction.ring = True
     return [Status(operation.ending) for operation in operations]

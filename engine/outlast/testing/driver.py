@@ -56,7 +56,6 @@ class _DrivenAgent(Agent):
         if error is None:
             super()._claimed(suspects, claims, error)
             return
-        self._is_claiming = False
         self.error = error
         self.idle.set()
 
