@@ -23,19 +23,22 @@ LAYERS = (
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
-    r"run(\..+)?|agent|agent_process|next_claim|answers|holding|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
+    r"run(\..+)?|agent|agent_process|next_claim|answers|holding|carriers|interrupting|user_threads|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
     # 4: what people and programs hold in hand.
     r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(_\w+)?|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
     r"cli(\..+)?|__main__|",
 )
 
-ROLES = (r"agent|agent_process|next_claim|holding|answers|runners|slots|run(\..+)?", r"scheduler|schedule_code|alarm", r"supervisor|watch")
+ROLES = (
+    r"agent|agent_process|next_claim|holding|carriers|interrupting|answers|runners|slots|run(\..+)?",
+    r"scheduler|schedule_code|alarm",
+    r"supervisor|watch",
+)
 
 # Over 350 lines, each for a reason: one state machine or one table that would be harder to read in two places.
 LONG = {
     "errors",
-    "holding",
     "operations",
 }
 

@@ -16,15 +16,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import agent_process, caller, clock
-from .answers import Answers
+from .answers import Answers, nothing
 from .code import Code
 from .errors import LeaseLost, StoreError
-from .holding import Holding, has_busy_threads, nothing
+from .holding import Holding
 from .liveness import Pulse
 from .next_claim import NextClaim
 from .operations import Claim, Claimed, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
+from .user_threads import has_busy_threads
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -75,8 +76,7 @@ class Agent:
         self._stopped: asyncio.Event
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._once = False
-        self._wants_claim = self._pump_scheduled = False
-        self._is_finishing = False
+        self._wants_claim = self._pump_scheduled = self._is_finishing = False
         self._claimed_at = time.monotonic()
         self._version = self._own_commits = self._looks_spared = 0
         self._must_be_replaced = False
@@ -283,8 +283,8 @@ class Agent:
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
-        if (timer := self._timers.pop("due", None)) is not None:
-            timer.cancel()
+        if "due" in self._timers:
+            self._timers.pop("due").cancel()
         if (delay := self._next.seconds_until_due()) is not None:
             self._timers["due"] = asyncio.get_running_loop().call_later(delay, self._changed)
 

@@ -71,3 +71,7 @@ class Answers:
         while arrived:
             done, result, error = arrived.popleft()
             done(result, error)
+
+
+def nothing(_: Any, __: BaseException | None) -> None:
+    """Nobody waits for the answer."""

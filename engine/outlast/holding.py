@@ -1,7 +1,8 @@
 """The tasks that an agent holds: from the claim to the write with which each leaves.
 
-Owns the runs in memory, the threads and loop tasks that carry them, and what news does to them (a cancel, a pause, a deadline). It is
-the `Host` of everything in `run/`. Refuses to claim and to renew: that is `agent`'s. A task is held until its last write is on disk.
+Owns the runs in memory, the threads and loop tasks that carry them, and the reading of their notices. It is the `Host` of everything in
+`run/`. Refuses to claim and to renew: that is `agent`'s; what a cancel or a deadline does to a task is `interrupting`'s. A task is held
+until its last write is on disk.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import clock, payloads
-from .answers import Answers
-from .codec_types import NotDecodable
-from .errors import LeaseLost, PayloadNotEncoded, PayloadUnreadable
-from .operations import Acknowledge, Claimed, End, Entry, GiveBack, Halt, Operation, Park, RetryRun, StrayEnded
+from . import payloads
+from .answers import Answers, nothing
+from .carriers import carrier
+from .errors import LeaseLost, PayloadNotEncoded
+from .interrupting import cancel, notify, watch_deadline
+from .operations import Acknowledge, Claimed, End, GiveBack, Halt, Operation, Park, RetryRun
 from .plan import Undo
-from .run import damage, strays, transactional
+from .run import strays, transactional
 from .run.async_run import AsyncRun
-from .run.execution import Execution
 from .run.sync_run import SyncRun
 from .run.task_run import TaskRun
 from .run.tries import Tried
-from .run.undo_run import UndoRun
 from .runners import Runners
 from .slots import Slots
-from .states import Ending, Status
-from .store import claiming, journal, sealing
+from .states import Ending
+from .store import claiming
+from .user_threads import executing
 
 if TYPE_CHECKING:
     from .code import Code
@@ -46,12 +47,9 @@ log = logging.getLogger("outlast")
 _IN_MEMORY = 256
 _BACKLOG_SECONDS = 0.25
 _STIR_SECONDS = 0.005
-_STEP_GRACE_SECONDS = 0.2
 _HUNG_TRANSACTION_SECONDS = 5.0
 _RETRY_SECONDS = 0.05
-
-_busy: set[threading.Thread] = set()
-"""Threads that execute user code now."""
+_LEAVES_AT_ONCE = (Halt, GiveBack)
 
 
 class Holding:
@@ -104,12 +102,18 @@ class Holding:
 
     def take(self, claims: Iterable[Claimed]) -> list[Any]:
         """Begin to carry on what was claimed; gives the runs."""
-        taken = [work for claimed in claims if (work := self._prepare(claimed)) is not None]
+        taken = []
+        for claimed in claims:
+            work = carrier(self, self._code, claimed, finished=self._async_finished)
+            if isinstance(work, _LEAVES_AT_ONCE):
+                self.submit(work, nothing)
+            else:
+                taken.append(work)
         sync = []
         for work in taken:
             self.has_news = self.has_news or work.claimed.notice > 0
             self.runs[work.fence.task_id] = work
-            self._watch_deadline(work)
+            watch_deadline(self, work)
             if isinstance(work, AsyncRun) or (isinstance(work, TaskRun) and work.definition.asynchronous):
                 self._waiting.append(work)
             else:
@@ -129,37 +133,6 @@ class Holding:
         self._is_stirring = False
         if self.runners.stir():
             self._stir()
-
-    def _prepare(self, claimed: Claimed) -> Any:
-        halted = damage.of_tags(claimed)
-        if halted is None:
-            try:
-                return self._made_of(claimed)
-            except PayloadUnreadable as error:
-                halted = Halt(claimed.fence, str(error))
-            except NotDecodable as error:
-                halted = damage.halt(claimed.fence, "its retry policy", (claimed.options or "").encode(), error)
-        self.submit(halted, nothing)
-        return None
-
-    def _made_of(self, claimed: Claimed) -> Any:
-        if claimed.input[:1] == payloads.SEALED:
-            claimed.input = payloads.opened(claimed.input)
-        if claimed.status is Status.COMPENSATING:
-            return UndoRun(self, claimed)
-        if claimed.kind == "step":
-            step = self._code.step(claimed.name)
-            if step is not None:
-                return TaskRun(self, claimed, step)
-        else:
-            workflow = self._code.workflow(claimed.name, claimed.version)
-            if workflow is not None:
-                entries = sealing.opened(journal.load(self.store.connection(), claimed.fence.task_id)) if claimed.fence.claim > 1 else []
-                if workflow.asynchronous:
-                    return AsyncRun(self, claimed, workflow, entries, finished=self._async_finished)
-                return SyncRun(self, claimed, workflow, entries)
-        self.submit(GiveBack(claimed.fence), nothing)
-        return None
 
     def start_waiting(self) -> None:
         """Start async work for which there is a slot."""
@@ -186,14 +159,14 @@ class Holding:
     def _work(self, work: Any) -> None:
         """Execute sync work in a runner's thread."""
         thread = threading.current_thread()
-        _busy.add(thread)
+        executing.add(thread)
         try:
             operation = work.execute()
         except BaseException as error:
             log.error("task %s could not be carried on", work.fence.task_id, exc_info=error)
             operation = Halt(work.fence, f"the engine failed: {payloads.told(error, repr(error))}")
         finally:
-            _busy.discard(thread)
+            executing.discard(thread)
         self._finished(work, operation)
 
     def _async_finished(self, run: AsyncRun, operation: Operation[Any] | None) -> None:
@@ -255,90 +228,15 @@ class Holding:
             self._acknowledging.add(task_id)
             self.submit(Acknowledge(work.fence, count), partial(self._acknowledged, task_id))
             if cancelled:
-                self._cancel(work)
+                cancel(self, work)
             if paused:
                 work.pause_requested = True
-            _notify(work)
+            notify(work)
 
     def _acknowledged(self, task_id: int, _: Any, __: BaseException | None) -> None:
         self._acknowledging.discard(task_id)
         self.has_news = True
         self._on_change()
-
-    def _cancel(self, work: Any) -> None:
-        if getattr(work, "cancel_requested", True):
-            return  # Known, or an undo, which a cancel does not change.
-        work.cancel_requested = True
-        self._end_now(work)
-
-    def _watch_deadline(self, work: Any) -> None:
-        deadline_at = work.claimed.deadline_at
-        if deadline_at is None or not isinstance(work, Execution):
-            return
-
-        def passed() -> None:
-            if work.ended or work.lost:
-                return
-            left = (deadline_at - self.store.now()) / clock.SECOND
-            if left > 0:
-                self.loop.call_later(min(left, 3600.0) + 0.001, passed)
-                return
-            work.late = True
-            self._end_now(work)
-            _notify(work)
-
-        passed()
-
-    def _end_now(self, work: Any) -> None:
-        """A cancel or a deadline: stop what can be stopped, and do not wait long for a sync step that cannot."""
-        if isinstance(work, AsyncRun):
-            return
-        if isinstance(work, TaskRun):
-            task = getattr(work, "task", None)
-            if task is not None:
-                task.cancel()
-                return
-            if work.stop():
-                return
-        elif isinstance(work, SyncRun) and work.kill_isolated is not None:
-            work.kill_isolated()
-            return
-        self.loop.call_later(_STEP_GRACE_SECONDS, self._decide_beside, work)
-
-    def _decide_beside(self, work: Any) -> None:
-        """The step goes on in its thread: decide the run's ending now; it waits for the thread as for a part."""
-        if work.ended or work.ending_decided or work.lost:
-            return
-        if isinstance(work, SyncRun):
-            if work.step_path is None:
-                return
-            work.strays.add(work.step_path)
-            operation = work.abort()
-        elif isinstance(work, TaskRun):
-            work.strays.add("")
-            operation = End(work.fence, Ending.CANCELLED, tries=work.number, strays=("",))
-        else:
-            return
-        work.ending_decided = True
-        self.submit(operation, nothing)
-
-    def stray_ended(self, run: Any, path: str, tried: Tried) -> None:
-        """A try that outlived its task's ending has ended; what came of it is kept for the undo."""
-        claimed = run.claimed
-        entry = None
-        run_id = claimed.parent_id if claimed.kind == "step" else claimed.fence.task_id
-        where = claimed.parent_path if claimed.kind == "step" else path
-        if tried.error is None and tried.committed is None and run_id is not None and not isinstance(run, UndoRun):
-            kind = "task" if claimed.kind == "step" else "step"
-            given, flags = run.step_inputs.get(path, (None, 0)) if kind == "step" else (None, 0)
-            entry = Entry(
-                0, where or "", "completed", kind, run.definition.name if kind == "task" else run.step_name(path),
-                clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
-                input=given, flags=flags,
-            )  # fmt: skip
-        self.store.submit(StrayEnded(claimed.fence.task_id, self.agent_id, path, entry, run_id))
-        if run.lost and not run.strays:
-            strays.thread_ended(run)
 
     # -- host of runs ------------------------------------------------------------------------------------------
 
@@ -362,13 +260,16 @@ class Holding:
 
     def run_in_thread(self, function: Callable[[], None]) -> None:
         def call() -> None:
-            _busy.add(threading.current_thread())
+            executing.add(threading.current_thread())
             try:
                 function()
             finally:
-                _busy.discard(threading.current_thread())
+                executing.discard(threading.current_thread())
 
         threading.Thread(target=call, name="outlast-step", daemon=True).start()
+
+    def stray_ended(self, run: Any, path: str, tried: Tried) -> None:
+        strays.try_ended(run, path, tried)
 
     def overran(self, task_id: int) -> None:
         """A step's thread does not end: this process has to, once everything else has left it."""
@@ -417,7 +318,7 @@ class Holding:
         self.give_back([*self.runners.take_back(), *waiting])
         for work in list(self.runs.values()):
             work.drain_requested = True
-            _notify(work)
+            notify(work)
 
     def stop(self) -> None:
         """Kill what can be killed; the rest goes back as it is."""
@@ -433,7 +334,7 @@ class Holding:
             if isinstance(work, AsyncRun):
                 work.lose()
             else:
-                _notify(work)
+                notify(work)
         self.runners.take_back()
         self._waiting.clear()
         self.runs.clear()
@@ -442,23 +343,3 @@ class Holding:
         for task in self._tasks:
             task.cancel()
         self.runners.close()
-
-
-def has_busy_threads() -> bool:
-    """Whether user code goes on in threads of this process, which then has to end by `os._exit`."""
-    return bool(busy_threads())
-
-
-def busy_threads() -> frozenset[threading.Thread]:
-    """The threads of this process in which user code goes on, whichever agent began them."""
-    return frozenset(thread for thread in list(_busy) if thread.is_alive())
-
-
-def nothing(_: Any, __: BaseException | None) -> None:
-    """Nobody waits for the answer."""
-
-
-def _notify(work: Any) -> None:
-    notify = getattr(work, "notify", None)
-    if notify is not None:
-        notify()

@@ -14,7 +14,7 @@ import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Retry, SignalTimeout, gather, holding, sleep, step, wait_signal, workflow
+from outlast import Cron, Retry, SignalTimeout, gather, sleep, step, user_threads, wait_signal, workflow
 from outlast.testing import DrivenEngine, Stuck, driven_engine
 
 tries: list[datetime] = []
@@ -227,10 +227,10 @@ def test_a_thread_that_another_agent_left_is_not_waited_for(tmp_path: Path) -> N
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait, daemon=True)
     thread.start()
-    holding._busy.add(thread)
+    user_threads.executing.add(thread)
     try:
         with driven_engine(tmp_path / "driven.db") as engine:
             assert engine.run(week) == 7
     finally:
         stop.set()
-        holding._busy.discard(thread)
+        user_threads.executing.discard(thread)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from ..definition.definition import Definition
+    from ..plan import Undo
     from ..settings import Settings
     from ..store.group import Done
     from ..store.sqlite import SqliteStore
@@ -36,7 +36,8 @@ class Host(Protocol):
     returns_suspects: bool
     """Whether a run whose suspicion has ended goes back, to run among others again."""
 
-    def definition(self, kind: str, name: str, version: str = "") -> Definition | None: ...
+    def compensated(self, undo: Undo) -> Any:
+        """The definition whose compensation an undo executes, or None where this agent has not its code."""
 
     def has_room_in_memory(self) -> bool:
         """Whether one more run may wait in memory."""

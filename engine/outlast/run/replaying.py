@@ -69,9 +69,6 @@ class ReplayHost:
         self.fingerprints: dict[str, str] = {}
         self.loop = _NoLoop()
 
-    def definition(self, kind: str, name: str, version: str = "") -> None:
-        return None
-
     def has_room_in_memory(self) -> bool:
         return True
 

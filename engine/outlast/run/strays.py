@@ -9,7 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..operations import Operation, StrayEnded
+from .. import clock
+from ..operations import Entry, Operation, StrayEnded
+from ..states import Status
 from .tries import Tried
 
 UNWINDING = "unwinding"
@@ -33,6 +35,25 @@ def thread_ended(run: Any) -> None:
     """A thread in which a step of an async run was tried has ended, after the run has left or while its agent does."""
     if not run.is_in_threads:
         run.host.store.submit(StrayEnded(run.fence.task_id, run.agent_id, ""))
+
+
+def try_ended(run: Any, path: str, tried: Tried) -> None:
+    """A try that outlived its task's ending has ended; what came of it is kept for the undo."""
+    claimed = run.claimed
+    entry = None
+    run_id = claimed.parent_id if claimed.kind == "step" else claimed.fence.task_id
+    where = claimed.parent_path if claimed.kind == "step" else path
+    if tried.error is None and tried.committed is None and run_id is not None and claimed.status is not Status.COMPENSATING:
+        kind = "task" if claimed.kind == "step" else "step"
+        given, flags = run.step_inputs.get(path, (None, 0)) if kind == "step" else (None, 0)
+        entry = Entry(
+            0, where or "", "completed", kind, run.definition.name if kind == "task" else run.step_name(path),
+            clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
+            input=given, flags=flags,
+        )  # fmt: skip
+    run.host.store.submit(StrayEnded(claimed.fence.task_id, run.host.agent_id, path, entry, run_id))
+    if run.lost and not run.strays:
+        thread_ended(run)
 
 
 def lease_was_lost(work: Any) -> None:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from .. import caller
 from ..agent import Agent
 from ..clock import SECOND
-from ..holding import busy_threads
 from ..operations import Claimed, Sweep
 from ..registry import Registry
 from ..scheduler import Scheduler
 from ..settings import Settings
 from ..store import claiming, schedules, sweeping
+from ..user_threads import busy_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
