@@ -97,7 +97,7 @@ class Bench:
             agent.stop(0.0)
         broken = [f"{finding.name}: {finding.detail}" for finding in examine(self.store) if not finding.ok and finding.query]
         self.engine.close()
-        assert not broken, "the test leaves a file in which something does not hold"
+        assert not broken, f"the test leaves a file in which something does not hold: {broken}"
 
     def start(self, workflow: Any, *args: Any, **kwargs: Any) -> Any:
         return self.engine.start(workflow, *args, **kwargs)

@@ -10,7 +10,7 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, continue_as_new, current, gather, holding, registry, step, transaction, workflow
+from outlast import Retry, continue_as_new, current, gather, holding, interrupting, registry, step, transaction, workflow
 from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
 
 gate = Gate()
@@ -377,7 +377,7 @@ def test_a_submitted_step_that_overran_is_tried_again_when_its_thread_has_ended(
 
 
 def test_a_cancel_of_the_try_after_one_that_overran_is_not_held_up_for_ever(bench, monkeypatch):
-    monkeypatch.setattr(holding, "_STEP_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(interrupting, "_STEP_GRACE_SECONDS", 0.0)
     bench.agent()
     run = bench.start(overruns_and_tries_again)
     gate.wait_until_reached()

@@ -20,7 +20,7 @@ from outlast import (
     StepTimeout,
     current,
     gather,
-    holding,
+    interrupting,
     registry,
     step,
     wait_signal,
@@ -381,7 +381,7 @@ def test_an_overrun_step_without_a_wish_to_know_is_undone_as_unknown(bench):
 
 @pytest.mark.parametrize("flow", [probed_overrun, aprobed_overrun, submits_probed_overrun])
 def test_a_cancelled_step_that_overruns_is_neither_probed_nor_undone_before_its_thread_has_ended(bench, monkeypatch, flow):
-    monkeypatch.setattr(holding, "_STEP_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(interrupting, "_STEP_GRACE_SECONDS", 0.0)
     bench.agent()
     run = bench.start(flow, "o-1")
     gate.wait_until_reached()
