@@ -61,7 +61,7 @@ def test_variables_are_read_as_their_kind(tmp_path: Path, name: str, text: str, 
     ("name", "value"),
     [
         ("lease", "0s"),
-        ("lease", "999ms"),
+        ("lease", "99ms"),
         ("hang_limit", "1ms"),
         ("lease", "soon"),
         ("lease", -1),

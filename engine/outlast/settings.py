@@ -192,11 +192,19 @@ def _positive_duration(value: object, place: str) -> float:
     return length
 
 
-def _sign_of_life(value: object, place: str) -> float:
-    """How long silence means nothing. An agent says that it lives twice a second, at best."""
+def _hang_limit(value: object, place: str) -> float:
+    """An agent says that it lives twice a second, at best."""
     length = _any_duration(value, place)
     if length < 1:
         raise InvalidInput(f"{place} must be at least 1 s, not {value!r}: an agent that is alive may be silent for so long.")
+    return length
+
+
+def _lease(value: object, place: str) -> float:
+    """It is renewed three times: what is shorter would be lost by who merely waits for the disk."""
+    length = _any_duration(value, place)
+    if length < 0.1:
+        raise InvalidInput(f"{place} must be at least 100 ms, not {value!r}: an agent that is alive may take as long to renew it.")
     return length
 
 
@@ -261,10 +269,10 @@ def _flag(value: object, place: str) -> bool:
 
 
 _READERS: dict[str, tuple[str, Callable[[object, str], object]]] = {
-    "lease": ("lease_seconds", _sign_of_life),
+    "lease": ("lease_seconds", _lease),
     "grace": ("grace_seconds", _any_duration),
     "park_after": ("park_after_seconds", _any_duration),
-    "hang_limit": ("hang_limit_seconds", _sign_of_life),
+    "hang_limit": ("hang_limit_seconds", _hang_limit),
     "max_payload": ("max_payload", _bytes),
     "max_crashes": ("max_crashes", _count),
     "max_entries": ("max_entries", _count),
