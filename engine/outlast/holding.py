@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,8 @@ class Holding:
         self.fingerprints = code.fingerprints
         self.loop = asyncio.get_running_loop()
         self.runs: dict[int, Any] = {}
-        self.is_draining = False
+        self.is_draining = self.has_left = False
+        self.reports: deque[Callable[[], None]] = deque()
         self.returns_suspects = returns_suspects
         self.slots = Slots(concurrency, self._slot_freed)
         self.runners = Runners(self.slots, self._work)
@@ -343,3 +345,5 @@ class Holding:
         for task in self._tasks:
             task.cancel()
         self.runners.close()
+        self.is_draining = self.has_left = True
+        strays.hand_out(self)

@@ -27,6 +27,7 @@ from outlast import (
     workflow,
 )
 from outlast.operations import AgentEnded
+from outlast.user_threads import busy_threads
 
 gate = Gate()
 probe_gate = Gate()
@@ -245,6 +246,25 @@ def test_a_step_that_a_drain_or_a_lost_lease_cut_off_is_asked_about(bench, flow,
     run.resume(done="found it")
     assert run.result(timeout=20) == "found it"
     assert len(effects) == 1
+
+
+def test_a_thread_that_ends_after_the_last_turn_of_its_agents_loop_holds_up_nothing(bench):
+    agent = bench.agent()
+    run = bench.start(pays, "o-1")
+    gate.wait_until_reached()
+    loop, close = agent._loop, agent._loop.close
+
+    def close_late():
+        gate.open()
+        eventually(lambda: not busy_threads())
+        close()
+
+    loop.close = close_late
+    bench.stop(0.0)
+    bench.agent()
+    bench.wait_for(run, "halted")
+    run.resume(done="found it")
+    assert run.result(timeout=5) == "found it"
 
 
 @pytest.mark.parametrize("flow", PAYS)

@@ -12,6 +12,7 @@ from ..operations import Operation
 
 if TYPE_CHECKING:
     import asyncio
+    from collections import deque
     from collections.abc import Callable
 
     from ..plan import Undo
@@ -30,6 +31,10 @@ class Host(Protocol):
     agent_id: int
     is_draining: bool
     """Whether the agent is leaving."""
+    has_left: bool
+    """Whether its loop does nothing more."""
+    reports: deque[Callable[[], None]]
+    """What is still to be said of threads that have ended."""
     fingerprints: dict[str, str]
     loop: asyncio.AbstractEventLoop
     """The agent's real one, with its I/O."""

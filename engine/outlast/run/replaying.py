@@ -41,10 +41,6 @@ class Found:
 class _NoLoop:
     """There is no agent, so there is no loop of one."""
 
-    @staticmethod
-    def is_closed() -> bool:
-        return False
-
 
 class _ReadOnly:
     """The store of a replay: it can be read, and forgets what it is given."""

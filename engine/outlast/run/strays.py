@@ -7,12 +7,15 @@ stray that nobody reports holds up the end of its run until its process has gone
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import clock
 from ..operations import Entry, Operation, StrayEnded
 from ..states import Status
 from .tries import Tried
+
+if TYPE_CHECKING:
+    from .host import Host
 
 UNWINDING = "unwinding"
 """The path of a stray that is the workflow's own code."""
@@ -24,11 +27,24 @@ def code_ended(work: Any, last: tuple[str, Tried] | None) -> None:
     From here on nothing of the task is under way in this thread. Threads of steps that overran report their own end.
     """
     host = work.host
-    if host.loop.is_closed():
-        # The agent left while this thread was busy, and said so.
-        host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, ""))
-    elif work.ending_decided or work.lost or getattr(work, "cancel_requested", False) or _is_late(work) or host.is_draining:
-        host.on_loop(partial(_report, work, last))
+    if work.ending_decided or work.lost or getattr(work, "cancel_requested", False) or _is_late(work) or host.is_draining:
+        host.reports.append(partial(_report, work, last))
+        # Asked for after that: the loop looks at the reports once more after it has said that it has left. What is given to a loop
+        # between its last turn and its end would be neither done nor refused.
+        if host.has_left:
+            hand_out(host)
+        else:
+            host.on_loop(partial(hand_out, host))
+
+
+def hand_out(host: Host) -> None:
+    """Report those that have ended; on the agent's loop, or after its end in whatever thread."""
+    while host.reports:
+        try:
+            report = host.reports.popleft()
+        except IndexError:
+            return  # Another thread was quicker.
+        report()
 
 
 def thread_ended(run: Any) -> None:
