@@ -16,14 +16,13 @@ from typing import Any
 from .. import clock
 from ..codec_errors import encode_error
 from ..errors import LeaseLost, OutlastError, StoreError
-from ..handles import Handle, Run
 from ..operations import CancelParts, Entry, Halt, StartPart
 from ..options import Options
 from ..store.parts import leads_to, may_lead_elsewhere
 from .async_rests import AsyncRests
 from .history import Record
 from .inline import InlineStep
-from .parts import ChildRun, Part
+from .parts import HANDLES, Part
 from .pending import Pending
 
 
@@ -187,32 +186,14 @@ class AsyncCalls(AsyncRests):
             pending.due_at = None
             self._wake_up()
 
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
-        return self._start_part(Part, "task", definition, args, kwargs, options)
-
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
-        part: Any = self._start_part(ChildRun, "child", workflow, args, kwargs, options)
-        return part  # type: ignore[no-any-return]
-
-    def _start_part(
-        self,
-        kind_of_handle: Any,
-        kind: str,
-        definition: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-    ) -> Part[Any]:
+    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         self._enter()
         path = self._loop.branch().place()
         record = self.visit(path, kind, definition.name)
         data = b"" if record is not None else self.named_input(definition, args, kwargs)
         one = self.inherited(path, definition, kind, data) if record is None else None
         start = None if record is not None or one is not None else self.part(path, definition, data, options, is_child=kind == "child")
-        part: Part[Any] = kind_of_handle(self, path, kind, definition.name, start.uid if start is not None else "")
-        if record is not None and record.started is not None and record.started.data is not None:
-            task_id, part.id = record.started.data.decode().split(" ", 1)
-            part.task_id = int(task_id)
+        part = HANDLES[kind](self, path, kind, definition.name, start.uid if start is not None else "", record)
         pending = self._pend(path, kind, definition.name, record, lambda pending: None)
         pending.part = part
         part.future = pending.future

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..definition.definition import Definition
+    from ..handles import Handle, Run
     from ..options import Options
+    from .parts import Part
 from .journalled import Journalled
 
 Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park
@@ -47,6 +49,17 @@ log = logging.getLogger("outlast")
 
 class Execution(Journalled):
     """The common part of a run of either colour."""
+
+    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
+        return self.start_part("task", definition, args, kwargs, options)
+
+    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
+        part: Any = self.start_part("child", workflow, args, kwargs, options)
+        return part  # type: ignore[no-any-return]
+
+    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
+        """Start a child or a submitted step at the next place, or find it there; its handle at once."""
+        raise NotImplementedError
 
     def part(self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool) -> Start:
         """The start of a child or a submitted step at a place; its id is the same on every replay."""

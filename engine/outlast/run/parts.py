@@ -7,7 +7,7 @@ such a look belongs in a step. Waiting goes through the caller, which journals t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..duration import seconds
@@ -16,6 +16,7 @@ from ..handles import Duration, Handle, Run
 
 if TYPE_CHECKING:
     from .async_run import AsyncRun
+    from .history import Record
     from .sync_run import SyncRun
 
 T = TypeVar("T")
@@ -24,7 +25,8 @@ T = TypeVar("T")
 class Part(Handle[T]):
     """A submitted step, or a signal that is waited for, at a place of this run."""
 
-    def __init__(self, run: SyncRun | AsyncRun, path: str, kind: str, name: str, id: str) -> None:
+    def __init__(self, run: SyncRun | AsyncRun, path: str, kind: str, name: str, id: str, record: Record | None = None) -> None:
+        """`record` is what the journal has of its place: where it was started there, it has its ids from there."""
         self.run = run
         self.path = path
         self.kind = kind
@@ -38,6 +40,9 @@ class Part(Handle[T]):
         """The number of the entry that tells of its start."""
         self.is_inherited = False
         """Its result is that of a part of the run that this one retries."""
+        if record is not None and record.started is not None and record.started.data is not None:
+            task_id, self.id = record.started.data.decode().split(" ", 1)
+            self.task_id = int(task_id)
 
     def result(self, timeout: Duration | None = None) -> T:
         """Wait durably for the value; raises the part's own error, `RunCancelled`, or `ResultTimeout`."""
@@ -93,6 +98,10 @@ class ChildRun(Part[T], Run[T]):
 
     def children(self) -> list[Run[Any]]:
         raise _refusal("children()")
+
+
+HANDLES: dict[str, Callable[..., Part[Any]]] = {"task": Part, "child": ChildRun}
+"""What `submit` and `start` give back, by the kind of their entry."""
 
 
 def _refusal(what: str) -> OutsideRun:

@@ -17,7 +17,6 @@ from ..errors import (
     ResultTimeout,
     SignalTimeout,
 )
-from ..handles import Handle, Run
 from ..names import checked_key
 from ..operations import (
     Append,
@@ -31,7 +30,7 @@ from ..signature import convert_value
 from ..states import Status
 from ..store.parts import may_lead_elsewhere
 from .history import Record
-from .parts import ChildRun, Part
+from .parts import HANDLES, ChildRun, Part
 from .sync_waits import SyncWaits
 
 _ENDLESS = 1 << 62
@@ -40,22 +39,7 @@ _ENDLESS = 1 << 62
 class SyncParts(SyncWaits):
     """What a sync workflow starts, sends and waits for."""
 
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
-        return self._start_part(Part, "task", definition, args, kwargs, options)
-
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
-        part: Any = self._start_part(ChildRun, "child", workflow, args, kwargs, options)
-        return part  # type: ignore[no-any-return]
-
-    def _start_part(
-        self,
-        kind_of_handle: Any,
-        kind: str,
-        definition: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-    ) -> Part[Any]:
+    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         self._enter()
         path = self.branch.place()
         record = self.visit(path, kind, definition.name)
@@ -63,18 +47,14 @@ class SyncParts(SyncWaits):
         one = self.inherited(path, definition, kind, data) if record is None else None
         if one is not None:
             self._inherit(self.entries_of(one, definition, data))
-            inherited: Part[Any] = kind_of_handle(self, path, kind, definition.name, one.uid or "")
+            inherited = HANDLES[kind](self, path, kind, definition.name, one.uid or "")
             inherited.is_inherited = True
             self._parts[path] = inherited
             return inherited
         start = None if record is not None else self.part(path, definition, data, options, is_child=kind == "child")
-        part: Part[Any] = kind_of_handle(self, path, kind, definition.name, start.uid if start is not None else "")
+        part = HANDLES[kind](self, path, kind, definition.name, start.uid if start is not None else "", record)
         self._parts[path] = part
         if start is None:
-            assert record is not None
-            if record.started is not None and record.started.data is not None:
-                task_id, part.id = record.started.data.decode().split(" ", 1)
-                part.task_id = int(task_id)
             return part
         self.has_parts = True
         kept, flags = self.kept_part_input(definition, data)
