@@ -17,7 +17,7 @@ import pytest
 from made_runs import Maker
 
 import outlast
-from outlast import clock
+from outlast import clock, registry
 from outlast.store.sqlite import SqliteStore
 
 MEMORY = Path("/dev/shm")
@@ -38,8 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock()
+    """It begins with a whole minute: 2023-11-14T22:14:00Z."""
+    ours = clock.ManualClock(wall=1_700_000_040 * clock.SECOND)
     with clock.use(ours):
+        yield ours
+
+
+@pytest.fixture
+def app() -> Iterator[registry.Registry]:
+    """Where a test's own definitions go."""
+    with registry.isolated() as ours:
         yield ours
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ from scheduling_fakes import (
     settle,
 )
 
-from outlast import At, Cron, Every, Schedule, clock, registry, scheduling, workflow
+from outlast import At, Cron, Every, Schedule, clock, scheduling, workflow
 from outlast import operations as op
 from outlast import schedule_operations as sop
 from outlast.clock import SECOND
@@ -42,26 +41,6 @@ from outlast.store.sqlite import SqliteStore
 from outlast.timetable import schedules_of
 from outlast.views.schedules import schedule_json, ticks_json
 from outlast.why import why
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock(wall=BEGIN)
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def app() -> Iterator[Registry]:
-    with registry.isolated() as ours:
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
 
 
 def test_a_new_schedule_begins_now_and_not_in_the_past(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,26 +26,6 @@ from outlast.registry import Registry
 from outlast.store import schedules
 from outlast.store.sqlite import SqliteStore
 from outlast.views.schedules import schedule_json, ticks_json
-
-
-@pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock(wall=BEGIN)
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def app() -> Iterator[Registry]:
-    with registry.isolated() as ours:
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
 
 
 def test_what_disappears_from_the_code_is_gone_and_comes_back_from_now_on(store: SqliteStore, manual: clock.ManualClock) -> None:

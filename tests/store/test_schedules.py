@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outlast import Every, backfill, clock, registry, scheduling, workflow
+from outlast import Every, backfill, clock, scheduling, workflow
 from outlast import operations as op
 from outlast import schedule_operations as sop
 from outlast.clock import SECOND
@@ -30,24 +28,9 @@ def report(folder: str = "/") -> None: ...
 
 
 @pytest.fixture
-def manual() -> Iterator[clock.ManualClock]:
-    ours = clock.ManualClock(wall=BEGIN)
-    with clock.use(ours):
-        yield ours
-
-
-@pytest.fixture
-def app() -> Iterator[Registry]:
-    with registry.isolated() as ours:
-        workflow(report)
-        yield ours
-
-
-@pytest.fixture
-def store(tmp_path: Path, manual: clock.ManualClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "app.db", create=True)
-    yield opened
-    opened.close()
+def app(app: Registry) -> Registry:
+    workflow(report)
+    return app
 
 
 def made(store: SqliteStore, app: Registry, **options: Any) -> Scheduler:
