@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from outlast import clock
-from outlast.store import migrations
+from outlast.store import backup, migrations
 from outlast.store.connection import StoreConnection
 from outlast.store.sqlite import HANDLERS
 
-MIGRATE = "Migrate"
+MIGRATE, BACKUP = "Migrate", "Backup"
 
 
 def die() -> None:
@@ -93,6 +93,18 @@ def die_within(number: int) -> None:
     migrations._step = watched
 
 
+def die_at_backup(*, is_before: bool) -> None:
+    """Die as a backup is complete, just before or just after it gets its name."""
+    give_name = backup._give_name
+
+    def watched(part: str, target_name: str) -> None:
+        if not is_before:
+            give_name(part, target_name)
+        die()
+
+    backup._give_name = watched
+
+
 class ShiftedClock(clock.SystemClock):
     """The machine's clocks, the wall's set to what somebody has written into a file."""
 
@@ -108,7 +120,9 @@ def main() -> None:
     point = os.environ.pop("DIES_AT", "")
     if point:
         side, operation = point.split()
-        if side == "within":
+        if operation == BACKUP:
+            die_at_backup(is_before=side == "before")
+        elif side == "within":
             die_within(int(operation))
         else:
             Doom(side, operation)

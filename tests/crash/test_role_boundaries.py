@@ -254,3 +254,45 @@ def test_a_prune_that_dies_at_any_of_its_commits_is_finished_by_the_next(place: 
     assert place.rows(left) == [(1, 0, 1)]
     assert place.rows("select task_id from outlast_input") == [(survivor.task_id,)], "a run that is not over was pruned"
     assert place.is_sound()
+
+
+DECLARING = """
+from outlast import Every, Queue, workflow
+
+Queue("mail", concurrency=2)
+
+@workflow(queue="mail", retention="3d")
+def hello() -> str:
+    return "hello"
+
+@workflow(schedule=Every("200ms", catch_up="all", overlap="allow"))
+def beat() -> None: pass
+"""
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_roles_that_die_at_each_commit_of_their_start_leave_nothing_that_the_next_would_stumble_over(place: Place, side: str) -> None:
+    (place.path / "workflows" / "work.py").write_text(DECLARING)
+    for operation in ("DeclareQueues", "DeclareRetention", "RegisterAgent"):
+        place.die(f"{side} {operation}", "agent", "--once")
+    for operation in ("WriteSchedules", "KeepScheduler"):
+        place.die(f"{side} {operation}", "scheduler")
+        assert place.is_sound()
+    assert len(place.rows("select id from outlast_agent")) == (side == "after")
+    run = place.run("start", "hello")
+    place.run("agent", "--once")
+    assert place.run("result", run) == '"hello"'
+    assert place.rows("select name, concurrency from outlast_queue") == [("mail", 2)]
+    scheduler = place.popen("scheduler")
+    eventually(lambda: len(place.rows("select tick from outlast_tick")) > 1)
+    scheduler.terminate()
+    scheduler.communicate()
+    assert place.rows("select count(*) from outlast_schedule") == [(1,)]
+    place.run("agent", "--once")
+    ticks = place.rows("select tick from outlast_tick")
+    place.die(f"{side} PruneTicks", "prune", "--older-than", "0s")
+    assert (place.rows("select tick from outlast_tick") == ticks) == (side == "before")
+    place.run("prune", "--older-than", "0s")
+    assert place.rows("select tick from outlast_tick") == []
+    place.supervise()
+    assert place.is_sound()

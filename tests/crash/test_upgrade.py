@@ -173,7 +173,7 @@ def test_runs_of_a_file_of_an_earlier_schema_go_on_after_its_migration(tmp_path:
         assert problems(engine.store) == []
 
 
-@pytest.mark.parametrize("point", ["within 2", f"within {NEWEST}", "before Migrate", "after Migrate"])
+@pytest.mark.parametrize("point", ["before Backup", "after Backup", "within 2", f"within {NEWEST}", "before Migrate", "after Migrate"])
 def test_a_migration_that_is_killed_leaves_the_old_schema_or_the_new_one_and_a_whole_backup(tmp_path: Path, point: str) -> None:
     make(tmp_path, 1)
     path = tmp_path / "outlast.db"
@@ -189,7 +189,9 @@ def test_a_migration_that_is_killed_leaves_the_old_schema_or_the_new_one_and_a_w
 
     killed = migrate(DIES_AT=point)
     assert killed.returncode == -signal.SIGKILL, f"the kill did not land: {killed.stdout}"
-    assert content(tmp_path / "outlast.db.schema-0001.bak") == old
+    backup = tmp_path / "outlast.db.schema-0001.bak"
+    assert backup.exists() == (point != "before Backup"), "a backup has its name once it is complete"
+    assert point == "before Backup" or content(backup) == old
     connection = connect(path, create=False)
     assert migrations.schema_version(connection) == (NEWEST if point == "after Migrate" else 1)
     connection.close()
@@ -200,4 +202,4 @@ def test_a_migration_that_is_killed_leaves_the_old_schema_or_the_new_one_and_a_w
     with driven_engine(path, schedules_of=sys.modules[__name__]) as engine:
         assert problems(engine.store) == []
         assert engine.store.connection().execute("select count(*) from outlast_task where kind = 'run'").fetchone() == (9,)
-    assert content(tmp_path / "outlast.db.schema-0001.bak") == old
+    assert content(backup) == old
