@@ -37,6 +37,11 @@ def woken(locks: list[threading.Lock]) -> int:
     return sum(not lock.locked() for lock in locks)
 
 
+def is_hasty(waiting: Answered) -> bool:
+    """Whether callers are woken all at once for now."""
+    return answered._now() < waiting._haste_until
+
+
 def test_each_caller_is_woken_by_the_one_before_it(now: Now) -> None:
     waiting = Answered()
     locks = callers(waiting, 3)
@@ -55,7 +60,7 @@ def test_where_callers_take_their_time_all_are_woken_at_once_for_a_while(now: No
     now.seconds += 0.02
     waiting.let_next_go()
     assert woken(locks) == 10
-    assert waiting.is_hasty
+    assert is_hasty(waiting)
     locks = callers(waiting, 10)
     waiting.let_next_go()
     assert woken(locks) == 10
@@ -76,7 +81,7 @@ def test_who_looks_in_vain_wakes_all_and_the_while_grows_until_they_go_on_again(
         assert not waiting.goes_on()
         assert woken(locks) == 3
         began = now.seconds
-        while waiting.is_hasty:
+        while is_hasty(waiting):
             now.seconds += 0.001
         whiles.append(now.seconds - began)
     assert whiles == sorted(whiles)
@@ -89,7 +94,7 @@ def test_who_looks_in_vain_wakes_all_and_the_while_grows_until_they_go_on_again(
     waiting.let_next_go()
     assert not waiting.goes_on() or not waiting.goes_on()
     began = now.seconds
-    while waiting.is_hasty:
+    while is_hasty(waiting):
         now.seconds += 0.001
     assert now.seconds - began < 0.01
 

@@ -37,11 +37,6 @@ class Answered:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    @property
-    def is_hasty(self) -> bool:
-        """Whether callers are woken all at once for now."""
-        return _now() < self._haste_until
-
     def add(self, caller: threading.Lock) -> None:
         """A caller has its answer; `let_next_go` follows."""
         self._waiting.append(caller)

@@ -228,8 +228,8 @@ class Committer(GroupTransactions):
         return LEAST_PATIENCE_SECONDS if patience is None and self._queue else patience
 
     def _linger(self) -> None:
-        """Wait for more of a crowd, and leave what is led to its leader."""
-        if self.callers > _CROWD and self._answered.is_hasty:
+        """Wait for more of a crowd of which the most are still at work, and leave what is led to its leader."""
+        if self.callers > _CROWD and len(self._queue) < self.callers // 2:
             time.sleep(_LINGER_SECONDS)
         for _ in range(_MOST_PAUSES):
             if not self._queue or now() - self._led_at > _LINGER_SECONDS:
