@@ -20,6 +20,8 @@ import outlast
 from outlast import clock, registry
 from outlast.store.sqlite import SqliteStore
 
+TESTS = Path(__file__).parent
+DEAR = ("workflows", "docs", "typing", "crash", "test_node.py", "cli")
 MEMORY = Path("/dev/shm")
 ROOM = 2 << 30
 
@@ -34,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         # What is written and never read again need not wait for a disk. Crash tests do (crash/conftest.py).
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The dear ones first: at the end nobody waits for the other's long test."""
+    rank = {name: number for number, name in enumerate(DEAR)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(TESTS).parts[0], len(DEAR)) if TESTS in item.path.parents else -1)
 
 
 @pytest.fixture
