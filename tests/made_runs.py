@@ -6,8 +6,10 @@ from typing import Any
 
 from outlast import clock, codec
 from outlast import operations as op
+from outlast.claimed import Claimed, Fence
+from outlast.entry import COMPENSABLE, Entry
 from outlast.model import new_id, step_code, workflow_code
-from outlast.operations import Claimed, Entry, Fence, Started
+from outlast.operations import Started
 from outlast.states import Ending, Status
 from outlast.store.sqlite import SqliteStore
 
@@ -114,7 +116,7 @@ class Maker:
     def charge(self, fence: Fence, seq: int = 1, path: str = "1", *, outcome: bool = True) -> int:
         """A step with a compensation, started and (with `outcome`) completed; gives the next seq."""
         given = codec.encode({"order": "o-1", "amount": 100})
-        started = self.entry(seq, path, "started", "step", "charge", input=given, flags=op.COMPENSABLE)
+        started = self.entry(seq, path, "started", "step", "charge", input=given, flags=COMPENSABLE)
         entries = [started]
         if outcome:
             entries.append(self.entry(seq + 1, path, "completed", "step", "charge", try_number=1, data=codec.encode("p-1")))

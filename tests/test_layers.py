@@ -18,7 +18,7 @@ LAYERS = (
     # 0: no I/O; the one place that reads the time.
     r"errors|clock|codec(_\w+)?|payloads|duration|printable",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
-    r"states|model|names|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
+    r"states|model|names|entry|claimed|operation|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
     r"|(\w+_)?operations|signature(_\w+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",
@@ -39,7 +39,6 @@ ROLES = (
 # Over 350 lines, each for a reason: one state machine or one table that would be harder to read in two places.
 LONG = {
     "errors",
-    "operations",
 }
 
 

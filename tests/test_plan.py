@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.operations import COMPENSABLE, PREVIEW, Entry
+from outlast.entry import COMPENSABLE, PREVIEW, Entry
 from outlast.plan import UNDO_PREFIX, Undo, undo_plan
 
 

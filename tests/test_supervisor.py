@@ -16,6 +16,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.loop import RoleLoop
+from outlast.operation import Operation
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 from outlast.store.sqlite import SqliteStore
@@ -199,7 +200,7 @@ def test_a_sweep_that_waited_long_for_the_lock_is_a_stall(
     tick_through(manual, store, supervisor, 29.9)
     commit = store.commit
 
-    def slow(operation: op.Operation[object]) -> object:
+    def slow(operation: Operation[object]) -> object:
         if isinstance(operation, op.Sweep):
             manual.advance(15)
         return commit(operation)
@@ -218,7 +219,7 @@ def test_an_agent_that_renews_while_the_sweep_waits_is_not_ended(
     tick_through(manual, store, supervisor, 29.9)
     commit = store.commit
 
-    def renewing(operation: op.Operation[object]) -> object:
+    def renewing(operation: Operation[object]) -> object:
         if isinstance(operation, op.Sweep):
             commit(op.Heartbeat(agent_id, LEASE))
         return commit(operation)

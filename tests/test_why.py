@@ -9,6 +9,7 @@ from made_runs import Maker
 
 from outlast import clock, codec
 from outlast import operations as op
+from outlast.entry import COMPENSABLE, Entry
 from outlast.errors import RunNotFound
 from outlast.states import Ending, Status
 from outlast.store.process import this_process
@@ -287,7 +288,7 @@ def test_an_undo_that_waits_for_a_process_that_had_lost_it_names_that_process(st
     make.start()
     agent = make.agent(host=us.host, pid=os.getpid())
     claimed = make.claim(agent)
-    started = op.Entry(1, "1", "started", "step", "s", 1, flags=op.COMPENSABLE, input=b"{}")
+    started = Entry(1, "1", "started", "step", "s", 1, flags=COMPENSABLE, input=b"{}")
     store.commit(op.Append(claimed.fence, [started]))
     assert store.commit(op.End(claimed.fence, Ending.FAILED, error=codec.encode_error(OSError("x")))) == Status.COMPENSATING
     store.commit(op.Claim(agent, 1, {"compensation:s": "f"}))

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import agent_process, caller, clock
 from .answers import Answers, nothing
+from .claimed import Claimed
 from .code import Code
 from .errors import LeaseLost, StoreError
 from .holding import Holding
 from .liveness import Pulse
 from .next_claim import NextClaim
-from .operations import Claim, Claimed, GiveBack, Heartbeat, LearnCode, LeaveAgent
+from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
 from .user_threads import has_busy_threads
@@ -208,7 +209,6 @@ class Agent:
             self._own_commits = own_commits
             self._looks_spared += 1
             return
-        self._looks_spared = 0
         version = self.store.data_version()
         if version != self._version:
             self._version = version

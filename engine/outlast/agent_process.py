@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock, queue_operations, retention_operations
 from .model import new_id
-from .operations import Operation, RegisterAgent
+from .operation import Operation
+from .operations import RegisterAgent
 from .store.process import this_process
 
 if TYPE_CHECKING:

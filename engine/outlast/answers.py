@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .operations import Operation
+from .operation import Operation
 from .store.group import Done
 from .store.sqlite import SqliteStore
 

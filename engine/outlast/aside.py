@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from .operations import Entry
+from .entry import Entry
 
 _KEPT = frozenset({"patch", "forced", "compensation", "question", "probe", "void"})
 _OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})

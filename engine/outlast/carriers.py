@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import payloads
+from .claimed import Claimed
 from .codec_types import NotDecodable
 from .errors import PayloadUnreadable
-from .operations import Claimed, GiveBack, Halt
+from .operations import GiveBack, Halt
 from .run import damage
 from .run.async_run import AsyncRun
 from .run.sync_run import SyncRun

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from . import payloads
 from .answers import Answers, nothing
 from .carriers import carrier
+from .claimed import Claimed
 from .errors import LeaseLost, PayloadNotEncoded
 from .interrupting import cancel, notify, watch_deadline
-from .operations import Acknowledge, Claimed, End, GiveBack, Halt, Operation, Park, RetryRun
-from .plan import Undo
+from .operation import Operation
+from .operations import Acknowledge, End, GiveBack, Halt, Park, RetryRun
 from .run import strays, transactional
 from .run.async_run import AsyncRun
 from .run.sync_run import SyncRun
@@ -73,6 +74,7 @@ class Holding:
         self.settings = settings
         self.agent_id = 0
         self.fingerprints = code.fingerprints
+        self.compensated = code.compensated
         self.loop = asyncio.get_running_loop()
         self.runs: dict[int, Any] = {}
         self.is_draining = self.has_left = False
@@ -241,9 +243,6 @@ class Holding:
         self._on_change()
 
     # -- host of runs ------------------------------------------------------------------------------------------
-
-    def compensated(self, undo: Undo) -> Any:
-        return self._code.compensated(undo)
 
     def has_room_in_memory(self) -> bool:
         return len(self.runs) < _IN_MEMORY + self._concurrency and not self.is_draining

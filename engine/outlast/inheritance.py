@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .aside import branch_of, to_set_aside
-from .operations import INHERITED, Entry
+from .entry import INHERITED, Entry
 from .plan import undone_places
 
 STEPS = frozenset({"step", "transaction", "task", "child"})

@@ -1,102 +1,17 @@
 """What the roles ask of a store, as values: each operation is one atomic, fenced change.
 
-Owns the operations and their results; a store (SQLite now, PostgreSQL to come) executes them, alone or many in one commit.
-Refuses SQL, I/O and the clock: the store stamps an operation with its own `now`. Operations are plain structs because they are made
-by the ten thousand a second.
+Owns the operations and their results; a store (SQLite now, PostgreSQL to come) executes them, alone or many in one commit. Refuses SQL, I/O
+and the clock: the store stamps an operation with its own `now`. They are plain structs because they are made by the ten thousand a second.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Generic, TypeVar
-
 from msgspec import Struct
 
+from .claimed import Claimed, Fence, Wanted
+from .entry import Entry
+from .operation import Operation
 from .states import Ending, Status
-
-R = TypeVar("R")
-
-COMPENSABLE = 1
-"""Journal flag: the step has a compensation."""
-PREVIEW = 2
-"""Journal flag: the input kept is a preview, since nothing will ever need it."""
-INHERITED = 4
-"""Journal flag: the outcome was taken from the run that this one retries."""
-UNSURE = 8
-"""Journal flag: a failure that does not say whether the try took effect, of which the error itself is sealed."""
-
-
-class Operation(Struct, Generic[R], frozen=True, gc=False):
-    """An atomic change whose execution gives an `R`."""
-
-
-class Refused(Operation[None], frozen=True, gc=False):
-    """Nothing, in the place of what could not be made ready for the store; its answer is the error."""
-
-    error: Exception
-
-
-class Fence(Struct, frozen=True, gc=False):
-    """A task and the claim that a write belongs to."""
-
-    task_id: int
-    claim: int
-
-
-class Entry(Struct, frozen=True, gc=False):
-    """One line of a journal. `seq` is its place in the order of delivery."""
-
-    seq: int
-    path: str
-    event: str
-    kind: str
-    name: str
-    at: int
-    try_number: int = 0
-    flags: int = 0
-    started_at: int | None = None
-    due_at: int | None = None
-    input: bytes | None = None
-    data: bytes | None = None
-
-
-class Claimed(Struct, gc=False):
-    """A task that this agent has the lease of."""
-
-    fence: Fence
-    uid: str
-    kind: str
-    name: str
-    version: str
-    status: Status
-    needs: str
-    queue: str
-    partition: str | None
-    priority: int
-    tries: int
-    suspect: bool
-    alone: bool
-    parent_id: int | None
-    parent_path: str | None
-    root_id: int | None
-    started_at: int
-    deadline_at: int | None
-    cancel_requested: bool
-    notice: int
-    input: bytes
-    tags: str | None
-    tick: int | None
-    chain: str
-    idempotency_key: str | None
-    options: str | None
-    timeout: int | None
-    parent_uid: str | None
-    crashes: int
-    parent_name: str | None = None
-    grandparent_uid: str | None = None
-    """Of a step: the run that started its run."""
-    has_place: bool = False
-    """It uses one of the places that its queue is limited to: a run leaves it as soon as it waits."""
 
 
 class Start(Operation["Started"], frozen=True, gc=False):
@@ -162,13 +77,6 @@ class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     alone: bool = False
     suspects: bool = False
     taken: int = 0
-
-
-class Wanted(StrEnum):
-    """What somebody has asked of a run by the time that an entry of it is written."""
-
-    PAUSE = "pause"
-    CANCEL = "cancel"
 
 
 class Append(Operation[bool | Wanted], frozen=True, gc=False):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from .codec_errors import summary, type_name
 from .codec_types import NotDecodable
+from .entry import COMPENSABLE, UNSURE, Entry
 from .errors import OutcomeUnknown, StepDied, StepTimeout
-from .operations import COMPENSABLE, UNSURE, Entry
 from .payloads import SEALED
 
 UNDO_PREFIX = "undo/"

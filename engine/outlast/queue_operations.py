@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct, UnsetType
 
-from .operations import Operation
+from .operation import Operation
 
 if TYPE_CHECKING:
     from .registry import Registry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from .operations import Operation
+from .operation import Operation
 
 if TYPE_CHECKING:
     from .registry import Registry

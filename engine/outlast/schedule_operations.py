@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from .operations import Operation, Start
+from .operation import Operation
+from .operations import Start
 
 
 class TickRow(Struct, frozen=True, gc=False):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .duration import describe
+from .entry import Entry
 from .errors import RunNotFound
-from .operations import Entry
 from .states import Status
 from .store import journal, questions, undoing
 from .views import waiting

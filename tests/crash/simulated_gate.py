@@ -17,6 +17,7 @@ from typing import Any
 from outlast import operations as op
 from outlast import queue_operations, retention_operations
 from outlast.errors import LeaseLost
+from outlast.operation import Operation
 from outlast.store.commit import Committer
 from outlast.store.group import Done, Pending
 from outlast.testing.quick import QuickStore
@@ -84,18 +85,18 @@ class _GatedCommitter(Committer):
 
     store: GatedStore
 
-    def commit(self, operation: op.Operation[Any]) -> Any:
+    def commit(self, operation: Operation[Any]) -> Any:
         pending = self._through_the_gate(operation)
         if pending.error is not None:
             raise pending.error
         return pending.result
 
-    def submit(self, operation: op.Operation[Any], done: Done | None = None) -> None:
+    def submit(self, operation: Operation[Any], done: Done | None = None) -> None:
         pending = self._through_the_gate(operation)
         if done is not None:
             done(pending.result, pending.error)
 
-    def submit_led(self, operation: op.Operation[Any], done: Done) -> None:
+    def submit_led(self, operation: Operation[Any], done: Done) -> None:
         self.submit(operation, done)
 
     def lead(self) -> None:
@@ -105,7 +106,7 @@ class _GatedCommitter(Committer):
         self.submit(operation, done)
         return True
 
-    def _through_the_gate(self, operation: op.Operation[Any]) -> Pending:
+    def _through_the_gate(self, operation: Operation[Any]) -> Pending:
         pending = Pending(operation, lambda _, __: None)
         gate = self.store.gate
         try:

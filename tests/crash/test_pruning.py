@@ -14,6 +14,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.doctor import examine
+from outlast.entry import Entry
 from outlast.model import new_id
 from outlast.states import Ending
 from outlast.store.sqlite import SqliteStore
@@ -32,7 +33,7 @@ def test_a_prune_that_is_killed_leaves_a_sound_file_and_the_next_one_does_the_re
     for _ in range(RUNS):
         store.commit(op.Start(uid=new_id(clock.wall()), kind="run", name="w", needs="workflow:w", queue="default", input=b"{}"))
         [held] = store.commit(op.Claim(agent, 1, CODE))
-        entries = [op.Entry(number, str(number), "completed", "step", "s", 1, data=b"1" * 100) for number in range(1, 401)]
+        entries = [Entry(number, str(number), "completed", "step", "s", 1, data=b"1" * 100) for number in range(1, 401)]
         store.commit(op.Append(held.fence, entries))
         store.commit(op.End(held.fence, Ending.COMPLETED, output=b"1", simple=True))
     store.commit(op.LeaveAgent(agent))

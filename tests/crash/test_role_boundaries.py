@@ -18,6 +18,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.doctor import examine
+from outlast.entry import Entry
 from outlast.model import new_id
 from outlast.settings import resolve
 from outlast.states import Ending
@@ -234,7 +235,7 @@ def test_a_prune_that_dies_at_any_of_its_commits_is_finished_by_the_next(place: 
     for _ in range(3):
         place.start("hello")
         [held] = store.commit(op.Claim(agent, 1, NEEDS))
-        entries = [op.Entry(number, str(number), "completed", "step", "s", 1, data=b"1") for number in range(1, 801)]
+        entries = [Entry(number, str(number), "completed", "step", "s", 1, data=b"1") for number in range(1, 801)]
         store.commit(op.Append(held.fence, entries))
         store.commit(op.End(held.fence, Ending.COMPLETED, output=b"1", simple=True))
     store.commit(op.LeaveAgent(agent))

@@ -15,8 +15,9 @@ from run_bench import Bench, effects, eventually
 import outlast
 from outlast import Retry, payloads, registry, step, transaction, workflow
 from outlast.doctor import examine
+from outlast.entry import Entry
 from outlast.errors import InvalidDefinition, PayloadNotEncoded, PayloadUnreadable, RunHalted, StepTimeout
-from outlast.operations import Entry, StrayEnded
+from outlast.operations import StrayEnded
 from outlast.payloads import register_payload_codec
 from outlast.plan import undone as undone_of
 from outlast.store.sealing import sealed_or_refused

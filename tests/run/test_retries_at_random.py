@@ -12,6 +12,7 @@ import pytest
 import outlast
 from outlast import clock, codec, current, registry, step, workflow
 from outlast import operations as op
+from outlast.entry import Entry
 from outlast.errors import Conflict
 
 dice = random.Random()
@@ -93,8 +94,8 @@ def test_outcomes_that_came_after_the_one_which_ended_the_code_are_no_disagreeme
     code = {"workflow:aleaf": "f"}
     agent = bench.store.commit(op.RegisterAgent("a", "elsewhere/0/0", clock.boot_id(), 1, "1", 8, None, 10**12, code))
     [held] = bench.store.commit(op.Claim(agent, 1, code))
-    failed = op.Entry(1, "2.1", "failed", "step", "aplain", clock.wall(), try_number=1, data=codec.encode_error(ValueError("x")))
-    completed = op.Entry(2, "1.1", "completed", "step", "aplain", clock.wall(), try_number=1, data=b'"late.0"')
+    failed = Entry(1, "2.1", "failed", "step", "aplain", clock.wall(), try_number=1, data=codec.encode_error(ValueError("x")))
+    completed = Entry(2, "1.1", "completed", "step", "aplain", clock.wall(), try_number=1, data=b'"late.0"')
     bench.store.commit(op.Append(held.fence, [failed, completed]))
     bench.store.commit(op.GiveBack(held.fence))
     dice.seed(0)

@@ -10,7 +10,9 @@ from typing import Any
 
 from outlast import clock
 from outlast import operations as op
-from outlast.operations import COMPENSABLE, Claimed, Entry, Fence
+from outlast.claimed import Claimed, Fence
+from outlast.entry import COMPENSABLE, Entry
+from outlast.operation import Operation
 from outlast.states import Ending
 from outlast.store import claiming
 from outlast.store.process import this_process
@@ -28,7 +30,7 @@ class Driver:
         self.clock = manual
         self.number = 0
 
-    def do(self, operation: op.Operation[Any]) -> Any:
+    def do(self, operation: Operation[Any]) -> Any:
         return self.store.commit(operation)
 
     def agent(self, *, code: dict[str, str] | None = None, slots: int = 8) -> int:

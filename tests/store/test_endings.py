@@ -9,8 +9,9 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
+from outlast.claimed import Fence
 from outlast.clock import SECOND
-from outlast.operations import COMPENSABLE, Fence
+from outlast.entry import COMPENSABLE
 from outlast.states import Ending
 from outlast.store import sweeping
 

@@ -13,6 +13,7 @@ from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
+from outlast.operation import Operation
 from outlast.states import Ending
 from outlast.store import commit, group
 from outlast.store.connection import transaction
@@ -36,7 +37,7 @@ class Answers:
         return lambda result, error: self.got.append((name, result, error))
 
 
-def in_one_group(file: Driver, operations: dict[str, op.Operation[Any]], monkeypatch: pytest.MonkeyPatch) -> Answers:
+def in_one_group(file: Driver, operations: dict[str, Operation[Any]], monkeypatch: pytest.MonkeyPatch) -> Answers:
     """Hand everything over while the file is busy, so that it goes to disk in one transaction."""
     sizes: list[int] = []
     committer = file.store.committer
@@ -197,7 +198,7 @@ def test_a_group_whose_commit_failed_is_written_again_under_its_fences(
     zombie = file.claimed(agent_id, "zombie")
     file.do(op.GiveBack(zombie))
     fences = [file.claimed(agent_id, f"r{i}") for i in range(5)]
-    operations: dict[str, op.Operation[Any]] = {"zombie": op.Append(zombie, [entry(1)])}
+    operations: dict[str, Operation[Any]] = {"zombie": op.Append(zombie, [entry(1)])}
     for number, fence in enumerate(fences):
         operations[f"append{number}"] = op.Append(fence, [entry(1)])
         operations[f"end{number}"] = op.End(fence, Ending.COMPLETED, output=b"1", simple=True)
@@ -301,9 +302,7 @@ def test_a_real_full_file_refuses_holds_and_goes_on(file: Driver) -> None:
 def test_every_operation_has_a_handler_and_every_handler_an_operation() -> None:
     from outlast.store.sqlite import HANDLERS
 
-    made = {
-        value for value in vars(op).values() if isinstance(value, type) and issubclass(value, op.Operation) and value is not op.Operation
-    }
+    made = {value for value in vars(op).values() if isinstance(value, type) and issubclass(value, Operation) and value is not Operation}
     assert made <= set(HANDLERS)
 
 
@@ -314,7 +313,7 @@ def test_ends_in_one_group_get_their_own_answers_where_a_cancel_or_a_lost_lease_
     fences = {name: file.claimed(agent_id, name) for name in ("a", "cancelled", "lost", "failed", "b")}
     file.do(op.Cancel("cancelled"))
     file.do(op.GiveBack(fences["lost"]))
-    ends: dict[str, op.Operation[Any]] = {
+    ends: dict[str, Operation[Any]] = {
         name: op.End(fence, Ending.FAILED if name == "failed" else Ending.COMPLETED, output=name.encode(), simple=True)
         for name, fence in fences.items()
     }

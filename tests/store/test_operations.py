@@ -11,9 +11,11 @@ import pytest
 from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
+from outlast.claimed import Fence
 from outlast.clock import SECOND
+from outlast.entry import COMPENSABLE
 from outlast.errors import Conflict, LeaseLost
-from outlast.operations import COMPENSABLE, Fence
+from outlast.operation import Operation
 from outlast.states import Ending
 from outlast.store import claiming
 from outlast.store.library import sqlite3
@@ -26,7 +28,7 @@ def file(tmp_path: Path) -> Iterator[Driver]:
         yield made
 
 
-def late_writes(fence: Fence) -> dict[str, op.Operation[Any]]:
+def late_writes(fence: Fence) -> dict[str, Operation[Any]]:
     return {
         "append": op.Append(fence, [entry(50, "late")]),
         "append with a signal": op.Append(fence, [entry(50, "late")], signal_id=1),

@@ -14,8 +14,9 @@ import pytest
 from driving import CODE, Driver, driver
 
 from outlast import clock
+from outlast.claimed import Claimed, Fence
 from outlast.errors import QueueNotFound
-from outlast.operations import Again, Cancel, Claim, Claimed, Fence, GiveBack, Park, Start, StartPart
+from outlast.operations import Again, Cancel, Claim, GiveBack, Park, Start, StartPart
 from outlast.queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
 from outlast.store import claiming, contended, queues
 from outlast.store.sqlite import SqliteStore

@@ -10,7 +10,9 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.operations import COMPENSABLE, Fence
+from outlast.claimed import Fence
+from outlast.entry import COMPENSABLE
+from outlast.operation import Operation
 from outlast.states import FINAL, LEGAL, Ending, Status, guard_trigger, is_legal
 from outlast.store.library import sqlite3
 
@@ -335,7 +337,7 @@ def test_the_trigger_lets_every_legal_move_pass(file: Driver, before: Status, af
 def test_no_operation_changes_a_final_task(file: Driver, status: Status) -> None:
     task_id = WAYS[status](file)
     before, fence, uid = file.dump(), fence_of(file, task_id), uid_of(file, task_id)
-    late: list[op.Operation[Any]] = [
+    late: list[Operation[Any]] = [
         op.Append(fence, [entry(9)]),
         op.End(fence, Ending.FAILED, error=b"null"),
         op.End(fence, Ending.COMPLETED, output=b"1", simple=True),

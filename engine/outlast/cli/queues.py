@@ -20,7 +20,7 @@ from .render import print_lines
 from .text import safe
 
 if TYPE_CHECKING:
-    from ..operations import Operation
+    from ..operation import Operation
     from ..store.sqlite import SqliteStore
 
 _NONE = "none"

@@ -15,8 +15,9 @@ from typing import Any
 
 from .. import clock
 from ..codec_errors import encode_error
+from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, StoreError
-from ..operations import CancelParts, Entry, Halt, StartPart
+from ..operations import CancelParts, Halt, StartPart
 from ..options import Options
 from ..store.parts import leads_to, may_lead_elsewhere
 from .async_rests import AsyncRests

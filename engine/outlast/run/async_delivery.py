@@ -2,8 +2,7 @@
 
 Owns the run from its start to its end, what is on its way to the disk, and the delivery: each outcome comes after the code has run until
 every branch waits, on the first execution as on replay; so whatever the code decides by who finished first, it decides again. All of it
-happens on the agent's loop thread. Refuses to start anything while it replays. What the code may call is `async_calls` and `async_run`,
-where it rests and parks `async_rests`.
+is on the agent's loop thread. Refuses to start anything while it replays. Calls are `async_calls` and `async_run`, rests `async_rests`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,11 @@ from functools import partial
 from typing import Any
 
 from ..caller import active
+from ..claimed import Wanted
+from ..entry import Entry
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
-from ..operations import Append, Entry, GiveBack, Halt, Operation, RetryRun, Wanted
+from ..operation import Operation
+from ..operations import Append, GiveBack, Halt, RetryRun
 from ..signature import convert_value
 from . import forked, strays
 from .execution import Ended, Execution

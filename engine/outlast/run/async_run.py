@@ -15,10 +15,11 @@ from uuid import UUID
 
 from .. import clock
 from ..aside import branch_of
+from ..entry import Entry
 from ..errors import CodeMismatch, InvalidInput, ResultTimeout
 from ..handles import Handle
 from ..names import checked_key
-from ..operations import Emit, Entry, Publish, Signal
+from ..operations import Emit, Publish, Signal
 from ..options import Options
 from .async_calls import AsyncCalls
 from .parts import ChildRun, Part

@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable
 
 from .. import codec
+from ..claimed import Claimed, Fence
 from ..codec import NotDecodable
 from ..codec_errors import encode_error
-from ..operations import Claimed, Fence, Halt
+from ..operations import Halt
 
 
 def halt(fence: Fence, what: str, data: bytes, error: NotDecodable, *, strays: Iterable[str] = ()) -> Halt:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec
 from ..caller import active
+from ..claimed import Fence
 from ..errors import OutlastError, PayloadTooLarge, StepTimeout, Unwinding
 from ..handles import Current, CurrentStep
-from ..operations import Emit, Fence, Publish
+from ..operations import Emit, Publish
 from . import forked
 from .step_caller import StepCaller
 from .tries import Tried

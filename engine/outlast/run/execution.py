@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec, payloads
 from ..codec_errors import encode_error
+from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..inheritance import part_id
 from ..model import DEFAULT_QUEUE, derived_id, step_code, workflow_code
-from ..operations import COMPENSABLE, PREVIEW, ContinueAsNew, Emit, End, Entry, GiveBack, Halt, Park, RetryRun, Start
+from ..operations import ContinueAsNew, Emit, End, GiveBack, Halt, Park, RetryRun, Start
 from ..states import Ending
 from ..store import queues
 from ..stored_retry import stored_retry

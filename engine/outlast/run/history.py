@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..entry import INHERITED, Entry
 from ..errors import CodeMismatch
-from ..operations import INHERITED, Entry
 
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})

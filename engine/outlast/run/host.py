@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..operations import Operation
+from ..operation import Operation
 
 if TYPE_CHECKING:
     import asyncio

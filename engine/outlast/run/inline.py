@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
+from ..entry import COMPENSABLE, Entry
 from ..errors import LeaseLost
-from ..operations import COMPENSABLE, Entry, Operation
+from ..operation import Operation
 from ..options import Options
 from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from .. import clock, codec, payloads
+from ..claimed import Claimed, Wanted
 from ..codec import NotDecodable
 from ..codec_errors import decode_error, encode_error
+from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -32,9 +34,9 @@ from ..errors import (
 )
 from ..handles import Current
 from ..model import idempotency_key
-from ..operations import COMPENSABLE, PREVIEW, Append, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park, Wanted
+from ..operations import Append, ContinueAsNew, End, GiveBack, Halt, Park
 from ..states import Ending
-from ..store import retrying, sealing
+from ..store import agents, retrying, sealing
 from ..stored_retry import retry_from
 from . import damage, unknown
 from .history import History, Record, void
@@ -328,23 +330,7 @@ class Journalled:
     def mismatch(self, error: CodeMismatch) -> GiveBack | Halt:
         """Code that disagrees with the journal: a task for other code while such an agent lives, else for a person."""
         fingerprint = self.host.fingerprints.get(self.claimed.needs, "")
-        if self._others_have_other_code(fingerprint):
+        now = self.store.now()
+        if agents.others_have_other_code(self.store.connection(), self.claimed.needs, fingerprint, self.fence.task_id, now=now):
             return GiveBack(self.fence, refused=fingerprint)
         return Halt(self.fence, f"the code disagrees with the journal: {error.message}", error=encode_error(error))
-
-    def _others_have_other_code(self, fingerprint: str) -> bool:
-        row = self.store.connection().execute(
-            _OTHER_CODE,
-            {"needs": self.claimed.needs, "fingerprint": fingerprint, "now": self.store.now(), "id": self.fence.task_id},
-        )
-        return row.fetchone() is not None
-
-
-_OTHER_CODE = """
-select 1
-from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-where c.needs = :needs and a.status = 'active' and a.lease_until > :now and c.fingerprint <> :fingerprint
-  and c.fingerprint not in (
-    select value from json_each(coalesce((select refused from outlast_input where task_id = :id), '[]')))
-limit 1
-"""

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
+from ..claimed import Claimed
+from ..entry import PREVIEW, Entry
 from ..errors import CodeMismatch, Parked
-from ..operations import PREVIEW, Claimed, ContinueAsNew, End, Entry, GiveBack, Halt, Park
+from ..operations import ContinueAsNew, End, GiveBack, Halt, Park
 from ..settings import Settings
 from .async_run import AsyncRun
 from .execution import Execution

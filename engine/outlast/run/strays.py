@@ -10,7 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
-from ..operations import Entry, Operation, StrayEnded
+from ..entry import Entry
+from ..operation import Operation
+from ..operations import StrayEnded
 from ..states import Status
 from .tries import Tried
 

@@ -12,19 +12,14 @@ from functools import partial
 from typing import Any
 
 from .. import clock, codec
+from ..entry import Entry
 from ..errors import (
     InvalidInput,
     ResultTimeout,
     SignalTimeout,
 )
 from ..names import checked_key
-from ..operations import (
-    Append,
-    CancelParts,
-    Entry,
-    Signal,
-    StartPart,
-)
+from ..operations import Append, CancelParts, Signal, StartPart
 from ..options import Options
 from ..signature import convert_value
 from ..states import Status

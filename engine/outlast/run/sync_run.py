@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from ..caller import active
+from ..entry import COMPENSABLE, Entry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -22,13 +23,7 @@ from ..errors import (
     Unwinding,
 )
 from ..handles import Handle
-from ..operations import (
-    COMPENSABLE,
-    Emit,
-    Entry,
-    Publish,
-    RetryRun,
-)
+from ..operations import Emit, Publish, RetryRun
 from ..options import Options
 from . import execute, forked, strays, transactional, unknown
 from .execute import StepCall, ThreadTry

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .. import clock, codec
+from ..entry import Entry
 from ..errors import (
     InvalidInput,
     LeaseLost,
@@ -24,14 +25,8 @@ from ..errors import (
     StoreError,
     Unwinding,
 )
-from ..operations import (
-    Entry,
-    GiveBack,
-    Halt,
-    Operation,
-    Park,
-    R,
-)
+from ..operation import Operation, R
+from ..operations import GiveBack, Halt, Park
 from ..signature import convert_value
 from ..store import signals
 from .arrivals import Arrival, arrived, halted_step

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import clock
+from ..claimed import Claimed
 from ..codec_errors import encode_error
+from ..entry import Entry
 from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current
 from ..model import idempotency_key
-from ..operations import Again, Append, Claimed, End, Entry, Halt
+from ..operations import Again, Append, End, Halt
 from ..retry import Retry
 from ..states import Ending
 from ..store import journal, last_writes, sealing

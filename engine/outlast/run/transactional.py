@@ -15,8 +15,8 @@ from typing import Any
 
 from .. import clock
 from ..caller import active
+from ..entry import Entry
 from ..errors import LeaseLost, StepTimeout, StoreError
-from ..operations import Entry
 from ..store import journal
 from ..store.connection import translate
 from ..store.library import sqlite3

@@ -16,8 +16,8 @@ from msgspec import Struct
 from .. import clock, payloads
 from ..codec_errors import encode_error
 from ..duration import seconds
+from ..entry import COMPENSABLE, Entry
 from ..errors import NotStorable, OutcomeUnknown, PayloadTooLarge, RetryAfter, StepDied, StepTimeout
-from ..operations import COMPENSABLE, Entry
 from ..retry import Retry
 from .history import PROBE_PREFIX, Record
 

@@ -17,11 +17,14 @@ from functools import partial
 from typing import Any, Literal
 
 from .. import clock, codec, payloads
+from ..claimed import Claimed
 from ..codec_errors import encode_error
+from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current, Undoing
 from ..model import compensation_code, idempotency_key
-from ..operations import Claimed, EndUndo, Entry, Halt, Operation, PassUndo, R, RecordUndo
+from ..operation import Operation, R
+from ..operations import EndUndo, Halt, PassUndo, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown

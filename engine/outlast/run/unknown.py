@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from .. import clock, codec
 from ..definition.undo import NOT_DONE
-from ..operations import Entry
+from ..entry import Entry
 from ..store.questions import PREFIX as QUESTION_PREFIX
 from .execute import StepCall, ThreadTry, run_here, run_on_loop
 from .history import PROBE_PREFIX

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..operations import AgentEnded, Fence, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
+from ..claimed import Fence
+from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
 from . import ending, halting
 from .library import sqlite3
@@ -53,6 +54,22 @@ _NAMED = "select id, claim from outlast_task where agent_id = :agent_id"
 def named(connection: sqlite3.Connection, agent_id: int) -> list[Fence]:
     """The tasks that name an agent as theirs, each with its claim."""
     return [Fence(task_id, claim) for task_id, claim in connection.execute(_NAMED, {"agent_id": agent_id}).fetchall()]
+
+
+_OTHER_CODE = """
+select 1
+from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
+where c.needs = :needs and a.status = 'active' and a.lease_until > :now and c.fingerprint <> :fingerprint
+  and c.fingerprint not in (
+    select value from json_each(coalesce((select refused from outlast_input where task_id = :id), '[]')))
+limit 1
+"""
+
+
+def others_have_other_code(connection: sqlite3.Connection, needs: str, fingerprint: str, task_id: int, *, now: int) -> bool:
+    """Whether a live agent has code for a task that is not this one's, and that has not given it back yet."""
+    values = {"needs": needs, "fingerprint": fingerprint, "now": now, "id": task_id}
+    return connection.execute(_OTHER_CODE, values).fetchone() is not None
 
 
 _LEARN = """

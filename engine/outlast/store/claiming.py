@@ -12,8 +12,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ..claimed import Claimed, Fence
 from ..errors import LeaseLost
-from ..operations import Claim, Claimed, Fence
+from ..operations import Claim
 from ..states import Status
 from . import contended, queues
 from .contended import Found

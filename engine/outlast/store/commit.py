@@ -17,7 +17,8 @@ from typing import Any
 
 from .. import payloads
 from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked
-from ..operations import Claim, Operation, R, RegisterAgent
+from ..operation import Operation, R
+from ..operations import Claim, RegisterAgent
 from .answered import LEAST_PATIENCE_SECONDS, Answered
 from .connection import ThreadConnections
 from .engine_time import EngineTime

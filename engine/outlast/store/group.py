@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..errors import OutlastError, StoreError
-from ..operations import Operation
+from ..operation import Operation
 from . import lost_answers
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_busy_seconds, transaction
 from .engine_time import EngineTime

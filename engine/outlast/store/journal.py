@@ -12,8 +12,10 @@ from typing import Any
 from msgspec.structs import asdict, astuple
 
 from ..aside import to_set_aside
+from ..claimed import Fence, Wanted
+from ..entry import Entry
 from ..errors import LeaseLost
-from ..operations import Append, Emit, Entry, Fence, Publish, Wanted
+from ..operations import Append, Emit, Publish
 from .connection import StoreConnection
 from .library import sqlite3
 from .transaction import Transaction

@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..claimed import Fence
 from ..errors import LeaseLost
-from ..operations import CancelParts, End, EndUndo, Fence, StrayEnded
+from ..operations import CancelParts, End, EndUndo, StrayEnded
 from ..states import Ending, Status
 from . import journal, succession
 from .ending import INSERT_OUTCOME, cancel, close, decide, stray_gone, tell_followers, tell_parent

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import LeaseLost
-from ..operations import Append, End, Operation, Start, Started, StartPart
+from ..operation import Operation
+from ..operations import Append, End, Start, Started, StartPart
 from ..states import Status
 from .library import sqlite3
 from .transaction import Transaction

@@ -10,8 +10,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..entry import COMPENSABLE, Entry
 from ..errors import LeaseLost
-from ..operations import COMPENSABLE, Entry, Start, Started, StartPart
+from ..operations import Start, Started, StartPart
 from ..plan import undone_places
 from .journal import load, write_entry
 from .retrying import present_child, retry_child

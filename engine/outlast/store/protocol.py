@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..operations import Operation, R
+from ..operation import Operation, R
 
 
 class Listening(Protocol):

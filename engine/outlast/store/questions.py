@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from ..claimed import Fence
 from ..codec_errors import encode_error
+from ..entry import Entry
 from ..errors import OutcomeUnknown, OutlastError
-from ..operations import Entry, Fence
 from . import journal
 from .transaction import Transaction
 

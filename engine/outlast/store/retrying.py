@@ -12,10 +12,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..entry import Entry
 from ..errors import Conflict, RunNotFound, StepNotFound
 from ..inheritance import Inherited, began, choose, inherit
 from ..model import workflow_code
-from ..operations import Entry, Start, Started, StartRetry
+from ..operations import Start, Started, StartRetry
 from ..states import FINAL, Status
 from . import journal, succession, undoing
 from .starting import start

@@ -15,8 +15,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .. import payloads
+from ..entry import UNSURE, Entry
 from ..errors import PayloadNotEncoded
-from ..operations import UNSURE, Entry, Operation, Refused, StrayEnded
+from ..operation import Operation, Refused
+from ..operations import StrayEnded
 from ..plan import is_known
 
 S = TypeVar("S", bound=Struct)

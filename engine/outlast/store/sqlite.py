@@ -16,7 +16,7 @@ from .. import operations as op
 from .. import queue_operations
 from .. import retention_operations as rop
 from .. import schedule_operations as sop
-from ..operations import Operation, R
+from ..operation import Operation, R, Refused
 from . import (
     agents,
     claiming,
@@ -53,13 +53,13 @@ if TYPE_CHECKING:
     from .protocol import Store
 
 
-def refuse(_: Transaction, operation: op.Refused) -> None:
+def refuse(_: Transaction, operation: Refused) -> None:
     """Answer with the error that stands in the operation's place."""
     raise operation.error
 
 
 HANDLERS: dict[type, Handler] = {
-    op.Refused: refuse,
+    Refused: refuse,
     op.Start: starting.start,
     op.StartPart: parts.start_part,
     op.Claim: claiming.claim,

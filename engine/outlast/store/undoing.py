@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..claimed import Fence
+from ..entry import Entry
 from ..errors import LeaseLost
 from ..model import compensation_code
-from ..operations import Entry, Fence, PassUndo, RecordUndo
+from ..operations import PassUndo, RecordUndo
 from ..plan import Undo, undo_plan
 from ..states import Status
 from . import journal

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import caller
 from ..agent import Agent
+from ..claimed import Claimed
 from ..clock import SECOND
-from ..operations import Claimed, Sweep
+from ..operations import Sweep
 from ..registry import Registry
 from ..scheduler import Scheduler
 from ..settings import Settings

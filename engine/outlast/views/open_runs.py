@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..claimed import Claimed, Fence
 from ..errors import OutlastError
-from ..operations import Claimed, Fence
 from ..states import Status
 
 _SELECT = """

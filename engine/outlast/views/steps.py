@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..operations import Entry
+from ..entry import Entry
 from ..plan import UNDO_PREFIX
 from ..states import FINAL, Status
 from ..store import journal

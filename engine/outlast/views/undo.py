@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from ..operations import Entry
+from ..entry import Entry
 from ..plan import UNDO_PREFIX, Undo, undo_plan, undone
 from ..states import FINAL, Status
 from ..store import journal, undoing

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..operations import Entry
+from ..entry import Entry
 from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
 from .agents import host_name, queue_names
