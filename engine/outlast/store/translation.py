@@ -97,7 +97,11 @@ _MESSAGES = (
 def _cannot_open(name: str) -> OutlastError:
     if not Path(name).exists():
         return FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
-    return StoreError(f"{name} cannot be opened.", hint="Check the rights of the file, its folder and its -wal and -shm.")
+    hint = "Check the rights of the file, its folder and its -wal and -shm, and the limit of open files (ulimit -n)."
+    failed = StoreError(f"{name} cannot be opened.", hint=hint)
+    # Steps that leak descriptors are no fault of the run that meets the limit next.
+    failed.may_pass = True
+    return failed
 
 
 def _is_full(name: str) -> bool:
