@@ -22,6 +22,7 @@ from outlast import operations as op
 from outlast.liveness import FD_VARIABLE, Pulse
 from outlast.node import Node
 from outlast.node_child import Place, describe_exit
+from outlast.node_command import child_environ
 from outlast.node_reload import SourceWatch
 from outlast.settings import Settings
 from outlast.store.process import this_process
@@ -428,6 +429,15 @@ def test_a_pulse_without_a_node_does_nothing() -> None:
     assert pulse.beat()
     assert not pulse.has_node
     pulse.close()
+
+
+def test_a_child_finds_the_standard_library_before_the_files_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "src"), "/usr/lib/python", "/elsewhere"])
+    environ = child_environ(Settings(), grace_seconds=1)
+    # An app's own `random.py` would else come into every module that the child runs on.
+    assert environ["PYTHONPATH"].split(os.pathsep) == ["/usr/lib/python", "/elsewhere", str(tmp_path), str(tmp_path / "src")]
 
 
 def test_a_pulse_takes_its_pipe_out_of_the_environment() -> None:

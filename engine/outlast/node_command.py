@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from .settings import Settings
+from .settings import HOME_VARIABLE, Settings, find_root
 
 SCHEDULER = -1
 """The number of the child that is the scheduler."""
@@ -36,8 +36,13 @@ def agent_command(database: str, apps: Sequence[str], concurrency: int, queues: 
 def child_environ(settings: Settings, *, grace_seconds: float) -> dict[str, str]:
     """Our environment, with our `sys.path` as PYTHONPATH and the settings as the variables that they are read
     from.
+
+    The root of the app goes behind all others: the child puts it first by itself, when it has imported what it runs on. As PYTHONPATH
+    it would come before the standard library, and an app's own `random.py` into every module of ours.
     """
     paths = [path or str(Path.cwd()) for path in sys.path]
+    root = find_root(os.environ.get(HOME_VARIABLE))
+    paths.sort(key=lambda path: path in (str(root), str(root / "src")))
     values = {field.name.removesuffix("_seconds"): getattr(settings, field.name) for field in fields(settings)}
     values["grace"] = grace_seconds
     return {

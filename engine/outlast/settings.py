@@ -24,6 +24,10 @@ Durability = Literal["full", "normal"]
 
 DATABASE_VARIABLE = "OUTLAST_DB"
 APP_VARIABLE = "OUTLAST_APP"
+HOME_VARIABLE = "OUTLAST_HOME"
+"""Set by the launcher of a checkout: the folder that stands for the current one when root, file and code are
+looked for.
+"""
 DATABASE_NAME = "outlast.db"
 
 

@@ -112,3 +112,19 @@ def test_the_sentence_about_a_halted_run_ends_before_its_advice(outlast: Call) -
 def test_a_rate_beyond_any_is_refused(outlast: Call, started: str, count: str) -> None:
     done = outlast("queue", "set", "emails", "--rate", f"{count}/1m")
     assert (done.code, done.err.count("\n")) == (2, 1)
+
+
+def test_a_file_that_hides_the_standard_library_is_named(process: Call, project: Path) -> None:
+    (project / "queue.py").write_text("X = 1\n")
+    done = process("run", "add", "a=1")
+    assert done.code == 2
+    assert f"{project / 'queue.py'} hides a module of the standard library: rename it." in done.err
+
+
+def test_a_current_folder_that_was_removed_is_named(outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "gone").mkdir()
+    monkeypatch.chdir(project / "gone")
+    (project / "gone").rmdir()
+    done = outlast("runs")
+    assert (done.code, done.err) == (3, "Error: The current folder is not there any more. Go to one that is.\n")
+    monkeypatch.chdir(project)

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..store.sqlite import SqliteStore
 
-HOME_VARIABLE = "OUTLAST_HOME"
-"""Set by the launcher of a checkout: the folder that stands for the current one when root, file and code are
-looked for.
-"""
-
 
 @dataclass
 class Context:
@@ -51,6 +46,8 @@ class Context:
 
     @property
     def home(self) -> Path:
+        from ..settings import HOME_VARIABLE
+
         return Path(os.environ.get(HOME_VARIABLE) or ".").absolute()
 
     @cached_property

@@ -117,6 +117,8 @@ def _facts(error: BaseException) -> tuple[str, str, str, int]:
         # Only a text from outside can have one: what is stored has been refused before.
         message = f"{error.object[:80]!r} has a lone surrogate at {error.start}, which is in nothing that is stored."
         return "InvalidInput", message, "Give the text as UTF-8.", USAGE
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "FileMissing", "The current folder is not there any more.", "Go to one that is.", NOT_FOUND
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         where = f"{error.filename}: " if error.filename else ""
         return type(error).__name__, f"{where}{error.strerror or error}.", "", FAILED
@@ -125,8 +127,18 @@ def _facts(error: BaseException) -> tuple[str, str, str, int]:
         # What concerns the whole file is an error of ours by now; what is left is a table that is not as our migrations made it.
         return "StoreDamaged", f"SQLite refuses: {error}.", "`outlast doctor` says whether the file's tables are as they should be.", STORE
     message = f"Unexpected {type(error).__name__}: {error}".rstrip(".") + "."
+    if isinstance(error, ImportError | AttributeError) and (hiding := _hiding()):
+        return type(error).__name__, message, f"{', '.join(hiding)} hides a module of the standard library: rename it.", USAGE
     hint = "This is a bug in outlast; set OUTLAST_DEBUG=1 to see the traceback."
     return type(error).__name__, message, hint, FAILED
+
+
+def _hiding() -> list[str]:
+    """The files of the app that have been imported in the place of a module of the standard library."""
+    first = sys.path[0] if sys.path else ""
+    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in sys.stdlib_module_names]
+    own = os.path.dirname(os.__file__)  # noqa: PTH120
+    return sorted(file for file in files if file and first != own and os.path.dirname(file.removesuffix("/__init__.py")) == first)  # noqa: PTH120
 
 
 def _usage(error: Any) -> tuple[str, str]:
