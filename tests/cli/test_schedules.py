@@ -168,6 +168,7 @@ def test_backfill_lists_first_then_starts_and_then_has_nothing_left(outlast: Cal
     assert outlast("schedule", "backfill", "x", *span, "--json").json == []
     assert len(outlast("runs", "--json").json) == 5
     assert len(outlast("schedule", "ticks", "x", "--outcome", "backfilled", "--json").json) == 5
+    assert outlast("schedule", "ticks", "x", "--outcome", "missed").err == "No tick fits.\n"
 
 
 def test_a_large_backfill_asks_first(outlast: Call) -> None:

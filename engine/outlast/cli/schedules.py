@@ -178,7 +178,7 @@ def ticks(context: Context, name: str, since: str | None, until: str | None, out
     if context.machine:
         context.answer(found)
         return 0
-    print_ticks(found, empty=f"No tick of {safe(name)} is in the ledger yet.")
+    print_ticks(found, empty="No tick fits." if since or until or outcome else f"No tick of {safe(name)} is in the ledger yet.")
     if len(found) == limit:
         output.note(f"The newest {limit}; --limit shows more.")
     return 0

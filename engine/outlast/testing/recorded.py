@@ -83,6 +83,5 @@ def _read(path: Path) -> Recording:
         document: Any = json.loads(path.read_bytes())
         return msgspec.convert(read_instants(document["recording"]), Recording)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(
-            f"{path} is no recorded run: {type(error).__name__}: {error}", hint="Write it with: outlast export RUN > FILE"
-        ) from None
+        problem = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InvalidInput(f"{path} is no recorded run: {problem}.", hint="Write it by `outlast export RUN > FILE`.") from None
