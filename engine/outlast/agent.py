@@ -26,6 +26,7 @@ from .next_claim import NextClaim
 from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
+from .store.commits import Commits
 from .user_threads import has_busy_threads
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
-_VERSION_SECONDS, _MOST_LOOKS_SPARED = 0.05, 4
+_COMMITS_SECONDS = 0.05
 _CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
 _SOLO_IDLE_SECONDS = 10.0
 _LEAVE_SECONDS = 2.0
@@ -79,7 +80,7 @@ class Agent:
         self._once = False
         self._wants_claim = self._pump_scheduled = self._is_finishing = False
         self._claimed_at = time.monotonic()
-        self._version = self._own_commits = self._looks_spared = 0
+        self._commits: Commits
         self._must_be_replaced = False
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
@@ -157,11 +158,11 @@ class Agent:
         if listener.fileno() >= 0:
             loop.add_reader(listener.fileno(), self._rung, listener)
         logs.install()
-        self._version = self.store.data_version()
+        self._commits = Commits(self.store)
         self._repeat("heartbeat", self.settings.lease_seconds / 3, self._heartbeat)
         self._repeat("pulse", _PULSE_SECONDS, Pulse().beat)
         self._repeat("care", _CARE_SECONDS, self._look_after)
-        self._repeat("version", _VERSION_SECONDS, self._read_version)
+        self._repeat("commits", _COMMITS_SECONDS, self._look_for_commits)
         self._ready.set()
         try:
             self._pump()
@@ -202,16 +203,8 @@ class Agent:
         listener.drain()
         self._heard()
 
-    def _read_version(self) -> None:
-        """Look for commits of processes that ring no bell; seldom while our own commits make every look say that there are some."""
-        own_commits = self.store.committer.commits
-        if own_commits != self._own_commits and self._looks_spared < _MOST_LOOKS_SPARED:
-            self._own_commits = own_commits
-            self._looks_spared += 1
-            return
-        version = self.store.data_version()
-        if version != self._version:
-            self._version = version
+    def _look_for_commits(self) -> None:
+        if self._commits.are_there():
             self._heard()
 
     def _heard(self) -> None:
@@ -256,6 +249,8 @@ class Agent:
 
     def _came_back(self, claim: Claim, claims: list[Claimed] | None, error: BaseException | None) -> None:
         self._next.came_back(claim, len(claims or ()))
+        if isinstance(error, LeaseLost) and claim.agent_id != self.agent_id:
+            claims, error = [], None  # It was under way as this agent began anew.
         self._claimed(claim.suspects, claims, error)
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
@@ -292,7 +287,12 @@ class Agent:
 
     def _heartbeat(self) -> None:
         lease = round(self.settings.lease_seconds * clock.SECOND)
-        self._answers.submit(Heartbeat(self.agent_id, lease, draining=bool(self._stopping)), self._renewed)
+        self._answers.submit(Heartbeat(self.agent_id, lease, draining=bool(self._stopping)), partial(self._answered, self.agent_id))
+
+    def _answered(self, agent_id: int, is_held: Any, error: BaseException | None) -> None:
+        # Two answers may say that the lease was ended, this one and a claim's: the later one is not of the lease that we have by then.
+        if agent_id == self.agent_id:
+            self._renewed(is_held, error)
 
     def _renewed(self, is_held: Any, error: BaseException | None) -> None:
         if is_held:

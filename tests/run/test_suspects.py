@@ -5,6 +5,7 @@ from __future__ import annotations
 from run_bench import Bench, Gate, effects, eventually
 
 from outlast import registry, step, workflow
+from outlast.operations import AgentEnded
 
 second = Gate()
 
@@ -52,3 +53,20 @@ def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspect
     assert bench.one("select count(*) from outlast_task where alone") == 0
     second.open()
     assert [run.result(timeout=20) for run in runs] == ["a", "b", "c"]
+
+
+def test_an_agent_that_hears_twice_that_its_lease_was_ended_begins_anew_once(bench: Bench) -> None:
+    agent = bench.agent()
+    lost = agent.agent_id
+
+    def lose() -> None:
+        bench.store.commit(AgentEnded(lost, "lost", "ended by a test", 5, True))
+        # Two answers are under way: each says that the lease of the same agent was ended.
+        agent._heartbeat()
+        agent._heartbeat()
+
+    agent._answers.on_loop(lose)
+    eventually(lambda: agent.agent_id != lost)
+    assert bench.run(short, "anew") is None
+    assert bench.one("select count(*) from outlast_agent") == 2
+    assert bench.one("select agent_id from outlast_agent_code where agent_id = ?", agent.agent_id) == agent.agent_id
