@@ -17,10 +17,12 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+from outlast import clock
 from outlast.agent import Agent
 from outlast.errors import LeaseLost
 from outlast.holding import Holding
 from outlast.registry import Registry
+from outlast.run.async_run import AsyncRun
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 
@@ -41,6 +43,8 @@ class _Selector(selectors.DefaultSelector):
             with self.loop.news:
                 self.loop.is_idle = not self.loop._ready  # type: ignore[attr-defined]
                 self.loop.news.notify_all()
+            # Its timers are of the simulation's time, and whoever moves that wakes it.
+            timeout = None
         try:
             return super().select(timeout)
         finally:
@@ -49,7 +53,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """A loop that says whether it is idle."""
+    """A loop whose timers are of the simulation's time, and that says whether it is idle."""
 
     def __init__(self, news: threading.Condition) -> None:
         self.news = news
@@ -57,6 +61,9 @@ class _Loop(asyncio.SelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+
+    def time(self) -> float:
+        return clock.elapsed() / clock.SECOND
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
         with self.news:
@@ -171,11 +178,11 @@ class SimulatedAgent:
         self.agent._pump()
 
     def renew(self) -> None:
-        """Send a heartbeat, as its loop does where it is not held up."""
-        if self._loop.is_idle:
+        """See that time has passed, and send a heartbeat, as its loop does where it is not held up."""
+        if self.can_look:
             self._do(self.agent._heartbeat)
 
-    def go_on(self, one: Standing, *, dies: bool = False) -> None:
+    def go_on(self, one: Standing, *, dies: str = "") -> None:
         """Let a thread through its gate, to where it comes to stand next; its process may die there."""
         one.dies = dies
         with self.news:
@@ -239,9 +246,10 @@ class SimulatedAgent:
         in_threads = sum(not one.on_loop for one in self.gate.standing)
         if in_threads < self._working or holding.backlog or any(one.may_go for one in self.gate.standing):
             return False
-        if holding.runs:
-            return bool(self.gate.standing)
-        return holding.slots.free + self._working >= 1
+        if self.gate.standing:
+            return True
+        # A thread that has taken the slot and is not counted yet is about to begin. What is held by no thread waits for time to pass.
+        return self._working > 0 or holding.slots.free >= 1 or any(isinstance(work, AsyncRun) for work in holding.runs.values())
 
     def standing(self) -> list[Standing]:
         """Who stands at the gate, in an order that does not depend on who came first."""
@@ -254,7 +262,8 @@ class SimulatedAgent:
 
     @property
     def can_look(self) -> bool:
-        return self._loop.is_idle
+        """Whether its loop is free."""
+        return not any(one.on_loop for one in self.gate.standing)
 
     def told(self) -> str:
         held = {task_id: type(work).__name__ for task_id, work in self.agent._holding.runs.items()}

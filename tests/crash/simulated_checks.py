@@ -41,7 +41,7 @@ def check(simulation: Simulation) -> None:
     """Raise `AssertionError` that says all that is not as promised."""
     with simulation.store.transaction() as connection:
         connection.execute("drop trigger outlast_task_moves")
-    checks = (_moves, _ends, _effects, _bookings, _undo, _silence, _file)
+    checks = (_moves, _ends, _effects, _bookings, _lines, _undo, _silence, _file)
     wrong = [line for one in checks for line in one(simulation)]
     assert not wrong, "\n".join(wrong)
 
@@ -109,10 +109,29 @@ def _bookings(simulation: Simulation) -> list[str]:
     rows = simulation.store.connection().execute("select tag, sum(n > 0), sum(n < 0) from booking group by tag").fetchall()
     booked = {tag: (made, undone) for tag, made, undone in rows}
     for tag, shape in person.shapes.items():
-        for form in work.SHAPES[shape].books:
-            if booked.get(form.format(tag)) != (1, 0) and tag not in person.cancelled:
+        expected = dict.fromkeys(work.SHAPES[shape].books, (1, 0)) | dict.fromkeys(work.SHAPES[shape].unbooks, (1, 1))
+        for form, times in expected.items():
+            if booked.get(form.format(tag)) != times and tag not in person.cancelled:
                 wrong.append(f"{form.format(tag)} of {shape} was booked and unbooked {booked.get(form.format(tag))} times")
     wrong += [f"{tag} was booked {made} and unbooked {undone} times" for tag, (made, undone) in booked.items() if made > 1 or undone > made]
+    return wrong
+
+
+def _lines(simulation: Simulation) -> list[str]:
+    """Of the queue that takes one at a time, never two are at work; each tick that fired has its one run."""
+    wrong = []
+    connection = simulation.store.connection()
+    narrow = {row[0] for row in connection.execute("select id from outlast_task where queue = 'narrow'")}
+    at_work: set[int] = set()
+    for task_id, after in connection.execute("select task_id, after from move order by rowid"):
+        if task_id in narrow:
+            (at_work.add if after == "running" else at_work.discard)(task_id)
+            if len(at_work) > 1:
+                wrong.append(f"tasks {at_work} were at work at once in a queue that takes one")
+    fired = Counter(row[0] for row in connection.execute("select run_id from outlast_tick where run_id is not null"))
+    runs = Counter(row[0] for row in connection.execute("select uid from outlast_task where name = 'tick'"))
+    if fired != runs:
+        wrong.append(f"ticks fired {fired}, and their runs are {runs}")
     return wrong
 
 

@@ -39,8 +39,8 @@ class Standing:
     what: str
     on_loop: bool
     may_go: bool = False
-    dies: bool = False
-    """Whether its process dies just after what it goes for."""
+    dies: str = ""
+    """Whether its process dies just `after` what it goes for, or `before` its commit where it has begun a transaction."""
 
 
 class Gate:
@@ -69,7 +69,7 @@ class Gate:
 
     def passed(self, one: Standing | None) -> None:
         """What it went for is done."""
-        if one is not None and one.dies:
+        if one is not None and one.dies == "after":
             self.die()
         if self.is_dead:
             raise _dead()
@@ -155,5 +155,9 @@ class GatedStore(QuickStore):
             yield
 
     def commit_step(self, connection: Any, name: str) -> None:
+        assert self._step is not None
+        if self._step.dies == "before":
+            self.gate.die()
+            raise _dead()
         super().commit_step(connection, name)
         self.gate.passed(self._step)

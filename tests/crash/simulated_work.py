@@ -181,6 +181,16 @@ with registry.isolated() as DEFINED:
         effect("undo_child", tag, 9)
 
     @workflow
+    def books_in_line(tag: str) -> int:
+        return sum(gather(*[book.submit(f"{tag}{n}") for n in "ab"], note.submit(tag, 0)))
+
+    @workflow
+    def books_and_fails(tag: str) -> None:
+        gather(book.submit(f"{tag}a"), act.submit(tag, 0))
+        book(f"{tag}b")
+        raise RuntimeError("no")
+
+    @workflow
     def parent(tag: str) -> int:
         one = child.start(f"{tag}c")
         note(tag, 0)
@@ -270,12 +280,13 @@ with registry.isolated() as DEFINED:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A workflow, the status it ends with, how often each effect is there then, and whose bookings stand."""
+    """A workflow, the status it ends with, how often each effect is there then, whose bookings stand and whose were undone."""
 
     workflow: Any
     ends: str
     effects: dict[str, int]
     books: tuple[str, ...] = ()
+    unbooks: tuple[str, ...] = ()
     fails_first: bool = False
     """It ends badly until a person has mended its trouble and retries it."""
     awaits: bool = False
@@ -290,9 +301,11 @@ SHAPES = {
     shape.workflow.name: shape
     for shape in (
         Shape(plain, "completed", {"note {}.0": 1, "act {}.1": 2, "note {}.2": 1}, ("{}",)),
-        Shape(saga, "compensated", {**_undone(0, 1, 2), "note {}.3": 1}),
+        Shape(saga, "compensated", {**_undone(0, 1, 2), "note {}.3": 1}, unbooks=("{}",)),
         Shape(wide, "completed", {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "pack {}.5": 1, "pack {}.6": 1}, ("{}",)),
         Shape(wide_saga, "compensated", _undone(0, 1, 2)),
+        Shape(books_in_line, "completed", {"note {}.0": 1}, ("{}a", "{}b")),
+        Shape(books_and_fails, "compensated", _undone(0), unbooks=("{}a", "{}b")),
         Shape(parent, "completed", {"note {}.0": 1, "act {}c.0": 1}, ("{}c",)),
         Shape(parent_saga, "compensated", {**_undone(0, 1), "act {}c.0": 1, "undo_child {}c.9": 1}, ("{}c",)),
         Shape(asks, "completed", {"act {}.0": 1, "note {}.7": 1}, awaits=True),

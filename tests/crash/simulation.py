@@ -234,8 +234,8 @@ class Simulation:
         else:
             agent.renew()
 
-    def _go_on(self, agent: SimulatedAgent, one: Standing, *, dies: bool = False) -> None:
-        self._tell(f"agent {agent.number}: {one.what}{' and dies' if dies else ''}")
+    def _go_on(self, agent: SimulatedAgent, one: Standing, *, dies: str = "") -> None:
+        self._tell(f"agent {agent.number}: {one.what}{f', dies {dies} it' if dies else ''}")
         agent.go_on(one, dies=dies)
         self._note_ends()
         if one.what == "Claim" and not agent.is_free:
@@ -257,7 +257,8 @@ class Simulation:
         agent = self._acting = self.chance.choice(self._agents)
         standing = agent.standing()
         if standing and self.chance.random() < 0.5:
-            self._go_on(agent, self.chance.choice(standing), dies=True)
+            one = self.chance.choice(standing)
+            self._go_on(agent, one, dies=self.chance.choice(("before", "after")) if one.what == "transaction" else "after")
         self.figures.deaths += bool(standing)
         self._tell(f"agent {agent.number} is dead")
         agent.die()
