@@ -54,6 +54,8 @@ def _moves(simulation: Simulation) -> list[str]:
         if claim_after not in (claim_before, claim_before + 1):
             wrong.append(f"the claim of task {task_id} went from {claim_before} to {claim_after}")
         simulation.figures.takeovers += claim_after > claim_before and (task_id, claim_before) in simulation.store.taken_from
+    refused = [found for found in simulation.refused if found not in simulation.store.taken_from]
+    wrong += [f"a write to task {task_id} was refused, although its claim {claim} had not been lost" for task_id, claim in refused]
     return wrong
 
 

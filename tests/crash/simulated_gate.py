@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from outlast import operations as op
 from outlast import queue_operations, retention_operations
+from outlast.claimed import Fence
 from outlast.errors import LeaseLost
 from outlast.operation import Operation
 from outlast.store.commit import Committer
@@ -50,8 +52,8 @@ class Gate:
         self.news = news
         self.standing: list[Standing] = []
         self.is_dead = False
-        self.refused = 0
-        """Writes that came after the lease had been ended."""
+        self.refused: list[Fence | None] = []
+        """Of each write that was refused for want of a lease: its fence, or None of a claim."""
         self.loop_thread = 0
 
     def wait(self, what: str) -> Standing:
@@ -85,6 +87,10 @@ class _GatedCommitter(Committer):
 
     store: GatedStore
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._led: deque[tuple[Operation[Any], Done]] = deque()
+
     def commit(self, operation: Operation[Any]) -> Any:
         pending = self._through_the_gate(operation)
         if pending.error is not None:
@@ -97,10 +103,12 @@ class _GatedCommitter(Committer):
             done(pending.result, pending.error)
 
     def submit_led(self, operation: Operation[Any], done: Done) -> None:
-        self.submit(operation, done)
+        # Answered at once, a loop would be answered while it asks, for ever if it asks again each time.
+        self._led.append((operation, done))
 
     def lead(self) -> None:
-        """Everything is written by now."""
+        while self._led:
+            self.submit(*self._led.popleft())
 
     def try_claim(self, operation: op.Claim, done: Done) -> bool:
         self.submit(operation, done)
@@ -115,7 +123,8 @@ class _GatedCommitter(Committer):
                 raise _dead()
             with self._busy:
                 self._run_group([pending])
-            gate.refused += isinstance(pending.error, LeaseLost)
+            if isinstance(pending.error, LeaseLost):
+                gate.refused.append(getattr(operation, "fence", None))
             gate.passed(one)
         except BaseException as error:
             pending.result, pending.error = None, error

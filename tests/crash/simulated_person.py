@@ -50,6 +50,12 @@ class Person:
         (act,) = self._chance.choices(list(acts), list(acts.values()))
         act(tag)
 
+    def signals_all(self) -> None:
+        """Send every run the signal that it waits for, or will."""
+        for tag in sorted(self.runs):
+            if self.runs[tag].status == "running":
+                self._signals_it(tag)
+
     def clears_up(self) -> None:
         """Give every run what it waits for."""
         for tag in sorted(self.runs):

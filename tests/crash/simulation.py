@@ -8,24 +8,17 @@ outside effects and every move of every task are held against what was promised.
 from __future__ import annotations
 
 import random
-import re
 import threading
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from outlast import clock
 from outlast.clock import SECOND
 from outlast.engine import Engine
-from outlast.operations import AgentEnded
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.states import FINAL
-from outlast.store.process import ProcessIdentity
 from outlast.supervisor import Supervisor
-from outlast.testing.quick import QuickStore
 from outlast.testing.virtual import VirtualClock
 
 from . import simulated_checks as checks
@@ -33,92 +26,13 @@ from . import simulated_work as work
 from .simulated_agents import FIRST_PID, SimulatedAgent
 from .simulated_gate import Standing
 from .simulated_person import Person
+from .simulated_roles import ENDED, Figures, RolesStore, Watch
 
 LEASE_SECONDS = 6
 _MAX_CRASHES = 1_000_000
 _WALL_AT = 1_772_366_400 * SECOND
 _LAST_SECONDS = 400
-
-
-@dataclass(slots=True)
-class Figures:
-    """What happened in a simulation, or in many."""
-
-    seeds: int = 0
-    steps: int = 0
-    deaths: int = 0
-    """Agents that died while they held something or were about to write."""
-    zombies: int = 0
-    """Live agents whose lease was ended while they held something: frozen, or held up."""
-    refused: int = 0
-    """Writes of theirs that came too late, and changed nothing."""
-    takeovers: int = 0
-    """Tasks that were claimed again after an agent had lost them."""
-    runs: int = 0
-    effects: int = 0
-    repeated: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    """In which states runs ended."""
-
-    def add(self, other: Figures) -> None:
-        for name in self.__slots__:
-            if name != "ended":
-                setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.ended += other.ended
-
-
-class _Watch:
-    """Sees simulated processes die."""
-
-    def __init__(self) -> None:
-        self.alive: set[int] = set()
-
-    def follow(self, processes: Iterable[ProcessIdentity]) -> None:
-        """All are watched."""
-
-    def fds(self) -> list[int]:
-        return []
-
-    def is_dead(self, process: ProcessIdentity) -> bool:
-        return process.pid not in self.alive
-
-    def has_unwatched(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
-
-class _RolesStore(QuickStore):
-    """The store of the supervisor, the scheduler and the person, which keeps in mind whose agents were ended."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, create=True)
-        self.zombies = 0
-        self.ended: set[int] = set()
-        self.losses: Counter[str] = Counter()
-        """The tag of a run to how often an agent with a part of it was ended."""
-        self.taken_from: set[tuple[int, int]] = set()
-        """Tasks with the claims that were lost."""
-
-    def commit(self, operation: Any) -> Any:
-        if isinstance(operation, AgentEnded):
-            held = self.note_losses(operation.agent_id)
-            self.zombies += held and not operation.seen_dead
-            self.ended.add(operation.agent_id)
-        return super().commit(operation)
-
-    def note_losses(self, agent_id: int) -> bool:
-        """Keep in mind what an agent loses now; whether that is anything."""
-        held = self.connection().execute(_HELD, {"agent_id": agent_id}).fetchall()
-        self.taken_from.update((task_id, claim) for task_id, claim, _ in held)
-        self.losses.update(found.group() for _, _, data in held if (found := _TAG.search(data.decode())))
-        return bool(held)
-
-
-_TAG = re.compile(r"\bt\d+")
-_HELD = "select t.id, t.claim, i.data from outlast_task t join outlast_input i on i.task_id = t.id where t.agent_id = :agent_id"
-_ENDED = "select id from outlast_task where finished_at is not null"
+_MOST_MOVES = 3000
 
 
 class Simulation:
@@ -132,7 +46,7 @@ class Simulation:
         self._path = folder / f"simulation-{seed}.db"
         self._settings = Settings(lease_seconds=LEASE_SECONDS, park_after_seconds=0.0, max_crashes=_MAX_CRASHES)
         self._news = threading.Condition()
-        self._watch = _Watch()
+        self._watch = Watch()
         self._agents: list[SimulatedAgent] = []
         self._frozen: dict[SimulatedAgent, int] = {}
         self._missing = 0
@@ -152,13 +66,15 @@ class Simulation:
         }
         """Who may act next, and how likely."""
         self.story: list[str] = []
+        self.refused: list[tuple[int, int]] = []
+        """Tasks and claims under which a write was refused."""
         self.over: dict[int, int] = {}
         """A task that has ended to how many effects there were by then."""
 
     def run(self) -> Figures:
         work.world = work.World(before_effect=self._before_effect)
         with clock.use(VirtualClock(self._instants)):
-            self.store = _RolesStore(self._path)
+            self.store = RolesStore(self._path)
             self.engine = Engine.over(self.store, self._settings)
             try:
                 checks.prepare(self.store)
@@ -238,13 +154,16 @@ class Simulation:
         self._tell(f"agent {agent.number}: {one.what}{f', dies {dies} it' if dies else ''}")
         agent.go_on(one, dies=dies)
         self._note_ends()
+        if any(stands.what == "Park" for stands in agent.gate.standing) and self.chance.random() < 0.2:
+            # Between the look of a run and its lying down.
+            self.person.signals_all()
         if one.what == "Claim" and not agent.is_free:
             self._let_a_zombie_go_on()
 
     def _let_a_zombie_go_on(self) -> None:
         """The moment at which a late write does most harm: another has the task, and has written nothing yet."""
         for zombie in list(self._frozen):
-            if zombie.agent.agent_id in self.store.ended and zombie.gate.standing and self.chance.random() < 0.5:
+            if zombie.agent.agent_id in self.store.ended and zombie.gate.standing and self.chance.random() < 0.7:
                 self._frozen.pop(zombie)
                 self._tell(f"agent {zombie.number} goes on at once")
                 before, self._acting = self._acting, zombie
@@ -269,10 +188,11 @@ class Simulation:
         self._agents.remove(agent)
         self._frozen.pop(agent, None)
         self._watch.alive.discard(agent.identity.pid)
-        self.figures.refused += agent.gate.refused
+        self.figures.refused += len(agent.gate.refused)
+        self.refused += [(fence.task_id, fence.claim) for fence in agent.gate.refused if fence is not None]
 
     def _note_ends(self) -> None:
-        for (task_id,) in self.store.connection().execute(_ENDED):
+        for (task_id,) in self.store.connection().execute(ENDED):
             self.over.setdefault(task_id, len(work.world.ledger))
 
     def _drain(self) -> None:
@@ -287,8 +207,10 @@ class Simulation:
 
     def _freeze(self) -> None:
         awake = [agent for agent in self._awake() if agent.gate.standing]
+        # Mostly one that holds something.
+        holding = [agent for agent in awake if any(one.what != "Claim" for one in agent.gate.standing)]
         if awake:
-            agent = self.chance.choice(awake)
+            agent = self.chance.choice(holding if holding and self.chance.random() < 0.9 else awake)
             self._frozen[agent] = self.figures.steps + self.chance.randint(10, 80)
             self._tell(f"agent {agent.number} freezes before {[one.what for one in agent.gate.standing]}")
 
@@ -366,7 +288,7 @@ class Simulation:
 
     def _work_off(self, agent: SimulatedAgent) -> None:
         self._acting = agent
-        vain = 0
+        vain = went = 0
         # With one slot, every other look is for suspects alone.
         while vain < 2:
             was_free = agent.is_free
@@ -375,6 +297,8 @@ class Simulation:
             vain = vain + 1 if was_free and [one.what for one in standing] == ["Claim"] else 0
             while standing := agent.standing():
                 vain = vain if standing[0].what == "Claim" else 0
+                went += 1
+                assert went < _MOST_MOVES, f"agent {agent.number} comes to no end: {agent.told()}"
                 self._go_on(agent, standing[0])
 
     def _open_runs(self) -> list[Any]:
