@@ -251,6 +251,24 @@ def test_one_transaction_takes_few_rows(store: SqliteStore, make: Maker) -> None
     assert rows(store, "task") == 0
 
 
+def test_a_walk_by_hand_gives_way_only_while_others_commit(store: SqliteStore, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    make.complete(make.running().fence, 1)
+    walk = Walk(store, kept_seconds=0.0, statuses=KEPT_FOR_A_TIME)
+    pauses: list[float] = []
+    monkeypatch.setattr(retention.time, "sleep", pauses.append)
+    courtesy = retention.Courtesy(store)
+    assert walk.step()
+    courtesy.give_way()
+    assert pauses == []
+    other = SqliteStore(store.path)
+    other.commit(op.Heartbeat(1, 1))
+    other.close()
+    assert walk.step()
+    courtesy.give_way()
+    assert len(pauses) == 1
+    assert pauses[0] > 0
+
+
 def test_a_full_disk_does_not_end_the_supervisor(store: SqliteStore, make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     role = Retention(store, Settings(retention_seconds=10.0))
     role.tick(store.now())

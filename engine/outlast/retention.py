@@ -8,6 +8,7 @@ supervisors may do this at once; whoever is second finds nothing.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from . import clock
@@ -37,6 +38,8 @@ _TICKS = 500
 _PAGES = 500
 _SPARE_PAGES = 2_000
 """Free pages that stay for what is to come."""
+_OTHERS_SHARE = 3
+_LONGEST_PAUSE_SECONDS = 0.5
 
 
 class Retention:
@@ -75,6 +78,23 @@ class Retention:
         """A tenth of the shortest time for which anything is kept."""
         shortest = min([self._kept_seconds, *pruning.by_workflow(self._store.connection()).values()])
         return min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, shortest / 10))
+
+
+class Courtesy:
+    """Leaves most of the disk to others while others are at work: a walk by hand goes as fast as it can where nobody is."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._version = store.data_version()
+        self._since = time.perf_counter()
+
+    def give_way(self) -> None:
+        """Pause for some times as long as the last piece took, if somebody else has committed since."""
+        took = time.perf_counter() - self._since
+        version = self._store.data_version()
+        if version != self._version:
+            time.sleep(min(_OTHERS_SHARE * took, _LONGEST_PAUSE_SECONDS))
+        self._version, self._since = version, time.perf_counter()
 
 
 class Walk:

@@ -45,7 +45,7 @@ def prune(
 ) -> int:
     from ..duration import seconds
     from ..errors import InvalidInput
-    from ..retention import KEPT_FOR_A_TIME, Walk
+    from ..retention import KEPT_FOR_A_TIME, Courtesy, Walk
 
     for status in statuses:
         if status not in FINAL:
@@ -69,19 +69,21 @@ def prune(
             return 0
     before = _size(store)
     walked = walk()
+    courtesy = Courtesy(store)
     while walked.step():
-        pass
+        courtesy.give_way()
     _make_small(store, rewrite=vacuum)
     _report(context, walked.runs, walked.ticks, max(0, before - _size(store)), is_dry=False)
     return 0
 
 
 def _make_small(store: SqliteStore, *, rewrite: bool) -> None:
-    from ..retention import give_back_some
+    from ..retention import Courtesy, give_back_some
     from ..store.pruning import vacuum
 
+    courtesy = Courtesy(store)
     while give_back_some(store, spare=0):
-        pass
+        courtesy.give_way()
     if rewrite:
         with store.turn_taken():
             vacuum(store.connection())
