@@ -343,8 +343,8 @@ class Agent:
         self._is_finishing = True
         self._stopping = max(1, self._stopping)
         self._holding.stop()
-        runs = self._holding.runs
-        running = tuple(task_id for task_id, work in runs.items() if work.is_in_threads) if self._embedded else ()
-        self._answers.submit(LeaveAgent(self.agent_id, running), lambda _, __: self._stopped.set())
+        left = self._holding.left = [work for work in self._holding.runs.values() if work.is_in_threads] if self._embedded else []
+        running = tuple(work.fence.task_id for work in left)
+        self._answers.submit(LeaveAgent(self.agent_id, running, self._embedded), lambda _, __: self._stopped.set())
         # A file without room answers nobody: then the store writes what it can as it closes, and the supervisor does the rest.
         self._timers["leave"] = asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self._stopped.set)

@@ -92,10 +92,10 @@ class Holding:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[Any] = []
         self._acknowledging: set[int] = set()
-        self._is_stirring = False
-        self._is_hung_told = False
+        self._is_stirring = self._is_hung_told = False
         self.has_news = False
         """Whether somebody may have left notices since the last look."""
+        self.left: list[Any] = []
 
     @property
     def backlog(self) -> int:
@@ -341,8 +341,10 @@ class Holding:
         self.runs.clear()
 
     def close(self) -> None:
+        for work in list(self.runs.values()):
+            if isinstance(work, AsyncRun) and not work.ended:
+                work.lose()
         for task in self._tasks:
             task.cancel()
         self.runners.close()
-        self.is_draining = self.has_left = True
-        strays.hand_out(self)
+        strays.agent_has_left(self)

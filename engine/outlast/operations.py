@@ -320,11 +320,13 @@ class Heartbeat(Operation[bool], frozen=True, gc=False):
 class LeaveAgent(Operation[None], frozen=True, gc=False):
     """An agent ends in good order; what it still holds goes back without suspicion.
 
-    `running` are tasks whose tries go on in this process's threads: an ending of theirs waits for those.
+    `running` are tasks whose tries go on in this process's threads: an ending of theirs waits for those, and where the process
+    itself goes on (`is_embedded`), so do the endings that wait for a try already.
     """
 
     agent_id: int
     running: tuple[int, ...] = ()
+    is_embedded: bool = False
 
 
 class AgentEnded(Operation[list[str]], frozen=True, gc=False):

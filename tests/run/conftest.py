@@ -19,6 +19,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     finally:
         for gate in [value for value in vars(request.module).values() if type(value).__name__ == "Gate"]:
             gate.open()
-        bench.close()
-        for gate in [value for value in vars(request.module).values() if type(value).__name__ == "Gate"]:
-            gate.close()
+        try:
+            bench.close()
+        finally:
+            for gate in [value for value in vars(request.module).values() if type(value).__name__ == "Gate"]:
+                gate.close()

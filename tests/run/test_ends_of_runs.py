@@ -208,8 +208,17 @@ with registry.isolated() as defined:
         await note.aio("after")
 
     @workflow
+    def submits_and_goes_on_after(what: str) -> None:
+        stands.submit("a").result()
+        note("after")
+
+    @workflow
+    def stands_too_long() -> None:
+        stands.options(timeout="20ms")("a")
+
+    @workflow
     def submits_for_later() -> None:
-        gather(stands.submit("a"), note.options(delay="0.1s").submit("later"))
+        gather(stands.submit("a"), note.options(delay="0.3s").submit("later"))
 
     @workflow
     def has_a_child() -> None:
@@ -468,13 +477,44 @@ def test_nothing_begins_after_a_step_that_ends_before_its_agent_has_read_of_a_wi
     assert "after" not in effects
 
 
+@pytest.mark.parametrize("flow", [goes_on_after, agoes_on_after, submits_and_goes_on_after])
+def test_a_thread_that_ends_as_its_agents_loop_is_closed_holds_up_no_ending(bench, monkeypatch, flow):
+    agent = bench.agent()
+    run = bench.start(flow, "step")
+    gate.wait_until_reached()
+    close = asyncio.SelectorEventLoop.close
+
+    def close_as_the_thread_ends(loop: asyncio.SelectorEventLoop) -> None:
+        gate.open()
+        eventually(lambda: ("ends", "a") in effects)
+        time.sleep(0.02)
+        close(loop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.SelectorEventLoop, "close", close_as_the_thread_ends)
+        agent.stop(0.0)
+    eventually(lambda: bench.strays() == 0)
+    run.cancel()
+    eventually(lambda: run.status == "cancelled")
+
+
+def test_an_ending_waits_for_a_thread_that_goes_on_although_its_agent_has_left_the_process(bench):
+    bench.agent()
+    run = bench.start(stands_too_long)
+    eventually(bench.strays)
+    bench.stop()
+    assert bench.status(run) == "waiting"
+    gate.open()
+    eventually(lambda: bench.status(run) == "failed")
+
+
 def test_a_pause_holds_back_submitted_steps_that_nobody_has(bench):
     bench.agent()
     run = bench.start(submits_for_later)
     gate.wait_until_reached()
     run.pause()
     gate.open()
-    time.sleep(0.2)
+    time.sleep(0.4)
     assert "later" not in effects
     run.resume()
     run.result(timeout=20)

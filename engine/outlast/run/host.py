@@ -33,6 +33,8 @@ class Host(Protocol):
     """Whether the agent is leaving."""
     has_left: bool
     """Whether its loop does nothing more."""
+    left: list[Any]
+    """What went on in threads as the agent left, and the file has as strays."""
     reports: deque[Callable[[], None]]
     """What is still to be said of threads that have ended."""
     fingerprints: dict[str, str]

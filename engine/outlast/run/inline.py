@@ -173,7 +173,7 @@ class InlineStep:
         if definition.asynchronous:
             return await self._on_loop(call, number)
         if call.timeout_seconds is not None:
-            self._thread = ThreadTry(call, number, on_late_end=self._late_end)
+            self._thread = ThreadTry(call, number, on_late_end=self._overrun_ended)
             return await self._in_a_thread(self._thread.run)
         return await self._in_a_thread(partial(execute.run_here, call, number))
 
@@ -209,11 +209,14 @@ class InlineStep:
             except BaseException as raised:  # noqa: BLE001 - carried over to the loop
                 error = raised
             self._is_in_thread = False
-            self._run.leave_thread()
+            if self._thread is None or not self._thread.overran:
+                self._run.leave_thread()
             try:
                 loop.call_soon_threadsafe(settle, tried, error)
             except RuntimeError:
-                # The agent left while this thread was busy, and said so; the task is claimed again.
+                pass  # The agent left while this thread was busy; the task is claimed again.
+            if self._run.host.has_left:
+                # Asked for last: a loop takes what it will never do, and who closes it looks for threads that have ended.
                 strays.thread_ended(self._run)
 
         def settle(tried: Any, error: BaseException | None) -> None:
@@ -238,6 +241,10 @@ class InlineStep:
         self._run.enter_thread()
         self._run.host.run_in_thread(call)
         return await future
+
+    def _overrun_ended(self, tried: Tried) -> None:
+        self._run.leave_thread()
+        self._late_end(tried)
 
     def _late_end(self, tried: Tried) -> None:
         self._run.strays.discard(self._path)

@@ -49,9 +49,17 @@ def hand_out(host: Host) -> None:
         report()
 
 
+def agent_has_left(host: Host) -> None:
+    """The agent's loop does nothing more: say what was to be said on it, and what no answer will tell it."""
+    host.is_draining = host.has_left = True
+    hand_out(host)
+    for work in host.left:
+        thread_ended(work)
+
+
 def thread_ended(run: Any) -> None:
-    """A thread in which a step of an async run was tried has ended, after the run has left or while its agent does."""
-    if not run.is_in_threads:
+    """A thread of a run has ended, after the run has left or while its agent does: then the file names it by the task alone."""
+    if not (run.is_in_threads or run.overrunning):
         run.host.store.submit(StrayEnded(run.fence.task_id, run.agent_id, ""))
 
 
@@ -69,8 +77,8 @@ def try_ended(run: Any, path: str, tried: Tried) -> None:
             clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
             input=given, flags=flags,
         )  # fmt: skip
-    run.host.store.submit(StrayEnded(claimed.fence.task_id, run.host.agent_id, path, entry, run_id))
-    if run.lost and not run.strays:
+    run.host.store.submit(StrayEnded(claimed.fence.task_id, run.agent_id, path, entry, run_id))
+    if (run.lost or run.host.is_draining) and not run.strays:
         thread_ended(run)
 
 
@@ -94,8 +102,7 @@ def _report(work: Any, last: tuple[str, Tried] | None) -> None:
             else:
                 host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, path))
     if work.lost or host.is_draining:
-        # Its lease was ended, or its agent leaves, while the thread was busy: then the file names it by the task alone.
-        host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, ""))
+        thread_ended(work)
 
 
 def after_write(work: Any, operation: Operation[Any]) -> None:

@@ -140,7 +140,7 @@ class SyncRun(SyncParts):
                             answer, overran = overran.late, None
                         self._last = (path, answer)
                         if overran is not None and overran.overran:
-                            self.overrunning.add(path)
+                            self._note_overrun(path, overran)
                         if self.ending_decided:
                             # The run's ending was decided beside us: the outcome counts for the undo alone.
                             self._lose()
@@ -155,8 +155,7 @@ class SyncRun(SyncParts):
             entry = stop.value
         if overran is not None and overran.overran:
             self.strays.add(path)
-            if overran.wait(0):
-                self.strays.discard(path)
+            self._note_overrun(path, overran)
         if answer is None or answer.committed is None:
             self._append(entry)
         self.step_inputs.pop(path, None)
@@ -209,8 +208,16 @@ class SyncRun(SyncParts):
         finally:
             self.kill_isolated = None
 
+    def _note_overrun(self, path: str, thread: ThreadTry) -> None:
+        """Note that a thread goes on, unless it has ended, and told so, in between."""
+        self.overrunning.add(path)
+        if thread.wait(0):
+            self.overrunning.discard(path)
+            self.strays.discard(path)
+
     def _late_end(self, path: str, tried: Tried) -> None:
         self.strays.discard(path)
+        self.overrunning.discard(path)
         self.host.stray_ended(self, path, tried)
         self.news.ring()
 

@@ -177,6 +177,7 @@ class TaskRun:
                 self.strays.add("")
                 if thread.wait(0):
                     self.strays.discard("")
+                    self.overrunning.discard("")
             return tried
         return execute.run_here(self.call, self.number)
 
@@ -205,6 +206,7 @@ class TaskRun:
 
     def _late_end(self, tried: Tried) -> None:
         self.strays.discard("")
+        self.overrunning.discard("")
         self.host.stray_ended(self, "", tried)
 
     def after(self, tried: Tried) -> Outcome:

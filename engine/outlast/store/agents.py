@@ -118,7 +118,7 @@ def leave(transaction: Transaction, operation: LeaveAgent) -> None:
         transaction.execute(_ADD_STRAY, {"task_id": task_id, "agent_id": operation.agent_id, "wall": transaction.wall})
     for held in _held_by(transaction, operation.agent_id):
         _give_back(transaction, held, crashed=False)
-    if not operation.running:
+    if not operation.is_embedded:
         drop_strays(transaction, operation.agent_id)
 
 
