@@ -12,6 +12,7 @@ from run_bench import Gate, effects, eventually
 import outlast
 from outlast import Retry, continue_as_new, current, gather, holding, interrupting, registry, step, transaction, workflow
 from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
+from outlast.operations import AgentEnded
 
 gate = Gate()
 FAST = Retry(2, initial="1ms", jitter=0)
@@ -503,6 +504,18 @@ def test_an_ending_waits_for_a_thread_that_goes_on_although_its_agent_has_left_t
     run = bench.start(stands_too_long)
     eventually(bench.strays)
     bench.stop()
+    assert bench.status(run) == "waiting"
+    gate.open()
+    eventually(lambda: bench.status(run) == "failed")
+
+
+def test_an_ending_waits_no_longer_than_for_a_thread_whose_agent_has_lost_its_lease_meanwhile(bench):
+    agent = bench.agent(lease_seconds=0.3)
+    run = bench.start(stands_too_long)
+    eventually(bench.strays)
+    first = agent.agent_id
+    bench.store.commit(AgentEnded(first, "lost", "its lease was over", 5, False))
+    eventually(lambda: agent.agent_id != first)
     assert bench.status(run) == "waiting"
     gate.open()
     eventually(lambda: bench.status(run) == "failed")
