@@ -218,6 +218,14 @@ with registry.isolated() as defined:
         stands.options(timeout="20ms")("a")
 
     @workflow
+    def stands_for_long() -> None:
+        stands.options(timeout="0.15s")("a")
+
+    @workflow
+    async def astands_for_long() -> None:
+        await stands.options(timeout="0.15s").aio("a")
+
+    @workflow
     def submits_for_later() -> None:
         gather(stands.submit("a"), note.options(delay="0.3s").submit("later"))
 
@@ -507,6 +515,19 @@ def test_an_ending_waits_for_a_thread_that_goes_on_although_its_agent_has_left_t
     assert bench.status(run) == "waiting"
     gate.open()
     eventually(lambda: bench.status(run) == "failed")
+
+
+@pytest.mark.parametrize("flow", [stands_for_long, astands_for_long])
+def test_a_try_that_overruns_after_its_agent_has_left_counts_until_its_thread_has_ended(bench, flow):
+    bench.agent()
+    run = bench.start(flow)
+    gate.wait_until_reached()
+    bench.stop(0.0)
+    run.cancel()
+    time.sleep(0.25)
+    assert bench.status(run) != "cancelled"
+    gate.open()
+    eventually(lambda: bench.status(run) == "cancelled")
 
 
 def test_an_ending_waits_no_longer_than_for_a_thread_whose_agent_has_lost_its_lease_meanwhile(bench):
