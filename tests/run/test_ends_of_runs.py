@@ -197,7 +197,7 @@ with registry.isolated() as defined:
             gate.pass_through()
             quick_transaction()
         else:
-            outlast.sleep("0.1s")
+            outlast.sleep("0.3s")
         note("after")
 
     @workflow
@@ -205,7 +205,7 @@ with registry.isolated() as defined:
         if what == "step":
             await stands.aio("a")
         else:
-            await outlast.aio.sleep("0.1s")
+            await outlast.aio.sleep("0.3s")
         await note.aio("after")
 
     @workflow
