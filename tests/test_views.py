@@ -50,6 +50,8 @@ def test_a_run_is_found_by_id_by_unique_prefix_and_by_key(store: SqliteStore, ma
     assert views.find_run(store, "abcd") == expected
     assert views.find_run(store, " ABCD ") == expected
     assert views.find_run(store, "fulfil:o:1") == expected
+    blank = make.start(key=" o 2 ")
+    assert views.find_run(store, "fulfil: o 2 ") == (blank.task_id, blank.uid)
 
 
 def test_a_prefix_of_several_runs_is_ambiguous_and_says_how_many(store: SqliteStore, make: Maker) -> None:

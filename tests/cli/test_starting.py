@@ -103,6 +103,31 @@ def test_a_key_leads_to_the_same_run(outlast: Call) -> None:
     assert outlast("show", "add:k", "--json").json["id"] == first.out.strip()
 
 
+VERSIONS = """
+from outlast import workflow
+
+
+@workflow(name="sell", version="1")
+def sell_as_before() -> int:
+    return 1
+
+
+@workflow(name="sell", version="2")
+def sell(discount: int = -2) -> int:
+    return -discount
+"""
+
+
+def test_of_several_versions_the_newest_is_started_or_the_one_that_is_named(outlast: Call, project: Path) -> None:
+    (project / "workflows" / "versions.py").write_text(VERSIONS)
+    assert [outlast("run", name).out for name in ("sell", "sell@1", "sell@2")] == ["2\n", "1\n", "2\n"]
+    assert outlast("workflow", "show", "sell").out.startswith("sell(discount: int = -2)\n")
+    assert outlast("workflow", "show", "sell@1").out.startswith("sell()\n")
+    unknown = outlast("start", "sell@3")
+    assert (unknown.code, "There is no workflow 'sell@3'. Did you mean 'sell@2'?" in unknown.err) == (3, True)
+    assert outlast("schedule", "create", "often", "sell@1", "--every", "1h").code == 2
+
+
 def test_run_works_on_the_run_and_prints_its_result(outlast: Call) -> None:
     pytest.importorskip("outlast.agent")
     done = outlast("run", "add", "a=20", "b=2", "--key", "once")

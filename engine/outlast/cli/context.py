@@ -90,10 +90,13 @@ class Context:
             return application.load(self.app_names, cwd=self.home)
 
     def workflow(self, name: str) -> Workflow[..., Any]:
-        """The workflow of this name; where none at all could be found, the error says where was looked."""
+        """The workflow NAME, the newest version of it, or NAME@VERSION; where none at all could be found, the error says where was
+        looked.
+        """
         registry = self.registry
+        name, _, version = name.partition("@")
         try:
-            return registry.workflow(name)
+            return registry.workflow(name, version or None)
         except WorkflowNotFound as error:
             if not registry.workflows():
                 error.hint = f"No workflow is defined at all: {self.looked()}."

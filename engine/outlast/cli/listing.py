@@ -180,13 +180,12 @@ def workflow_list(ctx: click.Context) -> int:
 def workflow_show(context: Context, name: str) -> int:
     from ..views.definitions import workflow_json
 
-    name, _, version = name.partition("@")
-    found = context.workflow(name) if not version else context.registry.workflow(name, version)
+    found = context.workflow(name)
     shown = workflow_json(found)
     if context.machine:
         context.answer(shown)
         return 0
-    print_lines([[(safe(shown["name"]), "bold"), (f"({safe(_parameters(shown).replace('-', ''))})", "")]])
+    print_lines([[(safe(shown["name"]), "bold"), (f"({safe(_parameters(shown) if shown['parameters'] else '')})", "")]])
     doc = (found.fn.__doc__ or "").strip()
     if doc:
         print_lines([[(f"  {safe(line.strip())}".rstrip(), "dim")] for line in doc.splitlines()])

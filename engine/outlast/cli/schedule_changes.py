@@ -52,6 +52,8 @@ def create(
     checked_name(name, place="The name of a schedule")
     made = read_schedule(given)
     _check_ticks(made, name)
+    if "@" in workflow:
+        raise InvalidInput("A schedule starts the newest version of its workflow.", hint="Name it without a version.")
     definition = context.workflow(workflow)
     scheduling.refuse_declared(context.registry, name)
     named = read_input(definition, arguments, input_text)

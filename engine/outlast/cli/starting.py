@@ -56,7 +56,8 @@ def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @command(
     "start",
     help="Start a run of WORKFLOW and print its id. Agents elsewhere (`outlast up`) work on it.\n\n"
-    "key=value takes the parameter's type, key:=JSON forces JSON, - reads all arguments as JSON from stdin.",
+    "key=value takes the parameter's type, key:=JSON forces JSON, - reads all arguments as JSON from stdin. "
+    "Of several versions of WORKFLOW the newest is started, NAME@VERSION names one.",
     examples=[
         "outlast start fulfil order_id=o-1 items:='[\"a\"]'",
         'outlast start fulfil --input \'{"order_id": "o-1"}\' --wait',

@@ -19,10 +19,10 @@ _ID = re.compile(r"[0-9a-z]{1,64}")
 
 def find_run(store: SqliteStore, reference: str) -> tuple[int, str]:
     """The row and the id of the run that `reference` names. Raises `RunNotFound` or `AmbiguousRun`."""
-    text = reference.strip()
-    if ":" in text:
-        return _by_key(store, text)
-    prefix = text.lower()
+    if ":" in reference:
+        # A key may end in a blank.
+        return _by_key(store, reference.lstrip())
+    prefix = reference.strip().lower()
     if not _ID.fullmatch(prefix):
         raise RunNotFound(reference)
     return _exact(store, prefix) or _by_prefix(store, prefix)
