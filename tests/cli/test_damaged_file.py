@@ -59,6 +59,7 @@ def test_a_schedule_that_cannot_be_read_hides_no_other(outlast: Call, project: P
     if damage.startswith("rule"):
         checks = outlast("doctor", "--json").json["checks"]
         assert broken["error"] in next(one["detail"] for one in checks if one["name"] == "broken schedules")
+        assert broken["error"] in outlast("schedule", "update", "broken", "--overlap", "allow").err
     assert outlast("schedule", "delete", "broken").code == 0
 
 

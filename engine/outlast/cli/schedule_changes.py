@@ -84,6 +84,8 @@ def update(context: Context, /, name: str, arguments: tuple[str, ...], input_tex
         raise scheduling.of_code(name, stored.origin, "change it there")
     if not arguments and input_text is None and all(value is None for value in given.values()):
         raise InvalidInput(f"What is to change of {name}?", hint="`outlast schedule update --help` lists it.")
+    # Raises where it cannot be read: what is not given is taken from it.
+    scheduling.read(stored, store.path, {})
     made = read_schedule(given, json.loads(stored.rule))
     if made.fingerprint != stored.fingerprint:
         _check_ticks(made, name)
