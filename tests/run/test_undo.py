@@ -233,6 +233,22 @@ with registry.isolated() as defined:
         undo_gate.pass_through()
         effects.append("slow undo")
 
+    @step
+    def slow_to_undo_on_the_loop() -> str:
+        return "x"
+
+    @slow_to_undo_on_the_loop.compensation
+    async def slow_undo_on_the_loop(result: str | None) -> None:
+        undo_gate.reached.set()
+        while not undo_gate.is_open:
+            await asyncio.sleep(0.005)
+        effects.append("slow undo")
+
+    @workflow
+    def undoes_slowly_on_the_loop() -> None:
+        slow_to_undo_on_the_loop()
+        raise Broken("end")
+
     @workflow
     def undoes_slowly() -> None:
         book("a")
@@ -494,6 +510,19 @@ def test_an_undo_goes_on_where_a_crash_stopped_it(bench):
     assert [e if isinstance(e, str) else e[0] for e in effects] == ["book", "slow undo", "slow undo", "unbook"]
     done = [entry for entry in bench.journal(run) if entry.kind == "compensation" and entry.event == "completed"]
     assert len(done) == 2
+
+
+def test_an_undo_on_the_loop_of_an_agent_that_leaves_goes_on_elsewhere_and_nobody_is_told_of_a_failure(bench, caplog):
+    bench.agent()
+    run = bench.start(undoes_slowly_on_the_loop)
+    undo_gate.wait_until_reached()
+    bench.stop(0.0)
+    bench.agent()
+    undo_gate.open()
+    with pytest.raises(Broken):
+        run.result(timeout=20)
+    assert effects == ["slow undo"]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_cancel_during_an_undo_changes_nothing(bench):

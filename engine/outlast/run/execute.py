@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec
 from ..caller import active
 from ..claimed import Fence
-from ..errors import OutlastError, PayloadTooLarge, StepTimeout, Unwinding
+from ..errors import LeaseLost, OutlastError, PayloadTooLarge, StepTimeout, Unwinding
 from ..handles import Current, CurrentStep
 from ..operations import Emit, Publish
 from . import forked
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
     from .guarded import Guarded
     from .isolation import IsolatedStep
+
+
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -194,6 +198,22 @@ async def run_on_loop(call: StepCall, number: int) -> Tried:
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is the try's outcome
         forked.end_child(generation, call.definition.name, error)
         return Tried(started_at, error=error)
+
+
+def wait_on_loop(call: StepCall, number: int, loop: asyncio.AbstractEventLoop) -> Tried:
+    """Execute async code on the agent's loop, from a thread; `LeaseLost` where that ends first, since the task goes back with it."""
+    coroutine = run_on_loop(call, number)
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        while not loop.is_closed():
+            try:
+                return future.result(_LOOK_SECONDS)
+            except TimeoutError:
+                pass  # What a loop takes between its last turn and its close is never done.
+    except (CancelledError, RuntimeError):
+        pass
+    coroutine.close()
+    raise LeaseLost("The agent has left.")
 
 
 def isolated_try(call: StepCall, number: int) -> IsolatedStep:

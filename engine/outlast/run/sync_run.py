@@ -180,6 +180,8 @@ class SyncRun(SyncParts):
         self.step_path = call.path
         try:
             return unknown.run_probe(call, number, self.host.loop)
+        except LeaseLost:
+            self._lose()
         finally:
             self.step_path = None
 

@@ -7,7 +7,6 @@ goes on where it stopped, since what is done is in the journal.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import time
@@ -28,7 +27,7 @@ from ..operations import EndUndo, Halt, PassUndo, RecordUndo
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown
-from .execute import StepCall, ThreadTry, isolated_try, run_here, run_on_loop
+from .execute import StepCall, ThreadTry, isolated_try, run_here, wait_on_loop
 from .execution import log
 from .history import PROBE_PREFIX, History
 from .inheriting import Inheritance
@@ -230,7 +229,7 @@ class UndoRun:
                 self.host.overran(self.fence.task_id)
 
     def _on_loop(self, call: Any, number: int) -> Tried:
-        return asyncio.run_coroutine_threadsafe(run_on_loop(call, number), self.host.loop).result()
+        return wait_on_loop(call, number, self.host.loop)
 
     def _entry(self, undo: Undo, number: int, output: bytes, started_at: int) -> Entry:
         return Entry(

@@ -7,7 +7,6 @@ overran, or whose process died. A step says that it wants to know by `on_unknown
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from .. import clock, codec
 from ..definition.undo import NOT_DONE
 from ..entry import Entry
 from ..store.questions import PREFIX as QUESTION_PREFIX
-from .execute import StepCall, ThreadTry, run_here, run_on_loop
+from .execute import StepCall, ThreadTry, run_here, wait_on_loop
 from .history import PROBE_PREFIX
 from .tries import Tried
 
@@ -88,7 +87,7 @@ def run_probe(call: StepCall, number: int, loop: Any) -> Tried:
     probe = ProbeCall.of(call)
     assert call.definition.probed_by is not None
     if call.definition.probed_by.asynchronous:
-        return read(asyncio.run_coroutine_threadsafe(run_on_loop(probe, number), loop).result())
+        return read(wait_on_loop(probe, number, loop))
     if call.timeout_seconds is None:
         return read(run_here(probe, number))
     return read(ThreadTry(probe, number, on_late_end=_nobody).run())
