@@ -133,6 +133,25 @@ def test_an_undo_that_gave_up_is_not_resumed_beside_its_last_try(file: Driver) -
     assert len(file.claim(file.agent())) == 1
 
 
+def test_one_resume_of_an_undo_that_gave_up_ends_its_pause_too(file: Driver) -> None:
+    task_id = undo_that_gave_up(file, Ending.FAILED)
+    (uid,) = file.row(task_id, "uid")
+    file.do(op.Pause(uid))
+    file.do(op.Resume(uid))
+    assert len(file.claim(file.agent())) == 1
+
+
+def test_one_resume_of_a_halted_run_ends_the_pause_of_its_children_too(file: Driver) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id)
+    child_id = file.part(fence, "1", kind="run")
+    file.do(op.Halt(fence, "x"))
+    file.do(op.Pause("r", children=True))
+    assert file.claim(agent_id) == []
+    file.do(op.Resume("r"))
+    assert {one.fence.task_id for one in file.claim(agent_id)} == {fence.task_id, child_id}
+
+
 def test_a_forced_cancel_goes_on_and_records_that_the_try_may_still_run(file: Driver) -> None:
     one = file.agent()
     fence = file.claimed(one)

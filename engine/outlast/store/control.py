@@ -160,6 +160,8 @@ def resume(transaction: Transaction, operation: Resume) -> str:
             return ending.status_of(transaction, task_id)
     if status == Status.HALTED:
         _unhalt(transaction, task_id, undo=ending_decided is not None)
+        if paused_at is not None:
+            _end_pause(transaction, task_id)
         if parent_id is not None:
             _resume_halted_parent(transaction, task_id)
     elif paused_at is not None:
