@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant(
         "the fence of the journal", "store/journal.py",
         "and claim = :claim and status in", "and :claim = :claim and status in",
-        ("tests/crash/test_guarantees.py::test_a_zombie_changes_nothing", "tests/store/test_operations.py"),
+        ("tests/crash/test_guarantees.py::test_a_zombie_changes_nothing", "tests/store/test_operations.py", "tests/crash/test_simulation.py"),
         "tests/store/test_operations.py::test_a_late_write_of_an_old_claim_changes_nothing[append with a signal]",
     ),
     Mutant(
@@ -53,6 +53,12 @@ MUTANTS = (
         "where id = :id and :claim = :claim and status = 'running' and agent_id is not null",
         ("tests/store/test_parking.py", "tests/store/test_operations.py", "tests/crash/test_boundaries.py"),
         "tests/store/test_operations.py::test_a_late_write_of_an_old_claim_changes_nothing[park]",
+    ),
+    Mutant(
+        "the undo that waits for who had lost a part", "store/ending.py",
+        "    if has_stray(transaction, task_id, ending):\n        return False\n", "",
+        ("tests/store/test_endings.py",),
+        "tests/store/test_endings.py::test_an_undo_waits_for_the_process_that_had_lost_a_submitted_step_which_another_completed",
     ),
     Mutant(
         "BEGIN IMMEDIATE", "store/connection.py", 'execute("begin immediate")', 'execute("begin")',
