@@ -16,6 +16,7 @@ from outlast.store import journal
 from outlast.store.succession import last_of_line
 
 from . import simulated_work as work
+from .simulated_shapes import SHAPES
 
 if TYPE_CHECKING:
     from .simulation import Simulation
@@ -64,11 +65,9 @@ def _ends(simulation: Simulation) -> list[str]:
     person = simulation.person
     connection = simulation.store.connection()
     for tag, shape in person.shapes.items():
-        allowed = {work.SHAPES[shape].ends}
+        allowed = {SHAPES[shape].ends, SHAPES[shape].or_ends}
         if tag in person.cancelled:
             allowed |= {"cancelled"}
-        if shape == "late":
-            allowed |= {"failed"}  # Nothing had been done by then.
         (status,) = connection.execute(
             "select status from outlast_task where uid = ?", (last_of_line(connection, person.runs[tag].id),)
         ).fetchone()
@@ -95,10 +94,10 @@ def _effects(simulation: Simulation) -> list[str]:
             wrong.append(f"{name} had the idempotency keys {sorted(found)}")
     for tag, shape in person.shapes.items():
         lost = simulation.store.losses[tag]
-        for form, times in work.SHAPES[shape].effects.items():
+        for form, times in SHAPES[shape].effects.items():
             name = form.format(tag)
             simulation.figures.repeated += max(0, seen[name] - times)
-            least = 0 if tag in person.cancelled or shape == "late" else times
+            least = 0 if tag in person.cancelled or SHAPES[shape].or_ends == "failed" else times
             if not least <= seen[name] <= times + lost:
                 wrong.append(f"{name} of {shape} happened {seen[name]} times instead of {times}, with {lost} losses")
     return wrong
@@ -111,7 +110,7 @@ def _bookings(simulation: Simulation) -> list[str]:
     rows = simulation.store.connection().execute("select tag, sum(n > 0), sum(n < 0) from booking group by tag").fetchall()
     booked = {tag: (made, undone) for tag, made, undone in rows}
     for tag, shape in person.shapes.items():
-        expected = dict.fromkeys(work.SHAPES[shape].books, (1, 0)) | dict.fromkeys(work.SHAPES[shape].unbooks, (1, 1))
+        expected = dict.fromkeys(SHAPES[shape].books, (1, 0)) | dict.fromkeys(SHAPES[shape].unbooks, (1, 1))
         for form, times in expected.items():
             if booked.get(form.format(tag)) != times and tag not in person.cancelled:
                 wrong.append(f"{form.format(tag)} of {shape} was booked and unbooked {booked.get(form.format(tag))} times")

@@ -15,6 +15,7 @@ from outlast.errors import OutcomeNeeded, OutlastError
 from outlast.states import FINAL
 
 from . import simulated_work as work
+from .simulated_shapes import SHAPES
 
 
 class Person:
@@ -24,7 +25,7 @@ class Person:
         self._engine = engine
         self._chance = chance
         self._tell = tell
-        names = sorted(work.SHAPES)
+        names = sorted(SHAPES)
         self.to_start = [chance.choice(names) for _ in range(chance.randint(3, 6))]
         self.shapes: dict[str, str] = {}
         """Tag to shape."""
@@ -39,7 +40,7 @@ class Person:
             tag = f"t{len(self.shapes)}"
             self.shapes[tag] = shape
             self._tell(f"{shape} {tag} is started")
-            self.runs[tag] = self._engine.start(work.SHAPES[shape].workflow, tag)
+            self.runs[tag] = self._engine.start(SHAPES[shape].workflow, tag)
 
     def acts(self) -> None:
         """Do something to some run."""
@@ -61,7 +62,7 @@ class Person:
         for tag in sorted(self.runs):
             if self.runs[tag].status in ("paused", "halted"):
                 self._resumes(tag)
-            if work.SHAPES[self.shapes[tag]].awaits and self.runs[tag].status == "waiting":
+            if SHAPES[self.shapes[tag]].awaits and self.runs[tag].status == "waiting":
                 self._signals_it(tag)
             self._retries(tag)
 
@@ -77,7 +78,7 @@ class Person:
         return True
 
     def _signals_it(self, tag: str) -> None:
-        if work.SHAPES[self.shapes[tag]].awaits:
+        if SHAPES[self.shapes[tag]].awaits:
             self._asks("signal", tag, lambda: self.runs[tag].signal("go", 7, key="once"))
 
     def _pauses(self, tag: str) -> None:
@@ -99,7 +100,7 @@ class Person:
                 self._asks("resume the child of", tag, child.resume)
 
     def _retries(self, tag: str) -> None:
-        is_over = work.SHAPES[self.shapes[tag]].fails_first and self.runs[tag].status in ("failed", "compensated")
+        is_over = SHAPES[self.shapes[tag]].fails_first and self.runs[tag].status in ("failed", "compensated")
         if is_over and tag not in self.cancelled:
             work.world.mended.add(tag)
             self.retried.add(tag)

@@ -1,8 +1,7 @@
 """What the simulation's runs do: workflows of all shapes, and the ledger of what their steps did outside.
 
-Owns the shapes, and of each how it ends when nobody interferes and how often each effect is there then. An effect is a line of the
-ledger, and waits at the gate of its agent before it happens, so that a process can die or freeze between what the file says of a step
-and the step itself.
+Owns the workflows (`simulated_shapes` says what is to come of each) and the outside. An effect is a line of the ledger, and waits at the
+gate of its agent before it happens, so that a process can die or freeze between what the file says of a step and the step itself.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from outlast import (
     Queue,
     Retry,
     SignalTimeout,
+    aio,
     continue_as_new,
     current,
     first,
@@ -118,6 +118,20 @@ with registry.isolated() as DEFINED:
         if sum(one.name == f"stumble {tag}.{n}" for one in world.ledger) < 2:
             raise ConnectionError("once")
         return n
+
+    @step
+    def hopeless(tag: str, n: int) -> int:
+        effect("hopeless", tag, n)
+        raise RuntimeError("no")
+
+    @step(on_unknown="undo")
+    def charge(tag: str, n: int) -> int:
+        effect("charge", tag, n)
+        return n
+
+    @charge.compensation
+    def refund(result: int | None, tag: str, n: int) -> None:
+        effect("refund", tag, n)
 
     @step(on_unknown="halt")
     def pay(tag: str, n: int) -> int:
@@ -254,6 +268,48 @@ with registry.isolated() as DEFINED:
         book(tag)
         return f"{ident} {now()}"
 
+    @workflow
+    async def hurries(tag: str) -> str:
+        try:
+            async with asyncio.timeout(5):
+                await aio.wait_signal("never")
+        except TimeoutError:
+            await note.aio(tag, 0)
+        go = signal_handle("go", int)
+        return str(await aio.first(go, note.submit(tag, 1)))
+
+    @workflow
+    async def one_fails(tag: str) -> None:
+        await asyncio.gather(act.aio(tag, 0), act.submit(tag, 2), hopeless.aio(tag, 3))
+
+    @workflow
+    def catches(tag: str) -> int:
+        found = gather(act.submit(tag, 0), stumble.submit(tag, 1), return_exceptions=True)
+        book(tag)
+        return sum(isinstance(one, int) for one in found)
+
+    @workflow(on_error="halt")
+    def halts(tag: str) -> int:
+        act(tag, 0)
+        return stumble(tag, 1)
+
+    @workflow
+    def in_doubt(tag: str) -> int:
+        act(tag, 0)
+        return charge(tag, 4)
+
+    @workflow
+    def waits_long(tag: str) -> None:
+        act(tag, 0)
+        wait_signal("never")
+
+    @workflow
+    def leaves_a_child(tag: str) -> None:
+        waits_long.start(f"{tag}c")
+        act.submit(tag, 0)
+        act(tag, 1)
+        raise RuntimeError("no")
+
     @workflow(timeout="25s")
     def late(tag: str) -> None:
         act(tag, 0)
@@ -276,49 +332,3 @@ with registry.isolated() as DEFINED:
     @workflow(schedule=Every("20s"))
     def tick() -> None:
         sleep("1s")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A workflow, the status it ends with, how often each effect is there then, whose bookings stand and whose were undone."""
-
-    workflow: Any
-    ends: str
-    effects: dict[str, int]
-    books: tuple[str, ...] = ()
-    unbooks: tuple[str, ...] = ()
-    fails_first: bool = False
-    """It ends badly until a person has mended its trouble and retries it."""
-    awaits: bool = False
-    """It waits for a signal."""
-
-
-def _undone(*numbers: int) -> dict[str, int]:
-    return {f"{word} {{}}.{n}": 2 if n == 1 else 1 for n in numbers for word in ("act", "undo")}
-
-
-SHAPES = {
-    shape.workflow.name: shape
-    for shape in (
-        Shape(plain, "completed", {"note {}.0": 1, "act {}.1": 2, "note {}.2": 1}, ("{}",)),
-        Shape(saga, "compensated", {**_undone(0, 1, 2), "note {}.3": 1}, unbooks=("{}",)),
-        Shape(wide, "completed", {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "pack {}.5": 1, "pack {}.6": 1}, ("{}",)),
-        Shape(wide_saga, "compensated", _undone(0, 1, 2)),
-        Shape(books_in_line, "completed", {"note {}.0": 1}, ("{}a", "{}b")),
-        Shape(books_and_fails, "compensated", _undone(0), unbooks=("{}a", "{}b")),
-        Shape(parent, "completed", {"note {}.0": 1, "act {}c.0": 1}, ("{}c",)),
-        Shape(parent_saga, "compensated", {**_undone(0, 1), "act {}c.0": 1, "undo_child {}c.9": 1}, ("{}c",)),
-        Shape(asks, "completed", {"act {}.0": 1, "note {}.7": 1}, awaits=True),
-        Shape(may_ask, "completed", {}, ("{}",), awaits=True),
-        Shape(
-            branches, "completed", {"act {}.0": 1, "act {}.1": 2, "act {}.2": 1, "hear {}.0": 1, "hear {}.1": 1, "hear {}.2": 1}, ("{}",)
-        ),
-        Shape(branches_saga, "compensated", {**_undone(0, 1, 2), "hear {}.3": 1}),
-        Shape(on, "completed", {"note {}.2": 1, "note {}.1": 1, "note {}.0": 1}),
-        Shape(again, "completed", {"act {}.0": 1, "stumble {}.1": 2}, ("{}",)),
-        Shape(late, "compensated", _undone(0)),
-        Shape(brittle, "completed", {"note {}.0": 1, "fragile {}.1": 2}, fails_first=True),
-        Shape(brittle_saga, "completed", {"act {}.0": 2, "undo {}.0": 1, "fragile {}.1": 2}, fails_first=True),
-        Shape(unsure, "completed", {"pay {}.0": 1, "probed {}.1": 1}),
-    )
-}
