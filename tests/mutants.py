@@ -44,7 +44,8 @@ MUTANTS = (
     Mutant(
         "the fence of the journal", "store/journal.py",
         "and claim = :claim and status in", "and :claim = :claim and status in",
-        ("tests/crash/test_guarantees.py::test_a_zombie_changes_nothing", "tests/store/test_operations.py", "tests/crash/test_simulation.py"),
+        ("tests/crash/test_guarantees.py::test_a_zombie_changes_nothing", "tests/store/test_operations.py",
+         "tests/crash/test_simulation.py"),
         "tests/store/test_operations.py::test_a_late_write_of_an_old_claim_changes_nothing[append with a signal]",
     ),
     Mutant(
