@@ -156,6 +156,8 @@ def test_why_names_a_full_queue_with_its_number(app: Path, outlast: Call) -> Non
     assert [line.split()[4].rstrip(",") for line in explained["details"]] == holders
     found = shown(outlast)
     assert (found["depth"], found["running"]) == (2, 2)
+    outlast("queue", "set", "emails", "--concurrency", "1")
+    assert "the queue 'emails' is full: its only place is taken (2 running)" in why(outlast, runs[-1])
 
 
 def test_why_names_a_partitions_limit_with_its_number(app: Path, outlast: Call) -> None:

@@ -46,7 +46,8 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
     elif places.uses_kept_place(candidate):
         text.summary = f"{what} is due, but another task of its run uses the place that the run has in {name}."
     elif places.places_left == 0:
-        held = f"all {limits.concurrency} places are taken ({places.taken} {_by(limits)})"
+        all_of_it = "its only place is" if limits.concurrency == 1 else f"all {limits.concurrency} places are"
+        held = f"{all_of_it} taken ({places.taken} {_by(limits)})"
         text.summary = f"{what} is due, but {name} is full: {held}."
         text.details += _holders(connection, limits)
     else:
