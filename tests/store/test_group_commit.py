@@ -270,6 +270,16 @@ def test_every_caller_of_a_crowd_gets_its_answer_though_those_before_it_do_not_c
     assert file.query("select count(*) from outlast_journal") == [(20,)]
 
 
+def test_who_starts_runs_does_not_wait_for_the_turns_of_those_that_run(file: Driver) -> None:
+    committer = file.store.committer
+    answered = [group.Pending(operation, lambda *_: None) for operation in (op.Append(op.Fence(1, 1), []), op.Heartbeat(1, 1))]
+    for pending in answered:
+        pending.waits = threading.Lock()
+        pending.waits.acquire()
+        committer._answer(pending)
+    assert [pending.waits is not None and pending.waits.locked() for pending in answered] == [True, False]
+
+
 def test_a_run_whose_write_is_held_as_its_agents_store_closes_is_dropped_and_not_told_of_the_file(file: Driver, flaky: list[str]) -> None:
     fence = file.claimed(file.agent())
     flaky += ["before"] * 1_000

@@ -29,7 +29,7 @@ class Answered:
         self._woken = 0
         """How many have been woken since then, if others wait."""
         self._seen = 0
-        self._turn_seconds = _SLOW_SECONDS
+        self._turn_seconds = _SLOW_SECONDS / 2
         """A moving mean of what one takes."""
         self._haste_until = 0.0
         self._haste_seconds = _LEAST_HASTE_SECONDS

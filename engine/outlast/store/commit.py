@@ -276,10 +276,12 @@ class Committer(GroupTransactions):
         return True
 
     def _answer(self, pending: Pending) -> None:
-        if pending.waits is not None:
+        if pending.waits is None:
+            pending.done(pending.result, pending.error)
+        elif hasattr(pending.operation, "fence"):
             self._answered.add(pending.waits)
         else:
-            pending.done(pending.result, pending.error)
+            pending.waits.release()  # No run: an application that starts one, say. It does not come back to wake the next.
 
     def _run_patiently(self, group: list[Pending]) -> None:
         """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
