@@ -152,6 +152,18 @@ def test_one_resume_of_a_halted_run_ends_the_pause_of_its_children_too(file: Dri
     assert {one.fence.task_id for one in file.claim(agent_id)} == {fence.task_id, child_id}
 
 
+def test_a_run_that_was_paused_for_long_is_due_from_its_resume_on(file: Driver) -> None:
+    now, ahead = file.start("r"), file.start("later", delay=2_000 * SECOND)
+    for uid in ("r", "later"):
+        file.do(op.Pause(uid))
+    due_at = file.row(ahead, "due_at")
+    file.clock.advance(1_000)
+    for uid in ("r", "later"):
+        file.do(op.Resume(uid))
+    assert file.row(now, "due_at") == (file.store.now(),)
+    assert file.row(ahead, "due_at") == due_at
+
+
 def test_a_forced_cancel_goes_on_and_records_that_the_try_may_still_run(file: Driver) -> None:
     one = file.agent()
     fence = file.claimed(one)

@@ -97,8 +97,11 @@ def _pause(transaction: Transaction, task_id: int, *, children: bool) -> None:
             _pause(transaction, child_id, children=True)
 
 
-_END_PAUSE = "update outlast_task set paused_at = null where id = :id"
-_END_PAUSE_STEPS = "update outlast_task set paused_at = null where parent_id = :id and kind = 'step'"
+# Due from here on at the soonest: what a pause held back is nobody's delay.
+_END_PAUSE = "update outlast_task set paused_at = null, due_at = max(due_at, :now) where id = :id"
+_END_PAUSE_STEPS = """
+update outlast_task set paused_at = null, due_at = max(due_at, :now) where parent_id = :id and kind = 'step' and paused_at is not null
+"""
 _PAUSED_CHILDREN = """
 select id from outlast_task where parent_id = :id and kind = 'run' and paused_at is not null and finished_at is null
 """
@@ -166,7 +169,7 @@ def resume(transaction: Transaction, operation: Resume) -> str:
             _resume_halted_parent(transaction, task_id)
     elif paused_at is not None:
         _end_pause(transaction, task_id)
-        transaction.execute(_END_PAUSE_STEPS, {"id": succession.open_before(transaction.connection, uid)})
+        transaction.execute(_END_PAUSE_STEPS, {"id": succession.open_before(transaction.connection, uid), "now": transaction.now})
     else:
         raise Conflict(
             f"Run {operation.uid} is {status}: it is neither paused nor halted.",
@@ -183,7 +186,7 @@ def _unhalt(transaction: Transaction, task_id: int, *, undo: bool) -> None:
             ending.settle(transaction, task_id)
         return
     transaction.execute(_UNHALT, {"id": task_id, "now": transaction.now})
-    transaction.execute(_END_PAUSE_STEPS, {"id": task_id})
+    transaction.execute(_END_PAUSE_STEPS, {"id": task_id, "now": transaction.now})
     for (step_id,) in transaction.execute(_HALTED_STEPS, {"id": task_id}).fetchall():
         transaction.execute(_UNHALT, {"id": step_id, "now": transaction.now})
 
@@ -201,7 +204,7 @@ def _resume_halted_parent(transaction: Transaction, step_id: int) -> None:
 
 
 def _end_pause(transaction: Transaction, task_id: int) -> None:
-    transaction.execute(_END_PAUSE, {"id": task_id})
-    transaction.execute(_END_PAUSE_STEPS, {"id": task_id})
+    transaction.execute(_END_PAUSE, {"id": task_id, "now": transaction.now})
+    transaction.execute(_END_PAUSE_STEPS, {"id": task_id, "now": transaction.now})
     for (child_id,) in transaction.execute(_PAUSED_CHILDREN, {"id": task_id}).fetchall():
         _end_pause(transaction, child_id)
