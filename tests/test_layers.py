@@ -52,6 +52,11 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(modules()[name].read_text())
+
+
 def test_every_module_has_one_layer() -> None:
     for name in modules():
         assert sum(bool(re.fullmatch(layer, name)) for layer in LAYERS) == 1, f"give {name!r} a layer"
@@ -116,20 +121,15 @@ def test_what_no_module_may_contain(pattern: str) -> None:
 
 def test_nothing_is_named_by_a_word_that_the_engine_has_another_for() -> None:
     other = re.compile(r"(^|[._])(job|worker|attempt|manager|helper|util|base|common)s?([._]|$)", re.IGNORECASE)
-    for name, path in modules().items():
-        defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, defined)]
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for name in modules():
+        names = [node.name for node in ast.walk(tree(name)) if isinstance(node, defined)]
         assert not [one for one in (name, *names) if other.search(one)], name
 
 
 def test_only_the_clock_reads_the_wall_clock() -> None:
     readings = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-    met = {
-        name
-        for name, path in modules().items()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in readings
-    }
+    met = {name for name in modules() for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and ast.unparse(node.func) in readings}
     assert met == {"clock"}
 
 
@@ -151,7 +151,7 @@ def imports(name: str, *, lazy: bool = True) -> frozenset[str]:
     if path.name != "__init__.py":
         package.pop()
     found = set()
-    for node in _nodes(ast.parse(path.read_text()), lazy=lazy):
+    for node in _nodes(tree(name), lazy=lazy):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         else:
