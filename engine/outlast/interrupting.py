@@ -18,19 +18,19 @@ from .run.task_run import TaskRun
 from .states import Ending
 
 if TYPE_CHECKING:
-    from .holding import Holding
+    from .run.host import Host
 
 _STEP_GRACE_SECONDS = 0.2
 
 
-def cancel(holding: Holding, work: Any) -> None:
+def cancel(host: Host, work: Any) -> None:
     if getattr(work, "cancel_requested", True):
         return  # Known, or an undo, which a cancel does not change.
     work.cancel_requested = True
-    _end_now(holding, work)
+    _end_now(host, work)
 
 
-def watch_deadline(holding: Holding, work: Any) -> None:
+def watch_deadline(host: Host, work: Any) -> None:
     """End the work when its deadline passes."""
     deadline_at = work.claimed.deadline_at
     if deadline_at is None or not isinstance(work, Execution):
@@ -39,12 +39,12 @@ def watch_deadline(holding: Holding, work: Any) -> None:
     def passed() -> None:
         if work.ended or work.lost:
             return
-        left = (deadline_at - holding.store.now()) / clock.SECOND
+        left = (deadline_at - host.store.now()) / clock.SECOND
         if left > 0:
-            holding.loop.call_later(min(left, 3600.0) + 0.001, passed)
+            host.loop.call_later(min(left, 3600.0) + 0.001, passed)
             return
         work.late = True
-        _end_now(holding, work)
+        _end_now(host, work)
         notify(work)
 
     passed()
@@ -57,7 +57,7 @@ def notify(work: Any) -> None:
         notify()
 
 
-def _end_now(holding: Holding, work: Any) -> None:
+def _end_now(host: Host, work: Any) -> None:
     """A cancel or a deadline: stop what can be stopped, and do not wait long for a sync step that cannot."""
     if isinstance(work, AsyncRun):
         return
@@ -71,10 +71,10 @@ def _end_now(holding: Holding, work: Any) -> None:
     elif isinstance(work, SyncRun) and work.kill_isolated is not None:
         work.kill_isolated()
         return
-    holding.loop.call_later(_STEP_GRACE_SECONDS, _decide_beside, holding, work)
+    host.loop.call_later(_STEP_GRACE_SECONDS, _decide_beside, host, work)
 
 
-def _decide_beside(holding: Holding, work: Any) -> None:
+def _decide_beside(host: Host, work: Any) -> None:
     """The step goes on in its thread: decide the run's ending now; it waits for the thread as for a part."""
     if work.ended or work.ending_decided or work.lost:
         return
@@ -89,4 +89,4 @@ def _decide_beside(holding: Holding, work: Any) -> None:
     else:
         return
     work.ending_decided = True
-    holding.submit(operation, nothing)
+    host.submit(operation, nothing)

@@ -161,13 +161,12 @@ class Context:
 
         return Engine.over(self.store(), self.settings)
 
-    def prepare(self, *, migrate: bool) -> None:
-        """Make the file where there is none and say so; with `migrate`, bring an old one up to date after a
-        backup.
-        """
-        from .upkeep import bring_up_to_date
+    def prepare(self, *, migrate: bool) -> list[str]:
+        """Make the file where there is none and say so; with `migrate`, bring an old one up to date after a backup."""
+        from .schema import bring_up_to_date
 
-        bring_up_to_date(self, create=True, migrate=migrate)
+        self.refuse_server()
+        return bring_up_to_date(self.path, migrate=migrate, allow_network=self.settings.allow_network)
 
     def find(self, store: SqliteStore, reference: str) -> tuple[int, str]:
         """The run that an id, a prefix of one or WORKFLOW:KEY names."""

@@ -1,13 +1,13 @@
-"""The file: `doctor`, `backup`, `migrate`, `export`, and its creation by those commands that may create it.
+"""The file: `doctor`, `backup`, `migrate`, `export`.
 
-Owns the rule that whoever creates or migrates a file says so with its path, and that a migration is preceded
-by a backup. Refuses to touch a file of newer code, and one that holds something else.
+Owns what a person asks of the file as a whole, and how the answers read. Refuses to touch a file of newer code, and one that holds
+something else.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,67 +17,6 @@ from .group import command
 from .render import Cell, mark, print_lines, status_cell
 from .text import safe
 
-if TYPE_CHECKING:
-    from ..store.connection import StoreConnection
-
-
-def bring_up_to_date(context: Context, *, create: bool, migrate: bool) -> list[str]:
-    """Make the file where there is none; with `migrate`, back an old one up and migrate it.
-
-    Says on stderr what it did.
-    """
-    from ..errors import StoreTooOld
-    from ..store import migrations
-    from ..store.connection import connect
-
-    context.refuse_server()
-    path = context.path
-    is_new = not os.path.lexists(path)
-    connection = connect(path, create=create, allow_network=context.settings.allow_network)
-    try:
-        if not migrations.is_pending(connection, path):
-            return []
-        found = migrations.schema_version(connection)
-        if found is None:
-            applied = _migrate(connection, path)
-            output.note(f"Created {path}." if is_new else f"Added outlast's tables to {path}.")
-            return applied
-        if not migrate:
-            raise StoreTooOld(path)
-        copy = _back_up(context, found)
-        applied = _migrate(connection, path)
-        if applied:
-            output.note(f"Migrated {path} from schema {found:04d} to {migrations.newest():04d}; the backup is {copy}.")
-        return applied
-    finally:
-        connection.close()
-
-
-def _migrate(connection: StoreConnection, path: str) -> list[str]:
-    from ..store import migrations
-    from ..store.turn import Turn
-
-    turn = Turn(path)
-    try:
-        return migrations.migrate(connection, path, turn=turn)
-    finally:
-        turn.close()
-
-
-def _back_up(context: Context, found: int) -> str:
-    """Copy the file beside itself, under a name that says what it is."""
-    from ..errors import AlreadyExists
-    from ..store.backup import backup as copy
-
-    for number in range(1_000):
-        name = f"{context.path}.schema-{found:04d}{f'-{number}' if number else ''}.bak"
-        try:
-            copy(context.path, name, allow_network=context.settings.allow_network)
-            return name
-        except AlreadyExists:
-            continue
-    raise AlreadyExists(f"There are too many backups beside {context.path}.", hint="Move them away.")
-
 
 @command(
     "migrate",
@@ -86,7 +25,7 @@ def _back_up(context: Context, found: int) -> str:
 )
 @click.pass_obj
 def migrate(context: Context) -> int:
-    applied = bring_up_to_date(context, create=True, migrate=True)
+    applied = context.prepare(migrate=True)
     if context.machine:
         context.answer({"path": context.path, "applied": applied})
     elif not applied:
