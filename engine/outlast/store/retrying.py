@@ -23,7 +23,7 @@ from .starting import start
 from .transaction import Transaction
 
 _FIND = """
-select t.id, t.uid, t.status, i.chain from outlast_task t join outlast_input i on i.task_id = t.id
+select t.id, t.uid, t.status, i.chain, i.retry_of is not null from outlast_task t join outlast_input i on i.task_id = t.id
 where t.uid = :uid and t.kind = 'run'
 """
 
@@ -34,13 +34,14 @@ where i.chain = :chain and i.retry_of is not null and t.kind = 'run' order by t.
 
 
 class _Run:
-    """A run that is looked at: its row, its id, its status, and the first of its chain."""
+    """A run that is looked at: its row, its id, its status, the first of its chain, and whether it is a retry itself."""
 
     def __init__(self, row: tuple[Any, ...]) -> None:
         self.task_id: int = row[0]
         self.uid: str = row[1]
         self.status = Status(row[2])
         self.chain: str = row[3]
+        self.is_retry = bool(row[4])
 
 
 def retry(transaction: Transaction, operation: StartRetry) -> Started:
@@ -50,7 +51,8 @@ def retry(transaction: Transaction, operation: StartRetry) -> Started:
         raise RunNotFound(operation.retried)
     newest = _newest(transaction.connection, named)
     if newest.status not in FINAL:
-        if newest.uid != named.uid:
+        # A key leads to the newest of the chain: the retry that is open may be named itself.
+        if newest.uid != named.uid or (newest.is_retry and newest.status is not Status.HALTED):
             return Started(newest.task_id, newest.uid, False)
         raise _refusal(named)
     retry_of = named.uid if named.chain == newest.chain else newest.uid
