@@ -142,7 +142,7 @@ def _undo(simulation: Simulation) -> list[str]:
     ledger = work.world.ledger
     connection = simulation.store.connection()
     ids = _ids(connection)
-    for run_id in dict.fromkeys(one.run_id for one in ledger):
+    for run_id in dict.fromkeys(one.run_id for one in ledger if root_of(one.tag) not in simulation.person.forced):
         mine = [one for one in ledger if one.run_id == run_id]
         undone = list(dict.fromkeys(one.n for one in mine if one.name.startswith("undo ")))
         acted = {one.n for one in mine if one.name.startswith("act ")}
@@ -163,6 +163,11 @@ def _undo(simulation: Simulation) -> list[str]:
     return wrong
 
 
+def root_of(tag: str) -> str:
+    """The tag of the run that a part with this tag belongs to."""
+    return tag.rstrip("abc")
+
+
 def _ids(connection: Any) -> dict[str, int]:
     return dict(connection.execute("select uid, id from outlast_task").fetchall())
 
@@ -174,7 +179,9 @@ def _silence(simulation: Simulation) -> list[str]:
     return [
         f"{one.name} happened after its run had ended"
         for number, one in enumerate(work.world.ledger)
-        if one.run_id in ids and number >= simulation.over.get(ids[one.run_id], number + 1)
+        if root_of(one.tag) not in simulation.person.forced
+        and one.run_id in ids
+        and number >= simulation.over.get(ids[one.run_id], number + 1)
     ]
 
 

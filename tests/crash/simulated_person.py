@@ -32,6 +32,8 @@ class Person:
         self.runs: dict[str, Any] = {}
         """Tag to the newest run of its chain."""
         self.cancelled: set[str] = set()
+        self.forced: set[str] = set()
+        """Of those, which were not to wait for tries that may still run: such a try may come whenever it likes."""
         self.retried: set[str] = set()
 
     def starts(self) -> None:
@@ -47,7 +49,7 @@ class Person:
         if not self.runs:
             return
         tag = self._chance.choice(sorted(self.runs))
-        acts = {self._signals_it: 4, self._pauses: 2, self._resumes: 3, self._retries: 3, self._cancels: 1}
+        acts = {self._signals_it: 4, self._pauses: 2, self._resumes: 3, self._retries: 3, self._cancels: 3}
         (act,) = self._chance.choices(list(acts), list(acts.values()))
         act(tag)
 
@@ -108,5 +110,8 @@ class Person:
             self._tell(f"retry {tag}")
 
     def _cancels(self, tag: str) -> None:
-        if self.runs[tag].status not in FINAL and self._asks("cancel", tag, self.runs[tag].cancel):
+        force = self._chance.random() < 0.3
+        if self.runs[tag].status not in FINAL and self._asks("cancel", tag, lambda: self.runs[tag].cancel(force=force)):
             self.cancelled.add(tag)
+            if force:
+                self.forced.add(tag)
