@@ -545,6 +545,35 @@ def test_an_undo_that_gave_up_stays_halted_until_a_person_decides(file: Driver, 
     assert file.row(task_id, "status, undo") == ("cancelled", "failed")
 
 
+@pytest.mark.parametrize(("ending", "by_cancel"), [(Ending.FAILED, False), (Ending.FAILED, True), (Ending.CANCELLED, True)])
+def test_a_childs_undo_that_gave_up_is_let_be_by_a_cancel_of_its_parent_and_not_by_an_error(
+    file: Driver, ending: Ending, by_cancel: bool
+) -> None:
+    agent_id = file.agent()
+    fence = file.claimed(agent_id)
+    child_id = file.part(fence, "1", kind="run")
+    (child,) = file.claim(agent_id)
+    file.do(op.Append(child.fence, [entry(1, "1", "started", flags=COMPENSABLE, input=b"{}")]))
+    file.end(child.fence, Ending.FAILED, error=b"null")
+    (undoing,) = file.claim(agent_id)
+    file.do(op.Halt(undoing.fence, "the compensation gave up"))
+    file.end(fence, ending, error=b"null")
+    if ending is Ending.CANCELLED:
+        assert file.status(child_id) == file.status(fence.task_id) == "cancelled"
+        return
+    assert (file.status(child_id), file.status(fence.task_id)) == ("halted", "waiting")
+    if by_cancel:
+        file.do(op.Cancel("r"))
+        assert (file.status(child_id), file.status(fence.task_id)) == ("cancelled", "failed")
+        return
+    file.do(op.Resume(file.row(child_id, "uid")[0]))
+    (undoing,) = file.claim(agent_id)
+    done = entry(2, "undo/1", "completed", kind="compensation")
+    file.do(op.RecordUndo(undoing.fence, done))
+    file.do(op.EndUndo(undoing.fence))
+    assert (file.status(child_id), file.status(fence.task_id)) == ("compensated", "failed")
+
+
 def test_an_undo_that_gave_up_and_is_let_be_ends_with_its_last_try(file: Driver) -> None:
     task_id = undo_that_gave_up(file, Ending.FAILED, strays=("undo/1",))
     file.do(op.Cancel(file.row(task_id, "uid")[0]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import Conflict, OutcomeNeeded, RunFinished, RunNotFound
 from ..operations import Cancel, Pause, Resume
-from ..states import FINAL, Status
+from ..states import FINAL, Ending, Status
 from . import ending, questions, succession, undoing
 from .transaction import Transaction
 
@@ -44,6 +44,9 @@ def cancel(transaction: Transaction, operation: Cancel) -> str:
     # Of a run whose steps have not ended yet, its successor has not begun: its own end takes that along.
     task_id = succession.open_before(transaction.connection, uid) or task_id
     ending.cancel(transaction, task_id, undo=operation.undo)
+    if row[3] == Ending.FAILED and status is Status.WAITING:
+        # It ends by its error all the same; but a person has spoken for what it waits for.
+        ending.cancel_open_parts(transaction, task_id)
     if operation.force:
         strays = transaction.execute(_STRAYS_OF_TREE, {"id": task_id}).fetchall()
         for stray_task, agent_id, path in strays:

@@ -44,7 +44,8 @@ def decide(
         if output is not None or error is not None:
             transaction.execute(INSERT_OUTCOME, {"id": task_id, "output": output, "error": error})
         if ending is not Ending.COMPLETED:
-            cancel_open_parts(transaction, task_id)
+            # A cancel is a person's word, for all of the tree; an error or a deadline lets no undo be that gave up.
+            cancel_open_parts(transaction, task_id, lets_be=ending is Ending.CANCELLED)
         settle(transaction, task_id)
     return status_of(transaction, task_id)
 
@@ -70,11 +71,11 @@ select id from outlast_task where parent_id = :id and finished_at is null and en
 """
 
 
-def cancel_open_parts(transaction: Transaction, task_id: int) -> None:
-    """Cancel every submitted step and child that is not final yet."""
+def cancel_open_parts(transaction: Transaction, task_id: int, *, lets_be: bool = True) -> None:
+    """Cancel every submitted step and child that is not final yet. Without `lets_be`, what an undo that gave up has halted stands."""
     transaction.execute(_CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now})
     for (part_id,) in transaction.execute(_OPEN_PARTS, {"id": task_id}).fetchall():
-        cancel(transaction, part_id)
+        cancel(transaction, part_id, lets_be=lets_be)
 
 
 _REQUEST_CANCEL = """
@@ -87,11 +88,11 @@ returning agent_id
 """
 
 
-def cancel(transaction: Transaction, task_id: int, *, undo: bool = True) -> None:
+def cancel(transaction: Transaction, task_id: int, *, undo: bool = True, lets_be: bool = True) -> None:
     """Cancel a task: at once where no agent has it, by notice where one has. An undo under way goes on."""
     row = transaction.one(_REQUEST_CANCEL, {"id": task_id, "wall": transaction.wall, "undo": undo})
     if row is None:
-        _override_completion(transaction, task_id, undo=undo)
+        _override_completion(transaction, task_id, undo=undo, lets_be=lets_be)
     elif row[0] is None:
         decide(transaction, task_id, Ending.CANCELLED, undo=undo)
     transaction.ring = True
@@ -102,15 +103,15 @@ update outlast_task
 set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall), paused_at = null, halted_at = null,
     undo = case when :undo or undo is not null then undo else 'skipped' end
 where id = :id and finished_at is null
-  and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null))
+  and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null and :lets_be))
 """
 
 
-def _override_completion(transaction: Transaction, task_id: int, *, undo: bool) -> None:
+def _override_completion(transaction: Transaction, task_id: int, *, undo: bool, lets_be: bool) -> None:
     """A workflow that returned while its submitted steps are open can still be cancelled, and an undo that gave up let be."""
-    cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo})
+    cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo, "lets_be": lets_be})
     if cursor.rowcount:
-        cancel_open_parts(transaction, task_id)
+        cancel_open_parts(transaction, task_id, lets_be=lets_be)
         settle(transaction, task_id)
 
 
@@ -267,4 +268,4 @@ def _fail_completion(transaction: Transaction, task_id: int, part_id: int) -> No
         return
     transaction.execute(_TURN_TO_FAILURE, {"id": task_id})
     transaction.execute(INSERT_OUTCOME, {"id": task_id, "output": None, "error": row[0]})
-    cancel_open_parts(transaction, task_id)
+    cancel_open_parts(transaction, task_id, lets_be=False)
