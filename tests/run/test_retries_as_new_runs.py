@@ -515,18 +515,18 @@ def test_signals_that_were_taken_stand_and_the_others_are_unread(bench, flow):
     run = bench.start(flow)
     run.signal("word", 1)
     run.signal("word", 2, key="two")
-    bench.agent()
     world["b"] = "down"
+    bench.agent()
     bench.wait_for(run, "failed")
     del world["b"]
     again = run.retry()
     assert again.query("state") == "one"
     again.signal("word", 3, key="two")
     assert again.result(timeout=20) == [1, 2, "c!"]
+    world["c"] = "down"
     run = bench.start(flow)
     run.signal("word", 1)
     run.signal("word", 2)
-    world["c"] = "down"
     bench.wait_for(run, "failed")
     del world["c"]
     effects.clear()
@@ -656,8 +656,8 @@ def test_a_crash_in_a_retry_takes_nothing_twice(bench):
 
 def test_a_retry_of_what_went_on_as_new_runs_is_of_the_last(bench):
     bench.agent()
-    run = bench.start(keeps_going, 1)
     world["n3"] = "down"
+    run = bench.start(keeps_going, 1)
     eventually(lambda: len(bench.engine.runs(status="failed")) == 1)
     del world["n3"]
     assert run.retry().result(timeout=20) == 3
