@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -17,7 +18,6 @@ from functools import partial
 from typing import Any
 
 from ..caller import active
-from ..claimed import Wanted
 from ..entry import Entry
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
 from ..operation import Operation
@@ -132,7 +132,7 @@ class AsyncDelivery(Execution):
         self._rest()
 
     def _is_asked_to_stop(self) -> bool:
-        if self.cancel_requested or self.late or self.wanted is Wanted.CANCEL:
+        if self.is_to_end():
             self.unwinding = Cancelled
             self._stop_inline()
             self._end(False, None)
@@ -323,26 +323,26 @@ class AsyncDelivery(Execution):
 
     # -- what the classes above it add ----------------------------------------------------------------------
 
+    @abstractmethod
     def start_timer(self, timer: asyncio.TimerHandle, delay: float) -> None:
         """`call_later` of the workflow's loop."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
         """The code no longer needs a timer."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def _start_fresh(self) -> bool:
         """Begin what the code asked for; whether something was begun."""
-        raise NotImplementedError  # pragma: no cover
 
-    def _look(self) -> None:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def _look(self) -> None: ...
 
-    def _look_at_signals(self) -> None:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def _look_at_signals(self) -> None: ...
 
-    def _rest(self) -> None:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def _rest(self) -> None: ...
 
 
 def _settable(error: BaseException) -> BaseException:

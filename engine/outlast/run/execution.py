@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec, payloads
@@ -48,7 +49,7 @@ Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park
 log = logging.getLogger("outlast")
 
 
-class Execution(Journalled):
+class Execution(Journalled, ABC):
     """The common part of a run of either colour."""
 
     def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
@@ -58,9 +59,9 @@ class Execution(Journalled):
         part: Any = self.start_part("child", workflow, args, kwargs, options)
         return part  # type: ignore[no-any-return]
 
+    @abstractmethod
     def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         """Start a child or a submitted step at the next place, or find it there; its handle at once."""
-        raise NotImplementedError
 
     def part(self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool) -> Start:
         """The start of a child or a submitted step at a place; its id is the same on every replay."""

@@ -22,7 +22,6 @@ from ..codec import NotDecodable
 from ..codec_errors import decode_error, encode_error
 from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
-    Cancelled,
     CodeMismatch,
     OutcomeUnknown,
     Parked,
@@ -301,16 +300,8 @@ class Journalled:
     def step_key(self, path: str) -> str:
         return idempotency_key(self.claimed.chain, path, generation=self.history.key_generation(path) + self.inheritance.generation(path))
 
-    def check_intents(self) -> None:
-        """Begin to unwind where somebody wants the run to stop; unwinding again where it has begun."""
-        if self.unwinding is not None:
-            raise self.unwinding
-        if self.lost:
-            self.unwind(Parked)
-        if self.cancel_requested or self.late or self.wanted is Wanted.CANCEL:
-            self.unwind(Cancelled)
-        if self.is_to_leave():
-            self.give_back()
+    def is_to_end(self) -> bool:
+        return self.cancel_requested or self.late or self.wanted is Wanted.CANCEL
 
     def is_to_leave(self) -> bool:
         return self.pause_requested or self.drain_requested or self.wanted is not None
@@ -322,10 +313,6 @@ class Journalled:
     def unwind(self, kind: type[Unwinding]) -> NoReturn:
         self.unwinding = kind
         raise kind
-
-    def give_back(self) -> None:
-        """Leave the agent where the code stands; it comes back by replay."""
-        raise NotImplementedError  # pragma: no cover
 
     def mismatch(self, error: CodeMismatch) -> GiveBack | Halt:
         """Code that disagrees with the journal: a task for other code while such an agent lives, else for a person."""

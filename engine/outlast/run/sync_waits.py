@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from .. import clock, codec
 from ..entry import Entry
 from ..errors import (
+    Cancelled,
     InvalidInput,
     LeaseLost,
     NotStorable,
@@ -66,8 +67,16 @@ class SyncWaits(Execution):
         """Tell the thread to look again: an intent was set, or something has arrived."""
         self.news.ring()
 
-    def give_back(self) -> None:
-        self.leave_by(GiveBack(self.fence))
+    def check_intents(self) -> None:
+        """Begin to unwind where somebody wants the run to stop; unwinding again where it has begun."""
+        if self.unwinding is not None:
+            raise self.unwinding
+        if self.lost:
+            self.unwind(Parked)
+        if self.is_to_end():
+            self.unwind(Cancelled)
+        if self.is_to_leave():
+            self.leave_by(GiveBack(self.fence))
 
     def _enter(self) -> None:
         if threading.get_ident() != self._thread:
