@@ -44,6 +44,13 @@ class Figures:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
         self.ended += other.ended
 
+    def __str__(self) -> str:
+        ended = ", ".join(f"{count:,} {status}" for status, count in self.ended.most_common())
+        return (
+            f"{self.runs:,} runs ({ended}) in {self.steps:,} picks; {self.deaths:,} agents died, {self.zombies:,} lost their lease alive;"
+            f" {self.takeovers:,} takeovers, {self.refused:,} late writes refused; {self.effects:,} effects, {self.repeated:,} repeated"
+        )
+
 
 class Watch:
     """Sees simulated processes die."""
