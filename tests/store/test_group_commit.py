@@ -404,6 +404,39 @@ def test_a_leader_whose_commit_fails_leaves_it_to_the_writer_and_it_is_written_o
     assert file.events(fence.task_id) == [(1, "1", "completed")]
 
 
+def test_what_a_leader_could_not_write_is_written_though_the_writer_has_looked_in_vain_meanwhile(
+    file: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = file.claimed(file.agent())
+    committer, written = file.store.committer, threading.Event()
+    run_group = committer._run_group
+
+    def fails(*_: Any, **__: Any) -> None:
+        while committer._is_rung:
+            pass
+        monkeypatch.setattr(committer, "_run_group", run_group)
+        raise StoreLocked("app.db", 5.0)
+
+    monkeypatch.setattr(committer, "_run_group", fails)
+    monkeypatch.setattr(commit, "_LINGER_SECONDS", 0.0)
+    with committer._busy:  # The writer waits for it, with the queue empty by the time it has it.
+        committer.submit_led(op.Append(fence, [entry(1)]), lambda *_: written.set())
+        assert not committer._write_here()
+    assert written.wait(20)
+
+
+def test_a_closing_store_answers_the_run_whose_write_came_last(file: Driver) -> None:
+    fence = file.claimed(file.agent())
+    committer = file.store.committer
+    late = group.Pending(op.Append(fence, [entry(1)]), lambda *_: None)
+    late.waits = threading.Lock()
+    late.waits.acquire()
+    committer._queue.append(late)
+    committer.close()
+    assert late.waits.acquire(timeout=0)
+    assert late.result is True
+
+
 def test_a_leader_waits_for_no_lock(file: Driver) -> None:
     fence = file.claimed(file.agent())
     committer, answers = file.store.committer, Answers()
@@ -458,6 +491,7 @@ def test_the_writer_looks_for_what_was_queued_by_those_who_left_the_bell_to_one_
     bell_of_led = committer._is_rung
     waits = group.Pending(op.Append(fence, [entry(2)]), lambda *_: None)
     waits.waits = threading.Lock()
+    waits.waits.acquire()
     committer._is_rung = False
     committer._hand_over(waits)
     assert bell_of_led

@@ -190,6 +190,7 @@ class Committer(GroupTransactions):
         while self._queue:  # What came while the writer ended.
             with self._busy:
                 self._write_group()
+            self._answered.let_all_go()
 
     def _start_writer(self) -> None:
         with self._starting:
@@ -264,6 +265,7 @@ class Committer(GroupTransactions):
                 # A lock that was not to be had is the one failure that surely left nothing in the file.
                 pending.again = pending.again or not isinstance(error, StoreLocked)
                 self._queue.appendleft(pending)
+            self._wake_writer()  # It may have looked meanwhile, seen nothing, and gone to sleep.
             if not isinstance(error, Exception):
                 raise
             return False
