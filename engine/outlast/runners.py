@@ -32,6 +32,7 @@ class Runners:
         self._lock = threading.Lock()
         self._idle = 0
         self._signalled = 0
+        self._is_closed = False
         self.seconds = 0.01
         """A moving mean of how long a piece of work held its slot."""
         self._here = threading.local()
@@ -100,8 +101,9 @@ class Runners:
             taken.append(item)
 
     def close(self) -> None:
-        """Let idle threads end."""
+        """Let the threads end: those that are idle now, the others as they come to be."""
         with self._lock:
+            self._is_closed = True
             idle = self._idle
         for _ in range(idle):
             self._tokens.put(False)
@@ -110,6 +112,8 @@ class Runners:
         while True:
             self._empty_backlog()
             with self._lock:
+                if self._is_closed:
+                    return
                 self._idle += 1
             go_on = self._tokens.get()
             with self._lock:

@@ -1,0 +1,27 @@
+"""The threads in which sync code runs: how many there are, and that they end."""
+
+from __future__ import annotations
+
+import threading
+
+from outlast.runners import Runners
+from outlast.slots import Slots
+
+
+def test_a_thread_that_is_at_work_as_its_agent_leaves_ends_after_its_work() -> None:
+    begun, enough = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work(_: object) -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        enough.wait(20)
+
+    slots = Slots(1, lambda: None)
+    runners = Runners(slots, work)
+    runners.add(["one"])
+    assert begun.wait(20)
+    runners.close()
+    enough.set()
+    threads[0].join(20)
+    assert not threads[0].is_alive()
