@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -53,11 +55,22 @@ with registry.isolated() as defined:
         return wait_signal("go", str)
 
 
+ENOUGH = threading.Event()
+"""What a body that does not end waits for: no thread of it outlives its test."""
+
+
+@pytest.fixture
+def endless() -> Iterator[None]:
+    ENOUGH.clear()
+    yield
+    ENOUGH.set()
+
+
 def code(source: str) -> registry.Registry:
     """What is left of `source` in a registry of its own."""
     text = "import asyncio\nfrom outlast import *\nfrom outlast import step, workflow, wait_signal, patched, gather, sleep\n" + source
     with registry.isolated() as made:
-        exec(compile(text, "<changed>", "exec"), {"__name__": "changed"})
+        exec(compile(text, "<changed>", "exec"), {"__name__": "changed", "ENOUGH": ENOUGH})
     return made
 
 
@@ -70,6 +83,7 @@ def pack(item): raise AssertionError("a step ran")
 def unpack(result, item): pass
 """
 SHIPS = STEPS + "@workflow\ndef ships(item: str):\n    pick(item); pack(item)\n    return wait_signal('go', str)\n"
+ENDLESS = SHIPS.replace("pick(item); pack", "ENOUGH.wait()\n    raise SystemExit\n    pack")
 
 
 def parked(bench: Any, flow: Any, *args: Any) -> Any:
@@ -153,26 +167,20 @@ def test_a_run_that_is_or_may_be_undone_needs_the_code_of_its_compensations(benc
         run.cancel() if status == "waiting" else None
 
 
-def test_a_body_that_does_not_end_is_said(bench, monkeypatch):
+def test_a_body_that_does_not_end_is_said(bench, monkeypatch, endless):
     monkeypatch.setattr(checking, "HANGS_SECONDS", 0.2)
     parked(bench, ships, "x")
-    source = SHIPS.replace("pick(item); pack", "import time\n    while STOP: time.sleep(0.01)\n    pack").replace(
-        "@step", "STOP = [1]\n@step", 1
-    )
-    assert judge(bench, source).result == "hangs"
+    assert judge(bench, ENDLESS).result == "hangs"
 
 
-def test_many_bodies_that_do_not_end_take_a_bounded_time_together(bench, monkeypatch):
+def test_many_bodies_that_do_not_end_take_a_bounded_time_together(bench, monkeypatch, endless):
     monkeypatch.setattr(checking, "HANGS_SECONDS", 0.2)
     monkeypatch.setattr(checking, "_HANGS_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(checking, "_BUDGET_SECONDS", 0.24)
     for _ in range(5):
         parked(bench, ships, "x")
     parked(bench, marks, "y")
-    source = SHIPS.replace("pick(item); pack", "import time\n    while STOP: time.sleep(0.01)\n    pack").replace(
-        "@step", "STOP = [1]\n@step", 1
-    )
-    loops = code(source + "@workflow\ndef marks(item: str):\n    pick(item)\n    patched('marked')\n    return wait_signal('go', str)\n")
+    loops = code(ENDLESS + "@workflow\ndef marks(item: str):\n    pick(item)\n    patched('marked')\n    return wait_signal('go', str)\n")
     report = checking.check(bench.engine.path, loops, Settings())
     assert [one.result for one in report.runs] == ["hangs", "hangs", "fits"]
     assert report.not_looked_at == 3

@@ -7,14 +7,14 @@ import re
 
 import pytest
 from run_bench import effects
-from test_checking import STEPS, aships, code, defined, fans, marks, parked, ships
+from test_checking import STEPS, aships, code, defined, endless, fans, marks, parked, ships
 
 from outlast.cli.main import call
 from outlast.errors import CodeMismatch, InvalidInput, TimedOut
 from outlast.testing import replays
 from outlast.views.recording import read_instants
 
-__all__ = ["defined"]
+__all__ = ["defined", "endless"]
 
 
 def export(bench, run, tmp_path, capsys):
@@ -103,8 +103,8 @@ def test_instants_are_written_as_text_and_old_numbers_are_read(bench, tmp_path, 
     assert replays(ships, history=tmp_path / "old.json") == []
 
 
-def test_a_body_that_does_not_come_to_a_wait_is_left_after_the_timeout(bench, tmp_path, capsys):
+def test_a_body_that_does_not_come_to_a_wait_is_left_after_the_timeout(bench, tmp_path, capsys, endless):
     history = recorded(bench, tmp_path, capsys)
-    made = code("import time\n" + STEPS + "@workflow\ndef ships(item: str):\n    for _ in range(3000): time.sleep(0.001)\n")
+    made = code(STEPS + "@workflow\ndef ships(item: str):\n    ENOUGH.wait()\n    raise SystemExit\n")
     with pytest.raises(TimedOut, match=r"The body of ships did not come to a wait within 0\.05 s"):
         replays(made.workflow("ships"), history=history, timeout="50ms")

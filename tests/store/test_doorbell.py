@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,7 +76,7 @@ def test_a_listener_that_comes_within_the_same_tick_of_the_file_systems_clock_is
 
 def test_a_settled_listing_is_not_read_again(bell, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(doorbell.time, "clock_gettime", lambda _: now[0])
+    monkeypatch.setattr(doorbell, "time", SimpleNamespace(clock_gettime=lambda _: now[0], CLOCK_MONOTONIC=time.CLOCK_MONOTONIC))
     bell.ring()
     now[0] += 1
     bell.ring()
