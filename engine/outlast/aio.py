@@ -24,6 +24,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 Item = TypeVar("Item", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 
@@ -67,6 +68,8 @@ async def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> tuple[T1, T2
 @overload
 async def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], d: Handle[T4], /) -> tuple[T1, T2, T3, T4]: ...
 @overload
+async def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], d: Handle[T4], e: Handle[T5], /) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
 async def gather(*handles: Handle[T], return_exceptions: Literal[False] = False) -> list[T]: ...
 @overload
 async def gather(*handles: Handle[T], return_exceptions: bool) -> list[T | BaseException]: ...
@@ -81,11 +84,11 @@ async def gather(*handles: Handle[Any], return_exceptions: bool = False) -> Any:
 
 
 @overload
-async def first(*handles: Handle[T]) -> Handle[T]: ...
-@overload
 async def first(a: Handle[T1], b: Handle[T2], /) -> Handle[T1] | Handle[T2]: ...
 @overload
 async def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | Handle[T2] | Handle[T3]: ...
+@overload
+async def first(*handles: Handle[T]) -> Handle[T]: ...
 async def first(*handles: Handle[Any]) -> Any:
     """Wait for the first handle that is done, and give that handle: `await winner` is its value. It is journalled; others go on."""
     checked_handles(handles, "first", least=1)

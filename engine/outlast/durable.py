@@ -28,6 +28,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
 def sleep(duration: Duration) -> None:
@@ -82,6 +83,8 @@ def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> tuple[T1, T2, T3]:
 @overload
 def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], d: Handle[T4], /) -> tuple[T1, T2, T3, T4]: ...
 @overload
+def gather(a: Handle[T1], b: Handle[T2], c: Handle[T3], d: Handle[T4], e: Handle[T5], /) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
 def gather(*handles: Handle[T], return_exceptions: Literal[False] = False) -> list[T]: ...
 @overload
 def gather(*handles: Handle[T], return_exceptions: bool) -> list[T | BaseException]: ...
@@ -96,11 +99,11 @@ def gather(*handles: Handle[Any], return_exceptions: bool = False) -> Any:
 
 
 @overload
-def first(*handles: Handle[T]) -> Handle[T]: ...
-@overload
 def first(a: Handle[T1], b: Handle[T2], /) -> Handle[T1] | Handle[T2]: ...
 @overload
 def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | Handle[T2] | Handle[T3]: ...
+@overload
+def first(*handles: Handle[T]) -> Handle[T]: ...
 def first(*handles: Handle[Any]) -> Any:
     """Wait for the first handle that is done, and give that handle: `winner.result()` is its value, or raises.
 

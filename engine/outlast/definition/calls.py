@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..retry import Retry
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import outlast
 from outlast import (
@@ -116,11 +116,19 @@ async def nightly() -> int:
     return 1
 
 
+@workflow
+async def answer(page: int) -> Literal["yes", "no"]:
+    return "yes"
+
+
 def sync_program() -> None:
     with Engine("app.db", lease="10s", max_payload="2MiB") as engine, engine.agent(concurrency=4, queues=["default"]):
         run = engine.start(fulfil, Order("o-1"))
         assert_type(run.result(timeout=timedelta(minutes=1)), float)
         assert_type(engine.start(nightly).result(), int)
+        assert_type(engine.start(answer, 1).result(), Literal["yes", "no"])
+        texts: list[Handle[str]] = [engine.start(answer, 1)]
+        assert texts
         assert_type(engine.start(fulfil.options(key="o-1", tags={"a": "b"}), Order("o-1")).result(), float)
         assert_type(engine.get(fulfil, key="o-1").result(), float)
         assert_type(engine.get("0abc").result(), Any)
