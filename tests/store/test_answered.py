@@ -109,3 +109,11 @@ def test_patience_grows_with_those_who_wait_and_with_what_each_takes(now: Now) -
     assert few is not None
     assert many is not None
     assert few < many <= (waiting.patience_seconds() or 0) <= 0.01
+
+
+def test_who_is_woken_together_with_all_waits_at_a_lock_and_who_takes_turns_at_a_descriptor(now: Now) -> None:
+    waiting = Answered()
+    taking_turns = waiting.place()
+    waiting._haste_until = now.seconds + 1
+    assert type(taking_turns) is not type(threading.Lock())
+    assert type(waiting.place()) is type(threading.Lock())

@@ -15,7 +15,7 @@ from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.operation import Operation
 from outlast.states import Ending
-from outlast.store import commit, group
+from outlast.store import commit, group, waiting_place
 from outlast.store.connection import transaction
 from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
@@ -268,6 +268,28 @@ def test_every_caller_of_a_crowd_gets_its_answer_though_those_before_it_do_not_c
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
     assert file.query("select count(*) from outlast_journal") == [(20,)]
+
+
+def test_a_caller_that_is_interrupted_as_it_waits_does_not_take_the_answer_for_that_of_its_next_call(
+    file: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = file.claimed(file.agent())
+    committer = file.store.committer
+    committer.callers = 100
+    assert file.do(op.Append(fence, [entry(1)]))  # Its place is kept for the next wait.
+    let_next_go = committer._answered.let_next_go
+
+    def interrupted() -> None:
+        monkeypatch.setattr(committer._answered, "let_next_go", let_next_go)
+        raise KeyboardInterrupt
+
+    with file.store.transaction():
+        monkeypatch.setattr(committer._answered, "let_next_go", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            file.do(op.Append(fence, [entry(2, "2")]))
+        assert waiting_place._here.kept == [], "the late answer finds a place at which nobody waits any more"
+    assert file.do(op.Append(fence, [entry(3, "3")])) is True
+    assert [seq for seq, *_ in file.events(fence.task_id)] == [1, 2, 3]
 
 
 def test_who_starts_runs_does_not_wait_for_the_turns_of_those_that_run(file: Driver) -> None:

@@ -7,9 +7,10 @@ those that were woken take their time, since their steps do, all are woken at on
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
+
+from .waiting_place import Place, borrow, held_lock
 
 _SLOW_SECONDS = 0.00025
 """What a caller may take, from being woken to its next commit, if the next is to wait for it."""
@@ -21,10 +22,10 @@ _LEAST_HASTE_SECONDS, _MOST_HASTE_SECONDS = 0.005, 0.2
 
 
 class Answered:
-    """The locks that answered callers wait on. Any thread may use it."""
+    """The places at which answered callers wait. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._waiting: deque[threading.Lock] = deque()
+        self._waiting: deque[Place] = deque()
         self._began = 0.0
         self._woken = 0
         """How many have been woken since then, if others wait."""
@@ -37,7 +38,11 @@ class Answered:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, caller: threading.Lock) -> None:
+    def place(self) -> Place:
+        """Where a caller is to wait for its answer."""
+        return held_lock() if _now() < self._haste_until else borrow()
+
+    def add(self, caller: Place) -> None:
         """A caller has its answer; `let_next_go` follows."""
         self._waiting.append(caller)
 

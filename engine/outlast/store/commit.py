@@ -25,6 +25,7 @@ from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
 from .sealing import sealed_or_refused
 from .turn import Turn
+from .waiting_place import give_back
 
 _LARGEST_GROUP = 512
 _RETRY_SECONDS = 0.25
@@ -91,11 +92,11 @@ class Committer(GroupTransactions):
             finally:
                 self._busy.release()
         pending = Pending(operation, _nobody, again=again)
-        waits = pending.waits = threading.Lock()
-        waits.acquire()
+        waits = pending.waits = self._answered.place()
         self._hand_over(pending)
         self._answered.let_next_go()
         waits.acquire()
+        give_back(waits)
         if pending.error is not None:
             raise pending.error
         handed_over: R = pending.result

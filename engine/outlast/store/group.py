@@ -7,7 +7,6 @@ failed may be in the file all the same, and is looked up before it is written ag
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .translation import is_of_the_file
 from .turn import Turn
+from .waiting_place import Place
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -39,8 +39,8 @@ class Pending:
         self.done = done
         self.again = again
         """A transaction that held it failed as a whole: it may be in the file all the same."""
-        self.waits: threading.Lock | None = None
-        """Held until the answer is there, where its caller's thread waits for it."""
+        self.waits: Place | None = None
+        """Not released until the answer is there, where its caller's thread waits for it."""
         self.result: Any = None
         self.error: BaseException | None = None
 

@@ -1,0 +1,71 @@
+"""The places at which threads wait for their answers: each release is heard once, by the wait that it is for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from outlast.store import waiting_place
+from outlast.store.waiting_place import borrow, give_back
+
+
+def test_a_release_that_comes_before_the_wait_ends_it() -> None:
+    place = borrow()
+    place.release()
+    place.acquire()
+
+
+def test_a_thread_waits_again_at_the_place_of_its_last_wait() -> None:
+    place = borrow()
+    place.release()
+    place.acquire()
+    give_back(place)
+    assert borrow() is place
+
+
+def test_a_late_release_of_a_wait_that_was_broken_off_is_not_taken_for_the_next_one() -> None:
+    kept = borrow()
+    give_back(kept)
+    broken_off = borrow()
+    assert broken_off is kept
+    broken_off.release()
+    next_place = borrow()
+    heard = threading.Event()
+    waits = threading.Thread(target=lambda: (next_place.acquire(), heard.set()), daemon=True)
+    waits.start()
+    assert not heard.wait(0.05)
+    next_place.release()
+    assert heard.wait(20)
+
+
+def test_a_forked_child_hears_nothing_that_its_parent_is_told() -> None:
+    code = """
+import os
+from outlast.store.waiting_place import borrow, give_back
+place = borrow()
+give_back(place)
+child = os.fork()
+if child == 0:
+    os._exit(7 if borrow() is not place else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert borrow() is place
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_with_no_descriptor_left_a_thread_waits_at_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(waiting_place, "_here", waiting_place._Here())
+    monkeypatch.setattr(waiting_place, "os", type("no descriptors", (), {"eventfd": refuses, "EFD_CLOEXEC": os.O_CLOEXEC}))
+    place = borrow()
+    place.release()
+    place.acquire()
+    give_back(place)
+    assert waiting_place._here.kept == []
