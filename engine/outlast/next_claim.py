@@ -126,7 +126,8 @@ class NextClaim:
     def _mode(self) -> tuple[bool | None, bool]:
         """(alone, suspects) of the next claim, or None for no claim. A suspect runs only where nothing else does."""
         if self._root_id is not None:
-            return self._concurrency == 1, False
+            # With nothing else held the process is that task's alone, whatever room there is for the parts of its run.
+            return self._concurrency == 1 or not (self._holding.runs or self._under_way), False
         if self._concurrency == 1:
             self._looks_for_suspects = not self._looks_for_suspects
             return True, self._looks_for_suspects

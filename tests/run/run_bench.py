@@ -66,13 +66,14 @@ class Bench:
         self.agents: list[Agent] = []
         self.settings: dict[str, Any] = {"park_after_seconds": 0.05, "grace_seconds": 5.0, "lease_seconds": 30.0}
 
-    def agent(self, *, concurrency: int = 8, registry: Any = None, **settings: Any) -> Agent:
+    def agent(self, *, concurrency: int = 8, registry: Any = None, root_id: int | None = None, **settings: Any) -> Agent:
         """Start an agent; what it does not say otherwise is as `settings` has it."""
         agent = Agent(
             self.store,
             registry or self.registry,
             Settings(**{**self.settings, **settings}),
             concurrency=concurrency,
+            root_id=root_id,
             embedded=True,
         )
         agent.start()

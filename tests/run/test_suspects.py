@@ -55,6 +55,17 @@ def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspect
     assert [run.result(timeout=20) for run in runs] == ["a", "b", "c"]
 
 
+def test_a_crash_of_the_process_that_works_on_one_run_counts(bench: Bench) -> None:
+    # As `outlast run` does, with room for the parts of its run; the run itself is the only one there.
+    second.close()
+    run = bench.start(long, "a")
+    agent = bench.agent(root_id=1)
+    second.wait_until_reached()
+    bench.store.commit(AgentEnded(agent.agent_id, "crashed", "killed by a test", 5, True))
+    assert bench.field(run, "crashes") == 1
+    second.open()
+
+
 def test_an_agent_that_hears_twice_that_its_lease_was_ended_begins_anew_once(bench: Bench) -> None:
     agent = bench.agent()
     lost = agent.agent_id
