@@ -92,6 +92,16 @@ def test_a_run_that_fails_after_a_takeover_waits_for_the_process_that_had_lost_i
     assert file.status(fence.task_id) == "failed"
 
 
+@pytest.mark.parametrize("simple", [True, False])
+def test_a_run_that_completes_after_a_takeover_does_not_wait_for_the_process_that_had_lost_it(file: Driver, simple: bool) -> None:
+    """That may be on another host, dead long since and seen by nobody."""
+    one = file.agent()
+    file.claimed(one)
+    file.crash(one, status="lost", seen_dead=False)
+    (taken,) = file.claim(file.agent())
+    assert file.end(taken.fence, output=b"1", simple=simple) == "completed"
+
+
 def test_an_undo_waits_for_the_process_that_had_lost_a_submitted_step_which_another_completed(file: Driver) -> None:
     """What it does to the outside may come yet: a charge after its refund."""
     home, one = file.agent(), file.agent()

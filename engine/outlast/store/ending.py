@@ -128,7 +128,8 @@ where parent_id = :id and ended_at is null and finished_at is null and (kind = '
 limit 1
 """
 
-_HAS_STRAY = "select 1 from outlast_stray where task_id = :id limit 1"
+# A process that had lost the task is no reason for one that has completed it to wait, as whoever took it over did not.
+_HAS_STRAY = "select 1 from outlast_stray where task_id = :id and path <> '' limit 1"
 
 # Those that have ended too: a part that was taken over may be tried still by the process that had lost it. Strays are few.
 _PART_HAS_STRAY = """
