@@ -7,7 +7,7 @@ back what this agent has no code for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from . import payloads
 from .claimed import Claimed
@@ -24,10 +24,16 @@ from .store import journal, sealing
 
 if TYPE_CHECKING:
     from .code import Code
+    from .run.execution import Ended
     from .run.host import Host
 
+Threaded = SyncRun | TaskRun | UndoRun
+"""What carries a task on in a thread, but for an async step, which a `TaskRun` executes on the loop."""
 
-def carrier(host: Host, code: Code, claimed: Claimed, *, finished: Callable[[AsyncRun, Any], None]) -> Any:
+Finished: TypeAlias = "Callable[[AsyncRun, Ended | None], None]"
+
+
+def carrier(host: Host, code: Code, claimed: Claimed, *, finished: Finished) -> AsyncRun | Threaded | Halt | GiveBack:
     """What carries the task on; or the `Halt` or `GiveBack` with which it leaves at once."""
     halted = damage.of_tags(claimed)
     if halted is not None:
@@ -40,7 +46,7 @@ def carrier(host: Host, code: Code, claimed: Claimed, *, finished: Callable[[Asy
         return damage.halt(claimed.fence, "its retry policy", (claimed.options or "").encode(), error)
 
 
-def _made_of(host: Host, code: Code, claimed: Claimed, finished: Callable[[AsyncRun, Any], None]) -> Any:
+def _made_of(host: Host, code: Code, claimed: Claimed, finished: Finished) -> AsyncRun | Threaded | GiveBack:
     if claimed.input[:1] == payloads.SEALED:
         claimed.input = payloads.opened(claimed.input)
     if claimed.status is Status.COMPENSATING:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import payloads
 from .answers import Answers, nothing
-from .carriers import carrier
+from .carriers import Threaded, carrier
 from .claimed import Claimed
 from .errors import LeaseLost, PayloadNotEncoded
-from .interrupting import cancel, notify, watch_deadline
+from .interrupting import cancel, watch_deadline
 from .operation import Operation
 from .operations import Acknowledge, End, GiveBack, Halt, Park, RetryRun
 from .run import strays, transactional
@@ -40,6 +40,7 @@ from .user_threads import executing
 
 if TYPE_CHECKING:
     from .code import Code
+    from .run.held import Held
     from .settings import Settings
     from .store.group import Done
     from .store.sqlite import SqliteStore
@@ -76,7 +77,7 @@ class Holding:
         self.fingerprints = code.fingerprints
         self.compensated = code.compensated
         self.loop = asyncio.get_running_loop()
-        self.runs: dict[int, Any] = {}
+        self.runs: dict[int, AsyncRun | Threaded] = {}
         self.is_draining = self.has_left = False
         self.reports: deque[Callable[[], None]] = deque()
         self.returns_suspects = returns_suspects
@@ -90,12 +91,12 @@ class Holding:
         self._on_overrun = on_overrun
         self._is_embedded = is_embedded
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: list[Any] = []
+        self._waiting: list[AsyncRun | TaskRun] = []
         self._acknowledging: set[int] = set()
         self._is_stirring = self._is_hung_told = False
         self.has_news = False
         """Whether somebody may have left notices since the last look."""
-        self.left: list[Any] = []
+        self.left: list[Held] = []
 
     @property
     def backlog(self) -> int:
@@ -104,16 +105,16 @@ class Holding:
 
     # -- starting --------------------------------------------------------------------------------------
 
-    def take(self, claims: Iterable[Claimed]) -> list[Any]:
+    def take(self, claims: Iterable[Claimed]) -> list[AsyncRun | Threaded]:
         """Begin to carry on what was claimed; gives the runs."""
-        taken = []
+        taken: list[AsyncRun | Threaded] = []
         for claimed in claims:
             work = carrier(self, self._code, claimed, finished=self._async_finished)
             if isinstance(work, _LEAVES_AT_ONCE):
                 self.submit(work, nothing)
             else:
                 taken.append(work)
-        sync = []
+        sync: list[Threaded] = []
         for work in taken:
             self.has_news = self.has_news or work.claimed.notice > 0
             self.runs[work.fence.task_id] = work
@@ -160,10 +161,11 @@ class Holding:
         self._finished(work, operation)
         self.slots.leave()
 
-    def _work(self, work: Any) -> None:
+    def _work(self, work: Threaded) -> None:
         """Execute sync work in a runner's thread."""
         thread = threading.current_thread()
         executing.add(thread)
+        operation: Operation[Any] | None
         try:
             operation = work.execute()
         except BaseException as error:
@@ -178,7 +180,7 @@ class Holding:
         if run.holds_slot:
             self.slots.leave()
 
-    def _finished(self, work: Any, operation: Operation[Any] | None) -> None:
+    def _finished(self, work: Held, operation: Operation[Any] | None) -> None:
         """Write how a task left us. It is ours until that is on disk."""
         if operation is None:
             self.on_loop(self.forget, work)
@@ -207,9 +209,8 @@ class Holding:
 
         self.submit(operation, written)
 
-    def forget(self, work: Any) -> None:
-        held: Any = self.runs.get(work.fence.task_id)
-        if held is work:
+    def forget(self, work: Held) -> None:
+        if self.runs.get(work.fence.task_id) is work:
             del self.runs[work.fence.task_id]
         self._on_change()
 
@@ -235,7 +236,7 @@ class Holding:
                 cancel(self, work)
             if paused:
                 work.pause_requested = True
-            notify(work)
+            work.notify()
 
     def _acknowledged(self, task_id: int, _: Any, __: BaseException | None) -> None:
         self._acknowledging.discard(task_id)
@@ -269,8 +270,8 @@ class Holding:
 
         threading.Thread(target=call, name="outlast-step", daemon=True).start()
 
-    def stray_ended(self, run: Any, path: str, tried: Tried) -> None:
-        strays.try_ended(run, path, tried)
+    def stray_ended(self, work: Held, path: str, tried: Tried) -> None:
+        strays.try_ended(work, path, tried)
 
     def overran(self, task_id: int) -> None:
         """A step's thread does not end: this process has to, once everything else has left it."""
@@ -308,7 +309,7 @@ class Holding:
             self.submit(Halt(run.fence, reason, strays=("unwinding",)), nothing)
             self.overran(run.fence.task_id)
 
-    def give_back(self, unbegun: Iterable[Any]) -> None:
+    def give_back(self, unbegun: Iterable[Held]) -> None:
         for work in unbegun:
             self._finished(work, GiveBack(work.fence))
 
@@ -319,14 +320,12 @@ class Holding:
         self.give_back([*self.runners.take_back(), *waiting])
         for work in list(self.runs.values()):
             work.drain_requested = True
-            notify(work)
+            work.notify()
 
     def stop(self) -> None:
         """Kill what can be killed; the rest goes back as it is."""
         for work in self.runs.values():
-            stop = getattr(work, "kill_isolated", None) or getattr(work, "stop", None)
-            if stop is not None:
-                stop()
+            work.stop()
 
     def lose(self) -> None:
         """The lease was ended: everything is somebody else's by now."""
@@ -335,7 +334,7 @@ class Holding:
             if isinstance(work, AsyncRun):
                 work.lose()
             else:
-                notify(work)
+                work.notify()
         self.runners.take_back()
         self._waiting.clear()
         self.runs.clear()

@@ -6,7 +6,7 @@ thread as for a part. Refuses to judge whether a cancel was asked for: `holding`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import clock
 from .answers import nothing
@@ -15,22 +15,25 @@ from .run.async_run import AsyncRun
 from .run.execution import Execution
 from .run.sync_run import SyncRun
 from .run.task_run import TaskRun
+from .run.undo_run import UndoRun
 from .states import Ending
 
 if TYPE_CHECKING:
+    from .run.held import Held
     from .run.host import Host
 
 _STEP_GRACE_SECONDS = 0.2
 
 
-def cancel(host: Host, work: Any) -> None:
-    if getattr(work, "cancel_requested", True):
-        return  # Known, or an undo, which a cancel does not change.
+def cancel(host: Host, work: Held) -> None:
+    """Let a task know that it is cancelled; an undo goes on."""
+    if work.cancel_requested or isinstance(work, UndoRun):
+        return
     work.cancel_requested = True
     _end_now(host, work)
 
 
-def watch_deadline(host: Host, work: Any) -> None:
+def watch_deadline(host: Host, work: Held) -> None:
     """End the work when its deadline passes."""
     deadline_at = work.claimed.deadline_at
     if deadline_at is None or not isinstance(work, Execution):
@@ -45,36 +48,22 @@ def watch_deadline(host: Host, work: Any) -> None:
             return
         work.late = True
         _end_now(host, work)
-        notify(work)
+        work.notify()
 
     passed()
 
 
-def notify(work: Any) -> None:
-    """Let it look at what has changed, where it waits."""
-    notify = getattr(work, "notify", None)
-    if notify is not None:
-        notify()
-
-
-def _end_now(host: Host, work: Any) -> None:
+def _end_now(host: Host, work: Held) -> None:
     """A cancel or a deadline: stop what can be stopped, and do not wait long for a sync step that cannot."""
     if isinstance(work, AsyncRun):
         return
-    if isinstance(work, TaskRun):
-        task = getattr(work, "task", None)
-        if task is not None:
-            task.cancel()
-            return
-        if work.stop():
-            return
-    elif isinstance(work, SyncRun) and work.kill_isolated is not None:
-        work.kill_isolated()
-        return
-    host.loop.call_later(_STEP_GRACE_SECONDS, _decide_beside, host, work)
+    if isinstance(work, TaskRun) and work.task is not None:
+        work.task.cancel()
+    elif not work.stop():
+        host.loop.call_later(_STEP_GRACE_SECONDS, _decide_beside, host, work)
 
 
-def _decide_beside(host: Host, work: Any) -> None:
+def _decide_beside(host: Host, work: Held) -> None:
     """The step goes on in its thread: decide the run's ending now; it waits for the thread as for a part."""
     if work.ended or work.ending_decided or work.lost:
         return

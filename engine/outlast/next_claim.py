@@ -7,7 +7,7 @@ that the next crash tells whose it was. Refuses to claim, and to wait: that is `
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import clock
 from .operations import Claim
@@ -16,6 +16,7 @@ from .store import claiming
 if TYPE_CHECKING:
     from .code import Code
     from .holding import Holding
+    from .run.held import Held
     from .store.sqlite import SqliteStore
 
 _SUSPECTS_SECONDS = 1.0
@@ -42,7 +43,7 @@ class NextClaim:
         queues: tuple[str, ...] | None,
         root_id: int | None,
     ) -> None:
-        self.alone: Any = None
+        self.alone: Held | None = None
         """The suspect that this agent holds: beside it, nothing is claimed."""
         self.taken = 0
         """How many tasks the agent has claimed so far."""

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Generic, TypeVar
 
 from .slots import Slots
 
@@ -21,13 +21,16 @@ _ALONE_SECONDS = 0.0002
 """Less than a commit takes: a piece of work that is so short has waited for nothing."""
 
 
-class Runners:
+Item = TypeVar("Item")
+
+
+class Runners(Generic[Item]):
     """Executes `work(item)` for each item of the backlog, in at most as many threads as there are slots."""
 
-    def __init__(self, slots: Slots, work: Callable[[Any], None]) -> None:
+    def __init__(self, slots: Slots, work: Callable[[Item], None]) -> None:
         self._slots = slots
         self._work = work
-        self._backlog: deque[tuple[float, Any]] = deque()
+        self._backlog: deque[tuple[float, Item]] = deque()
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -47,7 +50,7 @@ class Runners:
     def __len__(self) -> int:
         return len(self._backlog)
 
-    def add(self, items: list[Any]) -> None:
+    def add(self, items: list[Item]) -> None:
         now = time.monotonic()
         for item in items:
             self._backlog.append((now, item))
@@ -86,9 +89,9 @@ class Runners:
                 return
         self._tokens.put(True)
 
-    def take_back(self, *, older_than_seconds: float = 0.0) -> list[Any]:
+    def take_back(self, *, older_than_seconds: float = 0.0) -> list[Item]:
         """Remove what nobody has begun: all of it, or what has waited too long behind slow work."""
-        taken: list[Any] = []
+        taken: list[Item] = []
         before = time.monotonic() - older_than_seconds
         while True:
             try:

@@ -36,9 +36,9 @@ class AsyncDelivery(Execution):
     asynchronous = True
     in_step = False
 
-    def __init__(self, host: Any, claimed: Any, definition: Any, entries: list[Entry], *, finished: Any) -> None:
-        super().__init__(host, claimed, definition, entries)
-        self._finished: Callable[[Any, Ended | None], None] = finished
+    def __init__(self, *args: Any, finished: Callable[[Any, Ended | None], None]) -> None:
+        super().__init__(*args)
+        self._finished = finished
         self._loop = WorkflowLoop(self)  # type: ignore[abstract]
         self._replay: deque[Entry] = deque(self.history.deliveries)
         self._pending: dict[str, Pending] = {}

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from ..definition import Definition
     from ..plan import Undo
     from ..settings import Settings
     from ..store.group import Done
     from ..store.sqlite import SqliteStore
-    from .execution import Execution
+    from .held import Held
     from .tries import Tried
 
 
@@ -33,7 +34,7 @@ class Host(Protocol):
     """Whether the agent is leaving."""
     has_left: bool
     """Whether its loop does nothing more."""
-    left: list[Any]
+    left: list[Held]
     """What went on in threads as the agent left, and the file has as strays."""
     reports: deque[Callable[[], None]]
     """What is still to be said of threads that have ended."""
@@ -43,7 +44,7 @@ class Host(Protocol):
     returns_suspects: bool
     """Whether a run whose suspicion has ended goes back, to run among others again."""
 
-    def compensated(self, undo: Undo) -> Any:
+    def compensated(self, undo: Undo) -> Definition | None:
         """The definition whose compensation an undo executes, or None where this agent has not its code."""
 
     def has_room_in_memory(self) -> bool:
@@ -66,7 +67,7 @@ class Host(Protocol):
 
     def run_in_thread(self, function: Callable[[], None]) -> None: ...
 
-    def stray_ended(self, run: Execution, path: str, tried: Tried) -> None:
+    def stray_ended(self, work: Held, path: str, tried: Tried) -> None:
         """A try that overran has ended."""
 
     def overran(self, task_id: int) -> None:

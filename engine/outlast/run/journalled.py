@@ -38,6 +38,7 @@ from ..states import Ending
 from ..store import agents, retrying, sealing
 from ..stored_retry import retry_from
 from . import damage, unknown
+from .held import Held
 from .history import History, Record, void
 from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
 from .tries import cause_of
@@ -45,20 +46,19 @@ from .tries import cause_of
 if TYPE_CHECKING:
     from ..definition.definition import Definition
     from ..inheritance import Inherited
-from .host import Host
+    from .host import Host
+    from .tries import Tried
 
 
-class Journalled:
+class Journalled(Held):
     """A run in memory. `claimed` is its row, `history` its journal."""
 
     asynchronous = False
     has_started_compensable = False
 
     def __init__(self, host: Host, claimed: Claimed, definition: Definition, entries: list[Entry]) -> None:
-        self.host = host
+        super().__init__(host, claimed)
         self.store = host.store
-        self.claimed = claimed
-        self.fence = claimed.fence
         self.definition = definition
         self.history = History(entries)
         self.inheritance = Inheritance(
@@ -71,20 +71,11 @@ class Journalled:
         self.seq = self.history.last_seq
         self.journal_at = self.inheritance.began_at or claimed.started_at
         self.unwinding: type[Unwinding] | None = None
-        self.lost = False
-        self.ended = False
-        self.ending_decided = False
         self.cancel_requested = claimed.cancel_requested
-        self.pause_requested = self.drain_requested = False
         self.wanted: Wanted | None = None
-        self.late = False
         self.has_parts = self.history.has_parts
-        self.agent_id = host.agent_id
         self.last_write: GiveBack | Halt | ContinueAsNew | End | Park | None = None
         """What is to be written when the code has unwound, decided where it was told to."""
-        self.strays: set[str] = set()
-        self.overrunning: set[str] = set()
-        """The strays among them whose threads report their own end."""
         self._clears_suspicion = claimed.alone
         self.step_names: dict[str, str] = {}
         self.step_inputs: dict[str, tuple[bytes, int]] = {}
@@ -198,6 +189,13 @@ class Journalled:
         """The name of the step at a place, as far as the journal tells."""
         record = self.history.records.get(path)
         return record.name if record is not None else self.step_names.get(path, "?")
+
+    def late_outcome(self, path: str, tried: Tried) -> Entry:
+        given, flags = self.step_inputs.get(path, (None, 0))
+        return Entry(
+            0, path, "completed", "step", self.step_name(path), clock.wall(), try_number=1, started_at=tried.started_at,
+            data=tried.output, input=given, flags=flags,
+        )  # fmt: skip
 
     def next_seq(self) -> int:
         with self._lock:

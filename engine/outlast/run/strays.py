@@ -9,27 +9,25 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import clock
-from ..entry import Entry
 from ..operation import Operation
 from ..operations import StrayEnded
-from ..states import Status
 from .tries import Tried
 
 if TYPE_CHECKING:
+    from .held import Held
     from .host import Host
 
 UNWINDING = "unwinding"
 """The path of a stray that is the workflow's own code."""
 
 
-def code_ended(work: Any, last: tuple[str, Tried] | None) -> None:
+def code_ended(work: Held, last: tuple[str, Tried] | None) -> None:
     """Called in a task's thread once its code has ended; `last` is the try that it executed last, and its place.
 
     From here on nothing of the task is under way in this thread. Threads of steps that overran report their own end.
     """
     host = work.host
-    if work.ending_decided or work.lost or getattr(work, "cancel_requested", False) or _is_late(work) or host.is_draining:
+    if work.ending_decided or work.lost or work.cancel_requested or work.late or host.is_draining:
         host.reports.append(partial(_report, work, last))
         # Asked for after that: the loop looks at the reports once more after it has said that it has left. What is given to a loop
         # between its last turn and its end would be neither done nor refused.
@@ -57,43 +55,28 @@ def agent_has_left(host: Host) -> None:
         thread_ended(work)
 
 
-def thread_ended(run: Any) -> None:
-    """A thread of a run has ended, after the run has left or while its agent does: then the file names it by the task alone."""
-    if not (run.is_in_threads or run.overrunning):
-        run.host.store.submit(StrayEnded(run.fence.task_id, run.agent_id, ""))
+def thread_ended(work: Held) -> None:
+    """A thread of a task has ended, after the task has left or while its agent does: then the file names it by the task alone."""
+    if not (work.is_in_threads or work.overrunning):
+        work.host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, ""))
 
 
-def try_ended(run: Any, path: str, tried: Tried) -> None:
-    """A try that outlived its task's ending has ended; what came of it is kept for the undo."""
-    claimed = run.claimed
-    entry = None
-    run_id = claimed.parent_id if claimed.kind == "step" else claimed.fence.task_id
-    where = claimed.parent_path if claimed.kind == "step" else path
-    if tried.error is None and tried.committed is None and run_id is not None and claimed.status is not Status.COMPENSATING:
-        kind = "task" if claimed.kind == "step" else "step"
-        given, flags = run.step_inputs.get(path, (None, 0)) if kind == "step" else (None, 0)
-        entry = Entry(
-            0, where or "", "completed", kind, run.definition.name if kind == "task" else run.step_name(path),
-            clock.wall(), try_number=1, started_at=tried.started_at, data=tried.output,
-            input=given, flags=flags,
-        )  # fmt: skip
-    run.host.store.submit(StrayEnded(claimed.fence.task_id, run.agent_id, path, entry, run_id))
-    if (run.lost or run.host.is_draining) and not run.strays:
-        thread_ended(run)
+def try_ended(work: Held, path: str, tried: Tried) -> None:
+    """A try that outlived its task's ending has ended; its result is kept for the undo."""
+    entry = work.late_outcome(path, tried) if tried.error is None and tried.committed is None else None
+    work.host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, path, entry, work.run_id))
+    if (work.lost or work.host.is_draining) and not work.strays:
+        thread_ended(work)
 
 
-def lease_was_lost(work: Any) -> None:
+def lease_was_lost(work: Held) -> None:
     """The last write of a task was refused: its lease had been ended while its code ran to its end, and the file has it as a stray."""
     work.lost = True
     if not work.strays:
         thread_ended(work)
 
 
-def _is_late(work: Any) -> bool:
-    return bool(getattr(work, "late", False))
-
-
-def _report(work: Any, last: tuple[str, Tried] | None) -> None:
+def _report(work: Held, last: tuple[str, Tried] | None) -> None:
     host = work.host
     if work.ending_decided:
         for path in (work.strays | {UNWINDING}) - work.overrunning:
@@ -105,7 +88,7 @@ def _report(work: Any, last: tuple[str, Tried] | None) -> None:
         thread_ended(work)
 
 
-def after_write(work: Any, operation: Operation[Any]) -> None:
+def after_write(work: Held, operation: Operation[Any]) -> None:
     """Report strays that ended between the look at them and the write that names them."""
     for path in getattr(operation, "strays", ()):
         if path not in work.strays and path != UNWINDING:

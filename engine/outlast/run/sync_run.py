@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from random import Random
 from typing import Any, NoReturn
@@ -39,11 +39,9 @@ class SyncRun(SyncParts):
 
     asynchronous = False
     in_step = False
-    kill_isolated: Callable[[], None] | None = None
 
     @property
     def is_in_threads(self) -> bool:
-        """Whether code of the run goes on in a thread, which no drain can stop."""
         return not self.ended
 
     def execute(self) -> Ended | None:

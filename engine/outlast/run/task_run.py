@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import clock
 from ..claimed import Claimed
@@ -26,28 +25,26 @@ from ..store import journal, last_writes, sealing
 from ..stored_retry import retry_from
 from . import damage, execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
+from .held import Held
 from .tries import INTERRUPTED, Tried, cause_of, is_worth_another, pause
+
+if TYPE_CHECKING:
+    from ..definition.definition import Definition
+    from .host import Host
 
 Outcome = End | Again | Halt | None
 
 
-class TaskRun:
+class TaskRun(Held):
     """One claim of a submitted step."""
 
-    def __init__(self, host: Any, claimed: Claimed, definition: Any) -> None:
-        self.host = host
-        self.claimed = claimed
-        self.fence = claimed.fence
+    def __init__(self, host: Host, claimed: Claimed, definition: Definition) -> None:
+        super().__init__(host, claimed)
         self.definition = definition
-        self.ended = False
-        self.lost = False
-        self.ending_decided = False
         self.cancel_requested = claimed.cancel_requested
         self.number = claimed.tries + 1
-        self.agent_id = host.agent_id
-        self.strays: set[str] = set()
-        self.overrunning: set[str] = set()
-        self._kill: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """What executes an async step on the agent's loop."""
         self._probe_tries = 0
         self.policy: Retry = retry_from(claimed.options) if claimed.options else definition.retry
         timeout = claimed.timeout / clock.SECOND if claimed.timeout is not None else definition.timeout_seconds
@@ -73,8 +70,19 @@ class TaskRun:
 
     @property
     def is_in_threads(self) -> bool:
-        """Whether the step goes on in a thread, which no drain can stop."""
         return not (self.ended or self.definition.asynchronous)
+
+    @property
+    def run_id(self) -> int | None:
+        return self.claimed.parent_id
+
+    def late_outcome(self, path: str, tried: Tried) -> Entry | None:
+        if self.run_id is None:
+            return None
+        return Entry(
+            0, self.claimed.parent_path or "", "completed", "task", self.definition.name, clock.wall(), try_number=1,
+            started_at=tried.started_at, data=tried.output,
+        )  # fmt: skip
 
     def execute(self) -> Outcome:
         """One try in this thread; gives what is to be written."""
@@ -149,13 +157,6 @@ class TaskRun:
         run_id = self.claimed.parent_uid or self.claimed.uid
         return Halt(self.fence, unknown.reason(name, cause, run_id), question=unknown.question("", name, cause, self.number))
 
-    def stop(self) -> bool:
-        """Cancel what can be cancelled from outside; false where the try goes on in its thread."""
-        if self._kill is not None:
-            self._kill()
-            return True
-        return False
-
     def _try(self) -> Tried:
         if self.definition.kind == "transaction":
             return transactional.run_transaction(
@@ -163,7 +164,7 @@ class TaskRun:
             )
         if self.definition.isolate:
             isolated = execute.isolated_try(self.call, self.number)
-            self._kill = isolated.kill
+            self.kill_isolated = isolated.kill
             return isolated.run()
         if self.call.timeout_seconds is not None:
             thread = ThreadTry(self.call, self.number, on_late_end=self._late_end)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec, payloads
 from ..claimed import Claimed
@@ -29,34 +29,26 @@ from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, wait_on_loop
 from .execution import log
+from .held import Held
 from .history import PROBE_PREFIX, History
 from .inheriting import Inheritance
 from .tries import Tried, cause_of, is_worth_another, pause
 
+if TYPE_CHECKING:
+    from .host import Host
+
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class UndoRun:
+class UndoRun(Held):
     """One claim of a compensating run."""
 
-    def __init__(self, host: Any, claimed: Claimed) -> None:
-        self.host = host
+    def __init__(self, host: Host, claimed: Claimed) -> None:
+        super().__init__(host, claimed)
         self.store = host.store
-        self.claimed = claimed
-        self.fence = claimed.fence
-        self.ended = False
-        self.lost = False
-        self.ending_decided = False
-        self.drain_requested = False
-        self.pause_requested = False
-        self.agent_id = host.agent_id
-        self.strays: set[str] = set()
-        self.overrunning: set[str] = set()
-        self.kill_isolated: Callable[[], None] | None = None
 
     @property
     def is_in_threads(self) -> bool:
-        """Whether code of the undo goes on in a thread, which no drain can stop."""
         return not self.ended
 
     def execute(self) -> Operation[Any] | None:
