@@ -25,7 +25,7 @@ from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
 from .sealing import sealed_or_refused
 from .turn import Turn
-from .waiting_place import give_back
+from .waiting_place import give_back, held_lock
 
 _LARGEST_GROUP = 512
 _RETRY_SECONDS = 0.25
@@ -92,7 +92,7 @@ class Committer(GroupTransactions):
             finally:
                 self._busy.release()
         pending = Pending(operation, _nobody, again=again)
-        waits = pending.waits = self._answered.place()
+        waits = pending.waits = self._answered.place() if _takes_turns(operation) else held_lock()
         self._hand_over(pending)
         self._answered.let_next_go()
         waits.acquire()
@@ -281,10 +281,10 @@ class Committer(GroupTransactions):
     def _answer(self, pending: Pending) -> None:
         if pending.waits is None:
             pending.done(pending.result, pending.error)
-        elif hasattr(pending.operation, "fence"):
+        elif _takes_turns(pending.operation):
             self._answered.add(pending.waits)
         else:
-            pending.waits.release()  # No run: an application that starts one, say. It does not come back to wake the next.
+            pending.waits.release()
 
     def _run_patiently(self, group: list[Pending]) -> None:
         """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
@@ -312,6 +312,11 @@ class Committer(GroupTransactions):
             for pending in group:
                 pending.again = True
             threading.Event().wait(_RETRY_SECONDS)
+
+
+def _takes_turns(operation: Operation[Any]) -> bool:
+    """Whether it is a run that waits: an application that starts one, say, does not come back to wake the next."""
+    return hasattr(operation, "fence")
 
 
 def _nobody(result: Any, error: BaseException | None) -> None:
