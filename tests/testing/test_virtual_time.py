@@ -9,13 +9,14 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Retry, SignalTimeout, gather, sleep, step, user_threads, wait_signal, workflow
-from outlast.testing import DrivenEngine, Stuck, driven_engine
+from outlast import Cron, Retry, SignalTimeout, StepTimeout, gather, sleep, step, user_threads, wait_signal, workflow
+from outlast.testing import DrivenEngine, Stuck, driven_engine, driver
 
 tries: list[datetime] = []
 
@@ -50,6 +51,39 @@ async def persistent_later() -> str:
 @workflow(timeout="3d")
 def too_long() -> None:
     sleep("30d")
+
+
+goes_on = threading.Event()
+
+
+@step(timeout=0.02)
+def slow(until: float = 0.05) -> None:
+    time.sleep(until)
+
+
+@step(timeout=0.02)
+def endless_step() -> None:
+    goes_on.wait(20)
+
+
+@workflow
+def endless() -> None:
+    endless_step()
+
+
+@workflow
+def overrun() -> None:
+    slow()
+
+
+@workflow
+def overrun_beside() -> None:
+    slow.submit().result()
+
+
+@workflow
+async def overrun_later() -> None:
+    await slow.aio()
 
 
 @workflow
@@ -221,6 +255,28 @@ def test_a_session_that_does_not_use_the_plugin_imports_nothing_of_outlast(tmp_p
     command = [sys.executable, "-m", "pytest", "-q", "-p", "outlast_pytest", str(tmp_path / "test_it.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("overruns", [overrun, overrun_beside, overrun_later])
+def test_a_run_whose_step_overruns_ends_as_the_thread_of_the_step_does(outlast_engine: DrivenEngine, overruns: Any) -> None:
+    with pytest.raises(StepTimeout):
+        outlast_engine.run(overruns)
+    assert not user_threads.has_busy_threads()
+
+
+def test_a_run_whose_step_never_ends_is_stuck_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_ENDING_SECONDS", 0.05)
+    with driven_engine(tmp_path / "driven.db") as engine:
+        run = engine.start(endless)
+        try:
+            with pytest.raises(Stuck, match="may still run in pid"):
+                run.result()
+        finally:
+            goes_on.set()
+        for thread in user_threads.busy_threads():
+            thread.join()
+        with pytest.raises(StepTimeout):
+            run.result()
 
 
 def test_a_thread_that_another_agent_left_is_not_waited_for(tmp_path: Path) -> None:

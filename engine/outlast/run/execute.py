@@ -20,6 +20,7 @@ from ..claimed import Fence
 from ..errors import LeaseLost, OutlastError, PayloadTooLarge, StepTimeout, Unwinding
 from ..handles import Current, CurrentStep
 from ..operations import Emit, Publish
+from ..user_threads import executing
 from . import forked
 from .step_caller import StepCaller
 from .tries import Tried
@@ -160,13 +161,18 @@ class ThreadTry:
         return self._ended.wait(seconds)
 
     def _execute(self) -> None:
-        tried = run_here(self._call, self._number)
-        with self._lock:
-            self._tried = tried
-            is_late = self._overran
-        self._ended.set()
-        if is_late:
-            self._on_late_end(tried)
+        thread = threading.current_thread()
+        executing.add(thread)
+        try:
+            tried = run_here(self._call, self._number)
+            with self._lock:
+                self._tried = tried
+                is_late = self._overran
+            self._ended.set()
+            if is_late:
+                self._on_late_end(tried)
+        finally:
+            executing.discard(thread)
 
 
 async def run_on_loop(call: StepCall, number: int) -> Tried:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import caller
 from ..agent import Agent
@@ -32,21 +32,30 @@ if TYPE_CHECKING:
 
     from ..store.sqlite import SqliteStore
 
-_DYING_SECONDS = 10.0
+T = TypeVar("T")
+
+_ENDING_SECONDS = 10.0
+"""How long the thread of a step that overran is waited for: one that never ends leaves its run to be told as `Stuck`."""
 _PAUSE_SECONDS = 0.001
 
 
+def _real_seconds() -> float:
+    """What goes on while freezegun holds `time.monotonic`."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 class _Loop(asyncio.SelectorEventLoop):
-    """A loop whose timers go on while freezegun holds `time.monotonic`."""
+    """A loop whose timers go on under freezegun too."""
 
     def time(self) -> float:
-        return time.clock_gettime(time.CLOCK_MONOTONIC)
+        return _real_seconds()
 
 
 class _DrivenAgent(Agent):
     """An agent that says when it holds nothing and can claim nothing."""
 
     idle: asyncio.Event
+    has_claimed = False
     error: BaseException | None = None
 
     def _rest(self) -> None:
@@ -55,13 +64,15 @@ class _DrivenAgent(Agent):
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
         if error is None:
+            self.has_claimed |= bool(claims)
             super()._claimed(suspects, claims, error)
             return
         self.error = error
         self.idle.set()
 
-    async def work(self) -> None:
-        """Carry on what is due until nothing is."""
+    async def work(self) -> bool:
+        """Carry on what is due until nothing is; whether anything was."""
+        self.has_claimed = False
         while True:
             self.idle.clear()
             self.error = None
@@ -71,7 +82,7 @@ class _DrivenAgent(Agent):
                 raise self.error
             # With one slot, every other look is for suspects alone: this one may have been for the others.
             if not (self._concurrency == 1 and self._next.has_suspects()):
-                return
+                return self.has_claimed
 
     def drop(self) -> None:
         """Forget everything, as a dead process does."""
@@ -116,21 +127,27 @@ class Driver:
                 self._main.result()
             await asyncio.sleep(0)
 
-    def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
+    def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         # In a thread of its own: the test may be on a loop itself, and connections belong to threads.
-        self._thread.submit(self._loop.run_until_complete, work).result()
+        return self._thread.submit(self._loop.run_until_complete, work).result()
 
     def settle(self) -> None:
         """Let every role work until nothing is due now."""
+        ends = 0.0
         with _as_an_agent_process():
             self._fire()
             while True:
-                self._on_loop(self._agent.work())
-                if self._has_busy_threads():
-                    time.sleep(_PAUSE_SECONDS)  # A step that overran: its run ends when its thread does.
-                    continue
+                was_busy = self._has_busy_threads()
+                worked = self._on_loop(self._agent.work())
+                if self._has_busy_threads():  # A step that overran: its run ends when its thread does.
+                    ends = ends or _real_seconds() + _ENDING_SECONDS
+                    if _real_seconds() < ends:
+                        time.sleep(_PAUSE_SECONDS)
+                        continue
+                    self._foreign = busy_threads()
                 swept = self.store.commit(Sweep(self._lease))
-                if not self._fire() and not swept:
+                # A thread that ended after the agent's last look may have left it something to do.
+                if not (self._fire() or swept or worked or was_busy):
                     return
 
     def _has_busy_threads(self) -> bool:
@@ -157,8 +174,8 @@ class Driver:
     def die(self) -> None:
         """Drop what the agent holds, and see its threads end; the file is left as it is."""
         self._on_loop(self._drop())
-        ends = time.clock_gettime(time.CLOCK_MONOTONIC) + _DYING_SECONDS
-        while self._has_busy_threads() and time.clock_gettime(time.CLOCK_MONOTONIC) < ends:
+        ends = _real_seconds() + _ENDING_SECONDS
+        while self._has_busy_threads() and _real_seconds() < ends:
             time.sleep(_PAUSE_SECONDS)
         self._end_loop()
 
