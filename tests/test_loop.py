@@ -167,13 +167,16 @@ def test_stop_and_wake_end_the_wait_at_once_and_may_come_late(store: SqliteStore
 
 
 def test_a_tick_may_stop_its_own_loop(store: SqliteStore) -> None:
+    ticks: list[int] = []
+
     def tick(now: int) -> float:
+        ticks.append(now)
         loop.stop()
         return 60.0
 
     loop = RoleLoop("test", tick, store)
     loop.run()
-    assert loop.is_stopping
+    assert len(ticks) == 1
 
 
 def test_a_signal_ends_the_wait_of_a_loop_in_the_main_thread(store: SqliteStore) -> None:

@@ -81,7 +81,6 @@ class Agent:
         self._wants_claim = self._pump_scheduled = self._is_finishing = False
         self._claimed_at = time.monotonic()
         self._commits: Commits
-        self._must_be_replaced = False
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -134,11 +133,6 @@ class Agent:
     def has_strays(self) -> bool:
         """Whether threads of steps go on; then the process must end by `os._exit`."""
         return has_busy_threads()
-
-    @property
-    def must_be_replaced(self) -> bool:
-        """A step's thread overran and does not end: the process has to."""
-        return self._must_be_replaced
 
     async def _main(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
@@ -320,7 +314,7 @@ class Agent:
             self._changed()
 
     def _replace(self) -> None:
-        self._must_be_replaced = True
+        """A step's thread overran and does not end: leave, so that the process can."""
         if not self._stopping:
             self.stop()
 

@@ -115,13 +115,9 @@ class Engine:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         options: Options = DEFAULT,
-        *,
-        key: str | None = None,
     ) -> StoredRun[Any]:
-        """`start`, taken apart: for callers that hold arguments and options as values. `key` goes before the
-        options'.
-        """
-        return self.start_input(definition, definition.signature.named(args, kwargs), options, key=key)
+        """`start`, taken apart: for callers that hold arguments and options as values."""
+        return self.start_input(definition, definition.signature.named(args, kwargs), options)
 
     def start_named(self, name: str, given: object, options: Options = DEFAULT) -> StoredRun[Any]:
         """Start by outside input: plain JSON, an object by name or an array by position, converted to the
@@ -130,18 +126,11 @@ class Engine:
         definition = _workflow(name)
         return self.start_input(definition, definition.signature.from_json(given), options)
 
-    def start_input(
-        self,
-        definition: Workflow[..., Any],
-        named: Mapping[str, object],
-        options: Options = DEFAULT,
-        *,
-        key: str | None = None,
-    ) -> StoredRun[Any]:
+    def start_input(self, definition: Workflow[..., Any], named: Mapping[str, object], options: Options = DEFAULT) -> StoredRun[Any]:
         """Start with arguments that are bound and converted already."""
         from .run_handle import StoredRun
 
-        operation = start_operation(definition, named, options, self.settings, key=key, has_queue=self._has_queue)
+        operation = start_operation(definition, named, options, self.settings, has_queue=self._has_queue)
         if options.connection is None:
             started = self.store.commit(operation)
         else:

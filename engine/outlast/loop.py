@@ -127,10 +127,6 @@ class RoleLoop:
         self._is_woken = True
         self._write_wake()
 
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
-
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():

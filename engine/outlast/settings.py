@@ -86,11 +86,11 @@ def resolve(
     return Settings(**values)
 
 
-def misspelt_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def misspelt_variables() -> dict[str, str]:
     """Variables of the environment that nobody reads, by the one that was probably meant."""
     known = ["DB", "APP", *(name.upper() for name in _READERS)]
     found = {}
-    for variable in os.environ if environ is None else environ:
+    for variable in os.environ:
         name = variable.removeprefix(_PREFIX)
         if variable.startswith(_PREFIX) and name not in (*known, *_OF_THE_PROGRAM):
             # What resembles none of ours is somebody else's.

@@ -28,7 +28,6 @@ def start_operation(
     options: Options,
     settings: Settings,
     *,
-    key: str | None = None,
     has_queue: Callable[[str], bool] = lambda _: False,
 ) -> Start:
     """The start of a run from outside, as a value. Raises `NotStorable`, `PayloadTooLarge`, `QueueNotFound`.
@@ -59,7 +58,7 @@ def start_operation(
         priority=options.priority,
         delay=_microseconds(options.delay_seconds),
         at_wall=None if options.at is None else clock.from_datetime(options.at),
-        key=key if key is not None else options.key,
+        key=options.key,
         unique_key=options.unique_key,
         if_exists=options.if_exists,
         debounce=_microseconds(options.debounce_seconds),

@@ -194,7 +194,7 @@ class RecordedConnections(ThreadConnections):
                 _records[0].disk.made(self.path, by_sqlite=False)
             held = self._local.recorded = Recorded(self.path, _records[0])
             _connections.append(held)
-            product._configure(held, may_convert=True, is_new=is_new, busy_seconds=5.0, durability=self.durability)  # type: ignore[arg-type]
+            product._configure(held, may_convert=True, is_new=is_new, durability=self.durability)  # type: ignore[arg-type]
         return held
 
     def close(self) -> None:

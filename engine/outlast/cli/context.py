@@ -116,15 +116,14 @@ class Context:
             return f"looked in {project.table['app']} ({project.file})"
         return f"looked in {root / 'workflows'}; `outlast init` writes a first one, --app names other code"
 
-    def store(self, *, create: bool = False, migrate: bool = False, tolerant: bool = True) -> SqliteStore:
+    def store(self, *, tolerant: bool = True) -> SqliteStore:
         """Open the file. It is closed when the command ends. A `tolerant` one shows damaged texts instead of failing by them."""
         from .. import payloads
         from ..store.sqlite import SqliteStore
 
-        if not create:
-            self.require_file()
+        self.require_file()
         settings = self.settings
-        store = SqliteStore(self.path, create=create, migrate=migrate, allow_network=settings.allow_network, durability=settings.durability)
+        store = SqliteStore(self.path, allow_network=settings.allow_network, durability=settings.durability)
         self.stores.append(store)
         # A command that needs no code else loads it once it meets a payload of a codec that only code has.
         payloads.look_further = lambda: self.registry

@@ -128,16 +128,15 @@ def plain(line: Line) -> str:
     return "".join(text for text, _ in line).rstrip()
 
 
-def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
+def print_lines(lines: Iterable[Line]) -> None:
     """Lines of cells, coloured where that is wanted."""
-    stream = stream or sys.stdout
-    if is_rich(stream):
-        screen = console(stream)
+    if is_rich(sys.stdout):
+        screen = console(sys.stdout)
         for line in lines:
             screen.print(text_of(line), soft_wrap=True)
         return
     for line in lines:
-        stream.write(plain(line) + "\n")
+        sys.stdout.write(plain(line) + "\n")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str, flexible: int | None = None) -> None:

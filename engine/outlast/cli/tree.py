@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..duration import describe
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
 from .text import age, instant, is_future, local, safe, shortened, span
@@ -207,10 +206,6 @@ def error_text(error: dict[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     return shortened(dumped(value), _VALUE_WIDTH)
-
-
-def wait_text(seconds: float) -> str:
-    return describe(seconds)
 
 
 def is_over(run: dict[str, Any]) -> bool:

@@ -64,7 +64,6 @@ def connect(
     *,
     create: bool,
     allow_network: bool = False,
-    busy_seconds: float = BUSY_SECONDS,
     durability: str = "full",
 ) -> StoreConnection:
     """Open the file;
@@ -77,7 +76,7 @@ def connect(
     opener = _Opener()
     library.guard(name, opener)
     try:
-        connection = _open_file(name, create=create, allow_network=allow_network, busy_seconds=busy_seconds, durability=durability)
+        connection = _open_file(name, create=create, allow_network=allow_network, durability=durability)
     except sqlite3.Error as error:
         raise translate(error, name) from error
     finally:
@@ -206,12 +205,12 @@ def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"pragma busy_timeout = {round(seconds * 1000)}")
 
 
-def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: float, durability: str) -> StoreConnection:
+def _open_file(name: str, *, create: bool, allow_network: bool, durability: str) -> StoreConnection:
     with _opening:
         is_new = _prepare(name, create=create, allow_network=allow_network)
         connection = sqlite3.connect(
             f"file:{quote(name)}?mode=rw",
-            timeout=busy_seconds,
+            timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=True,
             factory=StoreConnection,
@@ -222,7 +221,7 @@ def _open_file(name: str, *, create: bool, allow_network: bool, busy_seconds: fl
     try:
         library.guard(name, connection)
         _open.add(connection)
-        _configure(connection, may_convert=create, is_new=is_new, busy_seconds=busy_seconds, durability=durability)
+        _configure(connection, may_convert=create, is_new=is_new, durability=durability)
     except BaseException:
         connection.close()
         raise
@@ -268,7 +267,7 @@ def _create_file(name: str) -> bool:
     return True
 
 
-def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, busy_seconds: float, durability: str) -> None:
+def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, durability: str) -> None:
     if is_new:
         # Before the first page is written: so that room can be given back by and by, without a rewrite of the file.
         connection.execute("pragma auto_vacuum = incremental")
@@ -280,12 +279,12 @@ def _configure(connection: StoreConnection, *, may_convert: bool, is_new: bool, 
         _warn_once()
     # A foreign file, that somebody only looks at, keeps its mode.
     if current != wanted and (is_new or may_convert or _is_ours(connection)):
-        _convert(connection, wanted, busy_seconds)
+        _convert(connection, wanted)
     pragmas.set_for_work(connection, durability)
 
 
-def _convert(connection: StoreConnection, wanted: str, busy_seconds: float) -> None:
-    deadline = _now() + busy_seconds
+def _convert(connection: StoreConnection, wanted: str) -> None:
+    deadline = _now() + BUSY_SECONDS
     while True:
         try:
             connection.execute(f"pragma journal_mode = {wanted}")

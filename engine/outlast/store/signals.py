@@ -70,10 +70,10 @@ def signal(transaction: Transaction, operation: Signal) -> bool:
 
 _UNREAD = """
 select id, payload, created_at from outlast_signal
-where task_id = :id and name = :name and taken_path is null and id > :after order by id
+where task_id = :id and name = :name and taken_path is null order by id
 """
 
 
-def unread(connection: Any, task_id: int, name: str, *, after: int = 0) -> list[tuple[int, bytes, int]]:
+def unread(connection: Any, task_id: int, name: str) -> list[tuple[int, bytes, int]]:
     """(id, payload, created_at) of the signals of a name that nobody has taken, oldest first."""
-    return [tuple(row) for row in connection.execute(_UNREAD, {"id": task_id, "name": name, "after": after})]
+    return [tuple(row) for row in connection.execute(_UNREAD, {"id": task_id, "name": name})]

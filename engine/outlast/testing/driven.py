@@ -131,17 +131,10 @@ class DrivenEngine(Engine):
             self._defined = defined
         return self._driver
 
-    def start_input(
-        self,
-        definition: Workflow[..., Any],
-        named: Mapping[str, object],
-        options: Options = DEFAULT,
-        *,
-        key: str | None = None,
-    ) -> DrivenRun[Any]:
+    def start_input(self, definition: Workflow[..., Any], named: Mapping[str, object], options: Options = DEFAULT) -> DrivenRun[Any]:
         # The roles first: they know the queues that the code declares.
         self.driver()
-        return DrivenRun(self, super().start_input(definition, named, options, key=key).id)
+        return DrivenRun(self, super().start_input(definition, named, options).id)
 
     def get(self, reference: Any, /, *, key: str | None = None) -> Any:
         found = super().get(reference) if key is None else super().get(reference, key=key)

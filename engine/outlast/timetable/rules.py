@@ -44,14 +44,14 @@ def schedules_of(value: object, name: str) -> dict[str, Schedule]:
     return found
 
 
-def from_json(data: Mapping[str, Any], *, input: Any = None) -> Schedule:
+def from_json(data: Mapping[str, Any]) -> Schedule:
     """The schedule that `to_json` wrote. Raises `InvalidInput` for a foreign trigger, which lives in code."""
     options: dict[str, Any] = {key: data[key] for key in _OPTIONS if key in data}
     try:
         table = _table(data["trigger"])
     except (KeyError, TypeError, AttributeError):
         raise InvalidInput(f"This is no stored schedule: {data!r}.", hint="Delete it and create it anew.") from None
-    return Schedule(table, input=input, **options)
+    return Schedule(table, **options)
 
 
 def from_text(text: str, name: str) -> Schedule:

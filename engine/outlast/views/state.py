@@ -88,11 +88,9 @@ def messages(
     return [tuple(row) for row in rows]
 
 
-def messages_json(
-    store: SqliteStore, task_id: int, stream: str, *, after: int = 0, limit: int = _BATCH, raw: bool = False
-) -> list[dict[str, Any]]:
-    """The messages of a stream after a number."""
-    return [message_json(*one, raw=raw) for one in messages(store, task_id, stream, after=after, limit=limit)]
+def messages_json(store: SqliteStore, task_id: int, stream: str, *, after: int = 0, raw: bool = False) -> list[dict[str, Any]]:
+    """The next messages of a stream after a number."""
+    return [message_json(*one, raw=raw) for one in messages(store, task_id, stream, after=after)]
 
 
 def message_json(number: int, value: bytes, at: int, step: str | None, try_number: int | None, *, raw: bool = False) -> dict[str, Any]:

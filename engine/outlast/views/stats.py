@@ -12,7 +12,6 @@ from .agents import agents_json
 from .queues import queues_json
 
 if TYPE_CHECKING:
-    from ..registry import Registry
     from ..store.sqlite import SqliteStore
 
 _BY_STATUS = """
@@ -24,13 +23,13 @@ from outlast_task group by kind, shown
 """
 
 
-def stats_json(store: SqliteStore, registry: Registry | None = None) -> dict[str, Any]:
+def stats_json(store: SqliteStore) -> dict[str, Any]:
     """The figures of the whole file."""
     runs: dict[str, int] = {}
     steps: dict[str, int] = {}
     for kind, status, count in store.connection().execute(_BY_STATUS):
         (runs if kind == "run" else steps)[status] = count
-    queues = queues_json(store, registry)
+    queues = queues_json(store)
     agents = agents_json(store)
     waits = [queue["oldest_seconds"] for queue in queues if queue["oldest_seconds"] is not None]
     return {
