@@ -449,3 +449,10 @@ def test_an_ending_that_waits_shows_no_output_yet(store: SqliteStore, make: Make
     store.commit(op.End(fence, Ending.COMPLETED, output=codec.encode(1)))
     found = views.run_json(store, fence.task_id)
     assert (found["status"], found["output"]) == ("waiting", None)
+
+
+def test_an_error_of_ours_has_the_name_by_which_it_is_imported(store: SqliteStore, make: Maker) -> None:
+    fence = make.running().fence
+    store.commit(op.End(fence, Ending.FAILED, error=codec.encode_error(InvalidInput("no"))))
+    error = views.run_json(store, fence.task_id)["error"]
+    assert (error["type"], error["message"]) == ("InvalidInput", "no")

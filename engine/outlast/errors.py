@@ -253,7 +253,9 @@ class RunHalted(OutlastError):
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(
             f"Run {run_id} is halted: {reason.rstrip('.')}.",
-            hint=f"`outlast why {run_id}` says more; then `outlast resume {run_id}` or `outlast cancel {run_id}`.",
+            # A reason that asks what a step did says by itself how to answer: a bare resume would be refused.
+            hint=f"`outlast why {run_id}` says more"
+            + ("." if " --not-done`" in reason else f"; then `outlast resume {run_id}` or `outlast cancel {run_id}`."),
         )
         self.run_id = run_id
         self.reason = reason

@@ -198,14 +198,20 @@ def scheduler() -> Iterator[None]:
         assert process.wait(20) == 143
 
 
+def refuses_to_change_what_code_declares(outlast: Call) -> None:
+    for verb in ("delete", "update"):
+        refused = outlast("schedule", verb, "nightly", *(["--jitter", "1m"] if verb == "update" else []))
+        assert refused.code == 4
+        assert "workflows/flows.py" in refused.err
+
+
 def test_what_code_declares_is_refused_with_its_file(outlast: Call) -> None:
+    # Also before any scheduler has seen it: it is listed already.
+    refuses_to_change_what_code_declares(outlast)
     with scheduler():
         until(lambda: outlast("schedule", "show", "nightly", "--json").json["status"] == "active")
         assert "fires at" in outlast("schedule", "show", "nightly").out
-        for verb in ("delete", "update"):
-            refused = outlast("schedule", verb, "nightly", *(["--jitter", "1m"] if verb == "update" else []))
-            assert refused.code == 4
-            assert "workflows/flows.py" in refused.err
+        refuses_to_change_what_code_declares(outlast)
         assert outlast("schedule", "pause", "nightly").code == 0
     assert outlast("schedule", "resume", "nightly").code == 0
     assert "none that has the workflow" in outlast("schedule", "show", "nightly").out

@@ -36,6 +36,8 @@ def test_a_bare_resume_is_refused_and_names_both_answers(outlast: Call, halted: 
     assert (refused.code, refused.error["type"]) == (4, "OutcomeNeeded")
     assert "--done JSON" in refused.error["hint"]
     assert "--not-done" in refused.error["hint"]
+    # No hint names what would be refused.
+    assert f"outlast resume {halted}`" not in outlast("result", halted).err
     said = outlast("why", halted, "--json").json
     assert "nobody knows whether its step risks took effect" in said["summary"]
     assert f"outlast resume {halted} --not-done" in said["actions"]

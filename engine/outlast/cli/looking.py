@@ -53,7 +53,8 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
     plan = undo_json(store, task_id, context.raw) if undo else []
     if context.machine:
         # `undo` is the undo that was; what would be undone has a name of its own.
-        context.answer({**shown, "undo_plan": plan} if undo else shown)
+        promised = _as_promised(shown)
+        context.answer({**promised, "undo_plan": plan} if undo else promised)
         return 0
     print_lines(run_lines(shown))
     last_id = last_in_line(store, task_id)
@@ -66,6 +67,17 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
     return 0
 
 
+def _as_promised(shown: dict[str, Any]) -> dict[str, Any]:
+    """A run with `steps` and `children`, as scripts are promised it: what it waits for is drawn, and asked by `why`."""
+    del shown["waits"]
+    open_runs = [shown]
+    while open_runs:
+        for child in open_runs.pop()["children"]:
+            del child["waits"]
+            open_runs.append(child)
+    return shown
+
+
 def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
     from ..views import show_json
     from ..views.chains import last_in_line
@@ -73,7 +85,7 @@ def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
     follow(store, task_id, stream=sys.stdout, silent=context.machine, raw=context.raw)
     shown = show_json(store, last_in_line(store, task_id), raw=context.raw)
     if context.machine:
-        context.answer(shown)
+        context.answer(_as_promised(shown))
     elif not sys.stdout.isatty():
         print_lines(run_lines(shown))
     return output.exit_code(shown["status"])

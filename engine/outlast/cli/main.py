@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _occupy_standard_descriptors()
     # For good: the interpreter's own last flush must not fail either, else it would change the exit code.
     sys.stderr = forgiving(sys.stderr)
-    code = _flush(call(sys.argv[1:] if arguments is None else arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    code = _flush(call(arguments), as_json=_asks_for_json(arguments))
     output = sys.modules.get(f"{__package__}.output")
     if output is not None and output.has_strays:
         sys.stderr.flush()
@@ -88,7 +89,7 @@ def _guarded(arguments: list[str]) -> int:
     except output.Quit as quit_:
         return quit_.code
     except BrokenPipeError as error:
-        return _lost_output(error)
+        return _lost_output(error, as_json=as_json)
     except (KeyboardInterrupt, Terminated) as error:
         return output.INTERRUPTED if isinstance(error, KeyboardInterrupt) else output.TERMINATED
     except Exception as error:  # noqa: BLE001 - the last resort of a program
@@ -97,7 +98,7 @@ def _guarded(arguments: list[str]) -> int:
 
             traceback.print_exc()
         if isinstance(error, OSError) and error.filename is None and error.errno in _OF_THE_OUTPUT:
-            return _lost_output(error)
+            return _lost_output(error, as_json=as_json)
         return output.report(error, as_json=as_json)
 
 
@@ -140,7 +141,7 @@ def _warn_of_variables() -> None:
         output.note("; ".join(f"${name} is read by nobody, did you mean ${meant}?" for name, meant in found.items()))
 
 
-def _asks_for_json(arguments: list[str]) -> bool:
+def _asks_for_json(arguments: Sequence[str]) -> bool:
     """Whether errors are to be JSON; asked before click, which may be what fails."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in before or "--jsonl" in before
@@ -159,20 +160,18 @@ def _on_terminate() -> None:
         pass  # Not the main thread: a test, or somebody's program.
 
 
-def _flush(code: int) -> int:
+def _flush(code: int, *, as_json: bool) -> int:
     """Write what is buffered here, where a reader that has gone can still be told from an error."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        lost = _lost_output(error)
+        lost = _lost_output(error, as_json=as_json)
         return code or lost
     return code
 
 
-def _lost_output(error: OSError) -> int:
-    """What stdout cannot take any more: a reader that has gone is none of our business, a full disk is an
-    error.
-    """
+def _lost_output(error: OSError, *, as_json: bool = False) -> int:
+    """What stdout cannot take any more: a reader that has gone is none of our business, a full disk is an error."""
     try:
         # The interpreter's own last flush must not fail again.
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -182,5 +181,6 @@ def _lost_output(error: OSError) -> int:
         pass
     if isinstance(error, BrokenPipeError):
         return 0
-    sys.stderr.write(f"Error: The output cannot be written: {error.strerror}.\n")
-    return 1
+    from . import output
+
+    return output.tell(type(error).__name__, f"The output cannot be written: {error.strerror}.", "", output.FAILED, as_json=as_json)

@@ -36,7 +36,8 @@ _CONCURRENCY = click.option("--concurrency", type=click.IntRange(1, 10_000), def
 
 def say(text: str) -> None:
     """A line of what happened, with the time; on stderr, since stdout is for answers."""
-    moment = time.strftime("%H:%M:%S")
+    # Not `strftime` alone: it reads a coarser clock, which lags, and what came of a tick would be said a second before it.
+    moment = time.strftime("%H:%M:%S", time.localtime(time.time()))
     if wants_colour(sys.stderr.isatty()):
         moment = f"\x1b[2m{moment}\x1b[0m"
     sys.stderr.write(f"{moment} {safe(text)}\n")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, ScheduleNotFound
 from . import output
 from .context import Context
 from .group import command
@@ -79,7 +81,8 @@ def update(context: Context, /, name: str, arguments: tuple[str, ...], input_tex
     from ..backfill import found as find
 
     store = context.store()
-    stored = find(store, name)
+    with _found_in_code(context, name, "change it there"):
+        stored = find(store, name)
     if stored.source == "code":
         raise scheduling.of_code(name, stored.origin, "change it there")
     if not arguments and input_text is None and all(value is None for value in given.values()):
@@ -108,7 +111,8 @@ def update(context: Context, /, name: str, arguments: tuple[str, ...], input_tex
 def delete(context: Context, name: str) -> int:
     from ..scheduling import unschedule
 
-    unschedule(context.store(), name)
+    with _found_in_code(context, name, "remove it there"):
+        unschedule(context.store(), name)
     if context.machine:
         context.answer({"name": name, "status": "deleted"})
     else:
@@ -198,6 +202,19 @@ def backfill(context: Context, name: str, first: str, last: str, dry_run: bool, 
         return 0
     print_ticks(found, empty="Nothing to backfill: every tick of that range has its run, or there is none.")
     return 0
+
+
+@contextmanager
+def _found_in_code(context: Context, name: str, action: str) -> Iterator[None]:
+    """What the file does not know may be declared by code that no scheduler has seen yet: then that is the answer."""
+    try:
+        yield
+    except ScheduleNotFound:
+        from ..scheduling import of_code
+
+        if (one := code_of(context).get(name)) is None:
+            raise
+        raise of_code(name, one.workflow.file, action) from None
 
 
 def _check_ticks(made: Any, name: str) -> None:

@@ -110,7 +110,7 @@ def show(context: Context, name: str) -> int:
     examples=["outlast schedule next nightly -n 10"],
 )
 @click.argument("name")
-@click.option("-n", "--limit", "count", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many.")
+@click.option("-n", "--limit", "--count", "count", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many.")
 @click.pass_obj
 def next_ticks(context: Context, name: str, count: int) -> int:
     from .. import clock, scheduling

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
 
 
+_OWN = f"{OutlastError.__module__}."
+
+
 def value_json(data: bytes | None, *, raw: bool = False) -> Any:
     """A stored value in readable JSON, or with its tags; None where there is none."""
     if data is None:
@@ -31,9 +34,15 @@ def error_json(data: bytes | None) -> dict[str, str] | None:
     if data is None:
         return None
     try:
-        return codec.summary(data)
+        found = codec.summary(data)
+        return {**found, "type": shown_type(found["type"])}
     except (OutlastError, ValueError, LookupError, TypeError, AttributeError) as error:
         return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}
+
+
+def shown_type(name: str) -> str:
+    """The name of an error's class as its users write it: of our own errors, without the module that they are defined in."""
+    return name.removeprefix(_OWN)
 
 
 def error_line(data: bytes | None) -> str:
