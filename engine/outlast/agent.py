@@ -137,7 +137,6 @@ class Agent:
     async def _main(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self.store.patient = True
         self._answers = Answers(self.store, loop)
         self._holding = Holding(
             self.store, self.settings, self._code, concurrency=self._concurrency, answers=self._answers,
@@ -148,6 +147,7 @@ class Agent:
             self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id
         )
         self._register()
+        self.store.patient = True  # Not before: with nothing to hold yet, it ends by a locked file, and waits for none without a word.
         listener = self.store.listen()
         if listener.fileno() >= 0:
             loop.add_reader(listener.fileno(), self._rung, listener)

@@ -134,11 +134,16 @@ def test_a_locked_file_is_exit_7(process: Call, project: Path) -> None:
     connection = sqlite3.connect(project / "outlast.db", isolation_level=None)
     connection.execute("begin immediate")
     try:
+        agent = begin("agent", "--once")
         done = process("cancel", "waits:k", "--json")
+        _, err = agent.communicate(timeout=20)
     finally:
         connection.close()
     assert done.code == 7, done.err
     assert done.error["type"] == "StoreLocked"
+    # With nothing to hold yet, an agent does not wait without a word.
+    assert agent.returncode == 7
+    assert "has been locked by another process" in err
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on_later(process: Call) -> None:
