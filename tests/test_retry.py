@@ -83,7 +83,7 @@ def test_a_policy_is_frozen_and_compared_by_value() -> None:
         ({"tries": 2, "jitter": 1.1}, "jitter"),
         ({"tries": 2, "initial": "soon"}, "initial"),
         ({"tries": 2, "initial": -1}, "initial"),
-        ({"tries": 2, "initial": "2m"}, "larger maximum"),
+        ({"tries": 2, "initial": "2m", "maximum": "1m"}, "larger maximum"),
         ({"tries": 2, "on": "OSError"}, "on of a Retry must be an error class"),
         ({"tries": 2, "on": BaseException}, "on of a Retry"),
         ({"tries": 2, "unless": [OSError]}, "unless of a Retry"),
@@ -93,6 +93,13 @@ def test_a_policy_that_makes_no_sense_is_refused_in_one_sentence(arguments: dict
     with pytest.raises(InvalidInput, match=r"^[^\n]+$") as refused:
         Retry(**arguments)
     assert said in str(refused.value)
+
+
+def test_a_first_wait_that_is_longer_than_the_default_maximum_is_the_maximum() -> None:
+    policy = Retry(3, initial="2m", jitter=0)
+    assert [policy.delay_seconds(number, random=0.5) for number in (1, 2)] == [120, 120]
+    assert policy == dataclasses.replace(policy) == Retry(3, initial="2m", maximum="2m", jitter=0)
+    assert Retry(3).maximum == "1m"
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "3", 1.5, None])

@@ -14,6 +14,13 @@ from .errors import Fail, InvalidInput, RetryAfter
 from .handles import Duration
 from .names import checked_whole
 
+
+class _Unsaid(str):
+    """A default that can be told from the same text said by a caller."""
+
+
+_MINUTE = _Unsaid("1m")
+
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
 
@@ -22,7 +29,8 @@ class Retry:
     """Try up to `tries` times, the first try included.
 
     An error is tried again if it is an instance of `on` and of none of `unless`. The wait after the first try
-    is `initial`, and each later one `factor` times longer, up to `maximum`; then it is varied by `jitter`
+    is `initial`, and each later one `factor` times longer, up to `maximum` (a minute, or `initial` where that is longer and no
+    maximum was given); then it is varied by `jitter`
     (0.1: up to 10 % shorter or longer), so that what failed together does not come back together. Raises
     `InvalidInput` for values that make no sense.
     """
@@ -33,7 +41,7 @@ class Retry:
     unless: ErrorTypes = ()
     initial: Duration = "1s"
     factor: float = 2
-    maximum: Duration = "1m"
+    maximum: Duration = _MINUTE
     jitter: float = 0.1
     initial_seconds: float = field(init=False, repr=False, compare=False)
     maximum_seconds: float = field(init=False, repr=False, compare=False)
@@ -43,6 +51,9 @@ class Retry:
         _error_types(self.on, "on")
         _error_types(self.unless, "unless")
         object.__setattr__(self, "initial_seconds", seconds(self.initial, place="initial of a Retry"))
+        if isinstance(self.maximum, _Unsaid):
+            is_longer = self.initial_seconds > seconds(str(self.maximum))
+            object.__setattr__(self, "maximum", self.initial if is_longer else str(self.maximum))
         object.__setattr__(self, "maximum_seconds", seconds(self.maximum, place="maximum of a Retry"))
         if self.initial_seconds > self.maximum_seconds:
             raise InvalidInput(
