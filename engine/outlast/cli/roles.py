@@ -36,8 +36,10 @@ _CONCURRENCY = click.option("--concurrency", type=click.IntRange(1, 10_000), def
 
 def say(text: str) -> None:
     """A line of what happened, with the time; on stderr, since stdout is for answers."""
-    # Not `strftime` alone: it reads a coarser clock, which lags, and what came of a tick would be said a second before it.
-    moment = time.strftime("%H:%M:%S", time.localtime(time.time()))
+    from .. import clock
+
+    # Not `time.strftime`: it reads a coarser clock, which lags, and what came of a tick would be said a second before it.
+    moment = clock.to_datetime(clock.wall()).astimezone().strftime("%H:%M:%S")
     if wants_colour(sys.stderr.isatty()):
         moment = f"\x1b[2m{moment}\x1b[0m"
     sys.stderr.write(f"{moment} {safe(text)}\n")
