@@ -94,6 +94,22 @@ async def later(order: str) -> list[str]:
     return [await charge_once.aio(order), await charge_once.aio(order + "b")]
 
 
+replays: list[None] = []
+
+
+@workflow(name="kit_fickle")
+def fickle() -> None:
+    replays.append(None)
+    if len(replays) != 2:
+        sleep("1s")
+
+
+def test_a_halt_that_only_one_execution_comes_to_is_told_with_its_reason() -> None:
+    replays.clear()
+    with pytest.raises(AssertionError, match=r"ended completed; halted \(the code disagrees with the journal: .*\) without the crash"):
+        crash_everywhere(fickle)
+
+
 def test_a_charge_that_is_not_idempotent_is_found(ledger: Path) -> None:
     with pytest.raises(AssertionError) as caught:
         crash_everywhere(careless, "o1", ledger=ledger)

@@ -15,8 +15,8 @@ from ..views.compared import Left
 from .trial import Outcome
 
 _ADVICE = (
-    "\n    Its step ran again, since the crash came before its outcome was on disk. Give the service "
-    "`current().idempotency_key`, or look first whether it was done."
+    "\n    What wrote it ran again: a step, since the crash came before its outcome was on disk (give the service "
+    "`current().idempotency_key`, or look first whether it was done), or the workflow's own code, at a replay (write it in a step)."
 )
 
 
@@ -45,9 +45,9 @@ def _ends(whole: Left, crashed: Left) -> list[str]:
     said = []
     for uid, (kind, name, status) in whole.tasks.items():
         if uid not in crashed.tasks:
-            said.append(f"{kind} {name} was not started; it ended {status} without the crash")
+            said.append(f"{kind} {name} was not started; it ended {_ended(whole, uid)} without the crash")
         elif crashed.tasks[uid][2] != status:
-            said.append(f"{kind} {name} ended {crashed.tasks[uid][2]}; {status} without the crash")
+            said.append(f"{kind} {name} ended {_ended(crashed, uid)}; {_ended(whole, uid)} without the crash")
         elif crashed.outputs.get(uid) != whole.outputs.get(uid):
             said.append(f"{kind} {name} gave {_value(crashed.outputs.get(uid))}; {_value(whole.outputs.get(uid))} without the crash")
         elif _error(crashed.errors.get(uid)) != _error(whole.errors.get(uid)):
@@ -88,6 +88,11 @@ def _unlike(before: Counter[str], after: Counter[str]) -> list[str]:
 
 def _times(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _ended(left: Left, uid: str) -> str:
+    reason = left.halts.get(uid)
+    return left.tasks[uid][2] if reason is None else f"halted ({reason})"
 
 
 def _value(data: bytes | None) -> str:

@@ -22,6 +22,8 @@ class Left:
 
     tasks: dict[str, tuple[str, str, str]]
     """By id: kind, name and status."""
+    halts: dict[str, str]
+    """By id, the reasons of those that are halted."""
     outputs: dict[str, bytes]
     errors: dict[str, bytes]
     tables: dict[str, list[str]]
@@ -33,7 +35,10 @@ class Left:
 _PATIENCE = 60_000_000
 """What is younger may not have been looked at yet."""
 
-_TASKS = "select t.uid, t.kind, t.name, t.status, i.chain from outlast_task t left join outlast_input i on i.task_id = t.id"
+_TASKS = """
+select t.uid, t.kind, t.name, t.status, i.chain, iif(t.status = 'halted', t.halt_reason, null)
+from outlast_task t left join outlast_input i on i.task_id = t.id
+"""
 
 _OUTCOMES = """
 select t.uid, o.output, o.error from outlast_task t join outlast_outcome o on o.task_id = t.id
@@ -53,11 +58,12 @@ def left_in(store: SqliteStore) -> Left:
     tasks = connection.execute(_TASKS).fetchall()
     outcomes = connection.execute(_OUTCOMES).fetchall()
     return Left(
-        {uid: (kind, name, status) for uid, kind, name, status, _ in tasks},
+        {uid: (kind, name, status) for uid, kind, name, status, _, _ in tasks},
+        {uid: reason for uid, *_, reason in tasks if reason is not None},
         {uid: payloads.opened(output) for uid, output, _ in outcomes if output is not None},
         {uid: payloads.opened(error) for uid, _, error in outcomes if error is not None},
         {name: _rows(connection, name) for (name,) in connection.execute(_TABLES).fetchall()},
-        frozenset(chain or uid for uid, _, _, _, chain in tasks),
+        frozenset(chain or uid for uid, _, _, _, chain, _ in tasks),
         tuple(_broken(store)),
     )
 
