@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,9 @@ def test_a_caller_that_is_interrupted_as_it_waits_does_not_take_the_answer_for_t
     fence = file.claimed(file.agent())
     committer = file.store.committer
     committer.callers = 100
+    monkeypatch.setattr(waiting_place, "_kept", deque())
     assert file.do(op.Append(fence, [entry(1)]))  # Its place is kept for the next wait.
+    assert len(waiting_place._kept) == 1
     let_next_go = committer._answered.let_next_go
 
     def interrupted() -> None:
@@ -287,7 +290,7 @@ def test_a_caller_that_is_interrupted_as_it_waits_does_not_take_the_answer_for_t
         monkeypatch.setattr(committer._answered, "let_next_go", interrupted)
         with pytest.raises(KeyboardInterrupt):
             file.do(op.Append(fence, [entry(2, "2")]))
-        assert waiting_place._here.kept == [], "the late answer finds a place at which nobody waits any more"
+        assert not waiting_place._kept, "the late answer finds a place at which nobody waits any more"
     assert file.do(op.Append(fence, [entry(3, "3")])) is True
     assert [seq for seq, *_ in file.events(fence.task_id)] == [1, 2, 3]
 

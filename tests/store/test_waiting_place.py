@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,7 @@ def test_a_release_that_comes_before_the_wait_ends_it() -> None:
     place.acquire()
 
 
-def test_a_thread_waits_again_at_the_place_of_its_last_wait() -> None:
+def test_a_place_at_which_a_wait_has_ended_is_used_again() -> None:
     place = borrow()
     place.release()
     place.acquire()
@@ -58,14 +60,31 @@ assert borrow() is place
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.fixture
+def none_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_place, "_kept", deque())
+
+
+@pytest.mark.usefixtures("none_kept")
 def test_with_no_descriptor_left_a_thread_waits_at_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(waiting_place, "_here", waiting_place._Here())
-    monkeypatch.setattr(waiting_place, "os", type("no descriptors", (), {"eventfd": refuses, "EFD_CLOEXEC": os.O_CLOEXEC}))
+    allowed = len(waiting_place._allowed)
+    monkeypatch.setattr(waiting_place, "os", SimpleNamespace(eventfd=refuses, EFD_CLOEXEC=os.O_CLOEXEC))
     place = borrow()
     place.release()
     place.acquire()
     give_back(place)
-    assert waiting_place._here.kept == []
+    assert not waiting_place._kept
+    assert len(waiting_place._allowed) == allowed
+
+
+@pytest.mark.usefixtures("none_kept")
+def test_waiting_threads_take_no_more_than_their_share_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_place, "_allowed", [None] * 3)
+    before = len(os.listdir("/dev/fd"))
+    places = [borrow() for _ in range(10)]
+    assert len(os.listdir("/dev/fd")) == before + 3
+    places.clear()
+    assert len(waiting_place._allowed) == 3

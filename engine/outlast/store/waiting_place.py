@@ -9,10 +9,14 @@ wait and given back only if that ended well, so that a late release is never tak
 from __future__ import annotations
 
 import os
+import resource
 import threading
+from collections import deque
 from typing import Protocol
 
 _ONE = (1).to_bytes(8, "little")
+_SHARE, _MOST = 8, 1_024
+"""One in so many of the descriptors that the process may have: the steps need them too, for their sockets and files."""
 
 
 class Place(Protocol):
@@ -26,8 +30,8 @@ class Place(Protocol):
 class _Descriptor:
     __slots__ = ("_number",)
 
-    def __init__(self) -> None:
-        self._number = os.eventfd(0, os.EFD_CLOEXEC)
+    def __init__(self, number: int) -> None:
+        self._number = number
 
     def acquire(self) -> None:
         os.read(self._number, 8)
@@ -36,16 +40,23 @@ class _Descriptor:
         os.write(self._number, _ONE)
 
     def __del__(self) -> None:
-        if hasattr(self, "_number"):
-            os.close(self._number)
+        os.close(self._number)
+        _allowed.append(None)
 
 
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self.kept: list[_Descriptor] = []
+_kept: deque[_Descriptor] = deque()
+"""Those at which nobody waits."""
 
 
-_here = _Here()
+def _allowance() -> int:
+    if not hasattr(os, "eventfd"):
+        return 0
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST if limit == resource.RLIM_INFINITY else min(limit // _SHARE, _MOST)
+
+
+_allowed: list[None] = [None] * _allowance()
+"""One entry for each that may still be made. A list, since its `pop` and `append` need no lock."""
 
 
 def held_lock() -> Place:
@@ -58,20 +69,25 @@ def held_lock() -> Place:
 def borrow() -> Place:
     """A place for one that is woken by somebody who then waits himself."""
     try:
-        return _here.kept.pop()
+        return _kept.pop()
     except IndexError:
         pass
     try:
-        return _Descriptor()
-    except (AttributeError, OSError):  # Not Linux, or no descriptor is left.
+        _allowed.pop()
+    except IndexError:
+        return held_lock()
+    try:
+        return _Descriptor(os.eventfd(0, os.EFD_CLOEXEC))
+    except OSError:
+        _allowed.append(None)
         return held_lock()
 
 
 def give_back(place: Place) -> None:
-    """The wait has ended well: this thread's next may be at the same place."""
+    """The wait has ended well: somebody else may wait there."""
     if isinstance(place, _Descriptor):
-        _here.kept.append(place)
+        _kept.append(place)
 
 
-# A child shares the descriptors of the thread that forked: it would hear what its parent is told.
-os.register_at_fork(after_in_child=lambda: _here.kept.clear())
+# A child shares the descriptors of its parent: it would hear what that is told.
+os.register_at_fork(after_in_child=_kept.clear)
