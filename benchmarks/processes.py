@@ -63,7 +63,7 @@ def start_many(engine: Engine, workflow: Any, count: int, *args: object) -> None
     """A backlog, written in groups."""
     named = workflow.signature.named(args, {})
     for _ in range(count):
-        engine.store.submit(start_operation(workflow, named, DEFAULT, engine.settings, key=None, has_queue=lambda _: True))
+        engine.store.submit(start_operation(workflow, named, DEFAULT, engine.settings, has_queue=lambda _: True))
     engine.store.committer.close()
 
 
@@ -73,7 +73,7 @@ _SPAN = "select count(*), min(started_at), max(finished_at) from outlast_task wh
 def rate_of_runs(engine: Engine) -> float:
     """Completed runs a second, from the first start to the last end."""
     count, first, last = engine.store.connection().execute(_SPAN).fetchone()
-    return float(count) * 1e6 / max(1, last - first)
+    return float(count * 1e6 / max(1, last - first))
 
 
 def eventually(look: Callable[[], Any], seconds: float = 120.0, every: float = 0.01) -> Any:

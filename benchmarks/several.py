@@ -135,7 +135,7 @@ def _recovery(setting: Setting, words: Sequence[Sequence[str]], lease: str, *, i
                 return rows if all(rows) else None
 
             rows = eventually(went_on, 60)
-        return (max(rows) - killed_at) / 1e6
+        return float((max(rows) - killed_at) / 1e6)
 
 
 def recovery(setting: Setting) -> Round:
