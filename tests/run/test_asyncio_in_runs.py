@@ -41,6 +41,20 @@ with registry.isolated() as defined:
         return seen
 
     @workflow
+    async def in_the_order_of_the_code() -> tuple[list[int], list[int], list[int]]:
+        numbers = {work(number): number for number in range(8)}
+        # The standard one would begin them in the very reverse of this.
+        given = list(set(numbers))[::-1]
+        for done in asyncio.as_completed(given):
+            await done
+        tasks = [asyncio.ensure_future(work(number)) for number in range(8)]
+        futures = [asyncio.get_running_loop().create_future() for _ in range(8)]
+        for future in futures:
+            future.set_result(None)
+        done, _ = await asyncio.wait([*tasks, *futures])
+        return [numbers[one] for one in given], [hash(one) - hash(tasks[0]) for one in tasks], sorted(map(hash, done))
+
+    @workflow
     async def as_they_are_waited_for() -> list[list[int]]:
         numbers = {asyncio.ensure_future(work(number)): number for number in range(6)}
         todo, seen = set(numbers), []
@@ -157,6 +171,13 @@ def test_the_order_is_the_same_after_a_crash(bench, flow):
     run.result(timeout=20)
     assert effects == done
     assert bench.lines(run)[: len(lines)] == lines
+
+
+def test_nothing_goes_by_the_addresses_of_tasks_and_coroutines(bench):
+    given, numbers, hashes = bench.run(in_the_order_of_the_code)
+    assert effects[:8] == given
+    assert numbers == list(range(8))
+    assert max(hashes) < 100
 
 
 @pytest.mark.parametrize("kind", ["executor", "thread", "socket", "server", "name", "subprocess"])

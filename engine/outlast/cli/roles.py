@@ -92,6 +92,8 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 @click.option("--solo", is_flag=True, hidden=True, help="Take what brought an agent down, one at a time.")
 @click.pass_obj
 def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool) -> int:
+    # Before the application, which may import from asyncio what is ours then.
+    from ..agent import Agent
     from ..store import queues as stored_queues
 
     settings = context.settings_with(grace=grace)
@@ -101,8 +103,6 @@ def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: boo
     for queue in queues:
         if not stored_queues.exists(store.connection(), queue):
             registry.queue(queue)
-    from ..agent import Agent
-
     made = Agent(store, registry, settings, concurrency=concurrency, queues=queues or None, solo=solo)
     # What steps print is no answer: a log that cannot be written must not fail them.
     with quiet_logging(), redirect_stdout(forgiving(sys.stdout)):

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import OutsideRun
 from .branches import Branch
+from .in_order import NumberedFuture, NumberedTask
 
 if TYPE_CHECKING:
     from .async_delivery import AsyncDelivery
@@ -32,6 +33,8 @@ _stuck: list[Any] = []
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs the code of one async workflow on the agent's thread, a burst at a time."""
 
+    is_of_a_run = True
+
     def __init__(self, run: AsyncDelivery) -> None:
         self._run = run
         self._ready: deque[asyncio.Handle] = deque()
@@ -42,6 +45,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._callbacks = Branch("0.")
         self._finalizers = Branch("00.")
         self._main = Branch()
+        self._futures = 0
         self._is_running = False
         self._is_unwinding = False
         self._is_closed = False
@@ -193,7 +197,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._run.journal_at / 1_000_000
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        self._futures += 1
+        return NumberedFuture(self._futures, loop=self)
 
     def create_task(
         self,
@@ -212,7 +217,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, coroutine: Any, branch: Branch, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
         context = context or contextvars.copy_context()
-        task: Any = asyncio.Task(coroutine, loop=self, name=name or f"branch {branch.prefix}", context=context)
+        name = name or f"branch {branch.prefix}"
+        task: Any = NumberedTask(coroutine, len(self._branches), loop=self, name=name, context=context)
         self._branches[task] = branch
         self._contexts[task] = context
         if self._is_unwinding:
