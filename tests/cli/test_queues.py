@@ -175,3 +175,14 @@ def test_why_names_a_rate_with_its_number_and_when_it_lets_go(app: Path, outlast
     said = why(outlast, run)
     assert "starts no more than 1/1h; the next may start in " in said
     assert said.endswith("in 1h.") or " in 5" in said
+
+
+def test_broken_code_hides_no_queue_and_makes_no_error_of_what_was_done(app: Path, outlast: Call, process: Call) -> None:
+    process("start", "mail")
+    (app / "workflows" / "mails.py").write_text("import nothing_of_this_name")
+    listed = outlast("queues", "--json")
+    assert (listed.code, "nothing_of_this_name" in listed.err) == (0, True)
+    assert [(one["name"], one["depth"]) for one in listed.json] == [("emails", 1)]
+    done = outlast("queue", "set", "letters", "--rate", "5/1s")
+    assert (done.code, done.out) == (0, "letters: rate 5/1s\n")
+    assert outlast("queue", "resume", "default").code == 0

@@ -128,6 +128,7 @@ def test_init_writes_a_first_workflow_and_never_overwrites(outlast: Call, projec
     assert (project / "shop" / "pyproject.toml").exists()
     before = (project / "shop" / "workflows" / "hello.py").read_text()
     assert outlast("init", "shop").code == 4
+    assert "  cd './-a shop'\n" in outlast("init", "--", "-a shop").out
     assert (project / "shop" / "workflows" / "hello.py").read_text() == before
 
 

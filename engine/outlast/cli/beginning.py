@@ -87,7 +87,9 @@ def init(context: Context, folder: str) -> int:
         output.write(f"Wrote {safe(name)}")
     output.write("\nNext:")
     if root.resolve() != Path.cwd():
-        output.write(f"  cd {safe(shlex.quote(folder))}")
+        # With what `~` stands for: quotes would keep a shell from that.
+        where = f"./{root}" if str(root).startswith("-") else str(root)
+        output.write(f"  cd {safe(shlex.quote(where))}")
     output.write("  outlast run hello name=Ada      # start it and work on it here")
     output.write("  outlast up                      # or: keep agents alive in one terminal,")
     output.write("  outlast start hello name=Ada    # and start runs from another")

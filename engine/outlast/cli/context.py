@@ -89,6 +89,14 @@ class Context:
         with redirect_stdout(sys.stderr):
             return application.load(self.app_names, cwd=self.home)
 
+    def registry_if_whole(self) -> Registry | None:
+        """The app's definitions; None, said by the way, where it cannot be loaded: broken code hides nothing of what the file has."""
+        try:
+            return self.registry
+        except OutlastError as error:
+            output.note(f"The app cannot be loaded: {error}")
+            return None
+
     def workflow(self, name: str) -> Workflow[..., Any]:
         """The workflow NAME, the newest version of it, or NAME@VERSION; where none at all could be found, the error says where was
         looked.

@@ -279,7 +279,7 @@ def stats(context: Context) -> int:
 def queues(context: Context) -> int:
     from ..views import queues_json
 
-    found = queues_json(context.store(), context.registry)
+    found = queues_json(context.store(), context.registry_if_whole())
     if context.machine:
         context.answer(found)
         return 0

@@ -78,8 +78,11 @@ def queue_set(context: Context, /, name: str, reset: bool, **given: str | None) 
         _commit(context, store, operation, name)
     else:
         store.commit(operation)
-    if is_new and not reset and not context.machine and name not in context.registry.queues():
-        output.note(f"{safe(name)} is a new queue: no code declares it.")
+    if is_new and not reset and not context.machine:
+        # It is set by now: code that cannot be loaded must not make an error of that.
+        registry = context.registry_if_whole()
+        if registry is not None and name not in registry.queues():
+            output.note(f"{safe(name)} is a new queue: no code declares it.")
     return _show(context, store, name)
 
 
@@ -163,7 +166,9 @@ def _show(context: Context, store: SqliteStore, name: str) -> int:
 
     shown = next((one for one in queues_json(store) if one["name"] == name), None)
     if shown is None:  # `default`, about which nobody has said anything.
-        shown = next(one for one in queues_json(store, context.registry) if one["name"] == name)
+        from ..registry import Registry
+
+        shown = next(one for one in queues_json(store, context.registry_if_whole() or Registry()) if one["name"] == name)
     if context.machine:
         context.answer(shown)
         return 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutlastError
 from . import output
 from .context import Context
 from .render import Cell, print_table
@@ -37,11 +36,9 @@ def code_of(context: Context) -> dict[str, Declared]:
     """The schedules of the app; code that cannot be loaded hides no schedule of the file."""
     from ..scheduling import declared
 
-    try:
-        found, problems = declared(context.registry)
-    except OutlastError as error:
-        output.note(f"The app cannot be loaded: {safe(error)}")
+    if (registry := context.registry_if_whole()) is None:
         return {}
+    found, problems = declared(registry)
     for problem in problems:
         output.note(safe(problem))
     return found
