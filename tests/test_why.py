@@ -224,6 +224,7 @@ def test_parts_are_listed_each_with_its_own_reason(store: SqliteStore, make: Mak
     child = make.child(fence, 8, "8")
     make.park(fence, parts=tuple(step.task_id for step in steps), wait_for_all=True, notice=0)
     found = why(store, fence.task_id)
+    assert found.summary == "It waits for parts of it, of which 8 are open."
     assert "It goes on after 7 more ends of its parts." in found.details
     assert any(detail.startswith("step pack at 1 (") and "about to be claimed" in detail for detail in found.details)
     assert found.details[-1] == "3 more parts not ended."
@@ -235,6 +236,7 @@ def test_the_one_part_that_holds_up_a_run_lends_it_its_actions(store: SqliteStor
     child = make.child(fence, 1, "1")
     make.park(fence, parts=(child.task_id,))
     found = why(store, fence.task_id)
+    assert found.summary == f"It waits for the child invoice at 1 ({child.uid})."
     assert any("no live agent has the workflow invoice" in detail for detail in found.details)
     assert any("--app" in action for action in found.actions)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PARTS_EXPLAINED = 5
 _DEEPEST = 3
+_PART = {"run": "child", "step": "step"}
 
 
 @dataclass(slots=True)
@@ -247,6 +248,10 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         explanation.summary = f"It waits for a signal: {', '.join(facts['awaits'])}."
     elif facts["due_at"] is not None:
         explanation.summary = f"It waits until {_when(store, facts['due_at'])}."
+    elif len(parts := waiting.open_parts(store, facts["id"], limit=2)) == 1:
+        explanation.summary = f"It waits for the {_PART[parts[0].kind]} {parts[0].name} at {parts[0].path} ({parts[0].uid})."
+    elif parts:
+        explanation.summary = f"It waits for parts of it, of which {waiting.count_open_parts(store, facts['id']):,} are open."
     if facts["wait_count"]:
         what = " or the first that fails" if facts["wait_fails_fast"] else ""
         explanation.details.append(f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}.")
@@ -274,9 +279,8 @@ def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanati
     count = waiting.count_open_parts(store, facts["id"])
     shown = waiting.open_parts(store, facts["id"], limit=_PARTS_EXPLAINED) if depth < _DEEPEST else []
     for part in shown:
-        kind = "child" if part.kind == "run" else "step"
         reason = _why(store, part.task_id, depth=depth + 1)
-        explanation.details.append(f"{kind} {part.name} at {part.path} ({part.uid}): {reason.summary}")
+        explanation.details.append(f"{_PART[part.kind]} {part.name} at {part.path} ({part.uid}): {reason.summary}")
         if count == 1:
             explanation.actions += [action for action in reason.actions if action not in explanation.actions]
     if count > len(shown):
