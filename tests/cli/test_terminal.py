@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from outlast.cli import output, roles
-from outlast.cli.render import fitted
+from outlast.cli.render import fitted, print_table
 
 from .conftest import Call
 
@@ -79,6 +79,19 @@ def test_what_python_alone_takes_for_json_is_refused_wherever_json_is_asked_for(
         done = outlast(*arguments)
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert "JSON" in done.err
+
+
+@pytest.mark.parametrize(("variable", "is_styled"), [("NO_COLOR", False), ("FORCE_COLOR", True)])
+def test_no_color_leaves_no_style_in_a_terminals_table(monkeypatch: pytest.MonkeyPatch, variable: str, is_styled: bool) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(variable, "1")
+    print_table(["NAME"], [[("a", "bold")]], empty="none")
+    assert ("\x1b[" in sys.stdout.getvalue()) is is_styled  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -112,7 +112,16 @@ def console(stream: TextIO | None = None) -> Console:
 
     stream = stream or sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 10_000
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=False, width=width)
+    # Rich itself would leave out colours alone where NO_COLOR is set, and still write bold and dim.
+    return Console(
+        file=stream,
+        color_system="auto" if is_rich(stream) else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+        width=width,
+    )
 
 
 def text_of(line: Line) -> Text:
