@@ -132,7 +132,6 @@ def test_show_draws_what_a_waiting_run_waits_for(project: Path, outlast: Call) -
     assert sum("waits for the signal first, until" in line for line in drawn("several")) == 1
     assert [line for line in drawn("waits") if line.endswith("waits for the signal go")]
     assert any(line.endswith("waits for the child sleeps") for line in drawn("above"))
-    assert outlast("show", ids["waits"], "--json").json["waits"] == [{"kind": "signal", "name": "go", "due_at": None}]
 
 
 def test_start_wait_json_prints_the_run(project: Path, process: Call, outlast: Call) -> None:
