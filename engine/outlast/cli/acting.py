@@ -36,7 +36,7 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(
         (
             click.argument("references", metavar="[RUN]...", nargs=-1),
-            click.option("--all", "everyone", is_flag=True, help="All runs that fit the filter instead of named ones."),
+            click.option("--all", "everyone", is_flag=True, help="All runs that match the filters, instead of named ones."),
             click.option("--workflow", metavar="NAME", help="With --all: only of this workflow."),
             click.option(
                 "--status",
@@ -55,12 +55,12 @@ def _choice(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @command(
     "cancel",
-    help="Cancel runs: nothing of them goes on, and what they did is undone.",
+    help="Cancel runs: they stop, and what they did is undone.",
     examples=["outlast cancel 4x2k", "outlast cancel --all --workflow fulfil --status waiting --yes"],
 )
 @_choice
-@click.option("--no-undo", is_flag=True, help="Leave what was done as it is.")
-@click.option("--force", is_flag=True, help="Go on although a try may still run on an agent that cannot be seen.")
+@click.option("--no-undo", is_flag=True, help="Leave what they did as it is.")
+@click.option("--force", is_flag=True, help="Do not wait for a try that may still be executing on an agent that cannot be seen.")
 @click.pass_obj
 def cancel(context: Context, /, no_undo: bool, force: bool, **choice: Any) -> int:
     from ..operations import Cancel
@@ -103,8 +103,8 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
 
 @command(
     "resume",
-    help="End a pause, of children too, or send a halted run on. One that was halted because nobody knows whether a step took "
-    "effect wants to know what you found out: --done with the step's result, or --not-done.",
+    help="End a pause, of children too, or let a halted run continue. If it was halted because nobody knows whether a step took "
+    "effect, say what you found out: --done with the step's result, or --not-done.",
     examples=[
         "outlast resume 4x2k",
         "outlast resume 4x2k --done '\"payment-17\"'",
@@ -142,8 +142,8 @@ def _as_result(context: Context, engine: Engine, uid: str, value: Any) -> Any:
 
 @command(
     "retry",
-    help="Run finished runs anew: a new run each, which inherits the results up to the failure; what was undone runs again. "
-    "--all leaves out what was retried already.",
+    help="Retry finished runs, each as a new run that inherits the results up to the failure; what was undone runs again. "
+    "--all skips those that were retried already.",
     examples=[
         "outlast retry 4x2k",
         "outlast retry 4x2k --from-step charge",
@@ -151,7 +151,7 @@ def _as_result(context: Context, engine: Engine, uid: str, value: Any) -> Any:
     ],
 )
 @_choice
-@click.option("--from-step", metavar="STEP", help="Run this step again, and all after it: a place, or a name (the first of it).")
+@click.option("--from-step", metavar="STEP", help="Run this step and everything after it again: a place, or a name (its first step).")
 @click.pass_obj
 def retry(context: Context, /, from_step: str | None, **choice: Any) -> int:
     from ..views.chains import was_retried

@@ -51,7 +51,7 @@ db = "outlast.db"
 
 @command(
     "init",
-    help="Write a first workflow, workflows/hello.py, into FOLDER (here, where none is named).",
+    help="Write a first workflow, workflows/hello.py, into FOLDER (by default, here).",
     examples=["outlast init", "outlast init shop && cd shop && outlast run hello name=Ada"],
 )
 @click.argument("folder", required=False, default=".")
@@ -98,10 +98,10 @@ def init(context: Context, folder: str) -> int:
 
 @command(
     "demo",
-    help="Run an order in a temporary folder, kill its agent in the middle, and watch it go on.",
+    help="Run an order in a temporary folder, kill its agent in the middle, and watch it continue.",
     examples=["outlast demo"],
 )
-@click.option("--keep", is_flag=True, help="Keep the folder, to look around in it.")
+@click.option("--keep", is_flag=True, help="Keep the folder, so that you can look around in it.")
 @click.pass_obj
 def demo(context: Context, keep: bool) -> int:
     from .demo import perform

@@ -32,7 +32,7 @@ _TABLE = (
     Entry("init", _START, "beginning", "init", "Write a first workflow file."),
     Entry("demo", _START, "beginning", "demo", "Watch an order survive kill -9, on screen."),
     Entry("start", _START, "starting", "start", "Start a run; prints its id."),
-    Entry("run", _START, "starting", "run", "Start a run and work on it here until it ends."),
+    Entry("run", _START, "starting", "run", "Start a run and execute it here until it ends."),
     Entry("runs", _LOOK, "listing", "runs", "List runs, the newest first."),
     Entry("show", _LOOK, "looking", "show", "Draw a run: its steps, children, times, tries and errors."),
     Entry("result", _LOOK, "looking", "result", "Print what a run returned."),
@@ -42,14 +42,14 @@ _TABLE = (
     Entry("logs", _LOOK, "logs", "logs", "Print what a run and its steps have logged."),
     Entry("cancel", _ACT, "acting", "cancel", "Cancel runs, and undo what they did."),
     Entry("pause", _ACT, "acting", "pause", "Hold runs at their next durable call."),
-    Entry("resume", _ACT, "acting", "resume", "End a pause, or send a halted run on."),
-    Entry("retry", _ACT, "acting", "retry", "Run finished runs anew."),
+    Entry("resume", _ACT, "acting", "resume", "End a pause, or let a halted run continue."),
+    Entry("retry", _ACT, "acting", "retry", "Retry finished runs, each as a new run."),
     Entry("signal", _ACT, "acting", "signal", "Send a signal to a run."),
     Entry("workflows", _CODE, "listing", "workflows", "List the workflows of the app."),
-    Entry("workflow", _CODE, "listing", "workflow", "Look at one workflow."),
+    Entry("workflow", _CODE, "listing", "workflow", "Show one workflow."),
     Entry("check", _CODE, "check", "check", "Replay open runs against the code on disk."),
     Entry("schedules", _CODE, "schedules", "schedules", "List the schedules, and when each fires next."),
-    Entry("schedule", _CODE, "schedules", "schedule", "Look at one schedule, make, change or hold it."),
+    Entry("schedule", _CODE, "schedules", "schedule", "Show, create, change or pause one schedule."),
     Entry("queues", _CODE, "listing", "queues", "List the queues: what waits, what runs, limits."),
     Entry("queue", _CODE, "queues", "queue", "Set the limits of a queue, pause and resume it."),
     Entry("agents", _CODE, "listing", "agents", "List the agents, and what they run."),
@@ -70,13 +70,13 @@ COMMANDS: dict[str, Entry] = {entry.name: entry for entry in _TABLE}
 ALIASES = {"list": "runs"}
 
 GLOBAL_OPTIONS = (
-    ("--db FILE", "The database. Else $OUTLAST_DB, [tool.outlast], outlast.db."),
+    ("--db FILE", "The database; else $OUTLAST_DB, [tool.outlast], outlast.db."),
     ("--app NAME", "Workflow code: a module, file or folder. May be repeated."),
     ("--json", "One JSON document on stdout; errors as JSON on stderr."),
-    ("--jsonl", "Lists as one JSON object a line."),
-    ("--raw", "Values with the tags that they are stored with."),
+    ("--jsonl", "Print lists as one JSON object per line."),
+    ("--raw", "Print values with the tags they are stored with."),
     ("--version", "Print the version."),
-    ("--help", "Print this page, or that of a command."),
+    ("--help", "Print this page, or a command's."),
 )
 
 
@@ -91,7 +91,7 @@ def help_text(*, colour: bool = False) -> str:
         lines.append(f"  {entry.name:<11} {entry.help}")
     lines += ["", _heading("Options, before or after the command", colour=colour)]
     lines += [f"  {option:<11} {text}" for option, text in GLOBAL_OPTIONS]
-    lines += ["", _heading("To begin with", colour=colour)]
+    lines += ["", _heading("To start with", colour=colour)]
     lines += [
         "  outlast init && outlast run hello name=Ada",
         "  outlast COMMAND --help   has an example for each",

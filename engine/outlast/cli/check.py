@@ -25,8 +25,8 @@ _STYLES = {"fits": "green", "differs": "bold red", "no code": "bold red", "hangs
 
 @command(
     "check",
-    help="Replay open runs against the code on disk, before it is deployed: no step runs, and nothing is written; the workflows' "
-    "bodies do run, on a copy of the file. Names the first step that differs. Exit 1 if a run does not fit.\n\n"
+    help="Replay open runs against the code on disk, before you deploy it. No step runs and nothing is written; the workflows' "
+    "own code does run, on a copy of the file. Names the first step that differs. Exits with 1 if a run does not fit.\n\n"
     "RUN is an id, a prefix of one, or WORKFLOW:KEY; without any, all open runs are checked.",
     examples=["outlast check", "outlast check --workflow fulfil", "outlast check 4x2k --json"],
 )

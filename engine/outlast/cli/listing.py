@@ -33,7 +33,7 @@ from .tree import error_text
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="Only with this tag. May be repeated.")
 @click.option("--since", metavar="WHEN", help='Started since: an instant, or an age as "2h".')
 @click.option("--until", metavar="WHEN", help="Started before.")
-@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most this many.")
 @click.pass_obj
 def runs(
     context: Context,
@@ -157,7 +157,7 @@ def _schedule(context: Context, one: dict[str, Any]) -> str:
     return safe(", ".join(part.describe() if isinstance(part, Schedule) else str(part) for part in parts))
 
 
-@click.group("workflow", cls=Nouns, help="Look at one workflow.", examples=["outlast workflow show fulfil"])
+@click.group("workflow", cls=Nouns, help="Show one workflow.", examples=["outlast workflow show fulfil"])
 def workflow() -> None:
     pass
 

@@ -27,12 +27,12 @@ _FIELDS = {"level", "logger", "message", "at"}
 @command(
     "logs",
     help="Print what the code of a run and of its steps has logged, from INFO, in order.\n\n"
-    "With --follow, what the run logs that goes on from it by continue_as_new comes next.\n\n"
+    "With --follow, the logs of the runs that continue it (continue_as_new) come next.\n\n"
     "RUN is an id, a prefix of one, or WORKFLOW:KEY.",
     examples=["outlast logs 4x2k --follow", "outlast logs fulfil:o-1 --step charge"],
 )
 @click.argument("reference", metavar="RUN")
-@click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run has ended.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Keep printing until the run has ended.")
 @click.option("--step", help="Only of this step: its name, or its place as `show` prints it.")
 @click.pass_obj
 def logs(context: Context, reference: str, following: bool, step: str | None) -> int:

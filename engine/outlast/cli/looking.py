@@ -37,8 +37,10 @@ Picks = Callable[[dict[str, Any]], bool | None]
     examples=["outlast show 4x2k --follow", "outlast show fulfil:o-1 --undo"],
 )
 @_RUN
-@click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run is over.")
-@click.option("--undo", is_flag=True, help="What would be undone (or was), in order, with arguments and results; the run goes on.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Keep drawing until the run is over.")
+@click.option(
+    "--undo", is_flag=True, help="Show what would be (or was) undone, in order, with arguments and results."
+)
 @click.option("--traceback", is_flag=True, help="The whole traceback of the run's error.")
 @click.pass_obj
 def show(context: Context, reference: str, following: bool, undo: bool, traceback: bool) -> int:
@@ -93,7 +95,7 @@ def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
 
 @command(
     "result",
-    help="Print what a run returned; exit by its outcome. Of an open run: exit 5, or wait for it.",
+    help="Print what a run returned, and exit by its outcome; with 5 if it is still open.",
     examples=["outlast result 4x2k --wait --timeout 5m", "outlast result fulfil:o-1 --json"],
 )
 @_RUN
@@ -131,7 +133,7 @@ def result(context: Context, reference: str, wait: bool, timeout: str | None) ->
 @command(
     "why",
     help="Say what a run waits for and since when, and what you can do.\n\n"
-    "RUN is an id, a prefix of one, or WORKFLOW:KEY; or the name of a schedule, to hear why it does not fire, or when it does.",
+    "RUN is an id, a prefix of one, or WORKFLOW:KEY; or the name of a schedule, to learn when it fires, or why it does not.",
     examples=["outlast why 4x2k", "outlast why nightly"],
 )
 @_RUN
@@ -190,14 +192,14 @@ def query(context: Context, reference: str, key: str) -> int:
 @command(
     "stream",
     help="Print the messages of a run's stream, in order.\n\n"
-    "With --follow, those of the run that goes on from it by continue_as_new come next. Each run numbers its own from 1; "
-    "--after is a number of the run that was named.",
+    "With --follow, the messages of the runs that continue it (continue_as_new) come next. Each run numbers its own from 1; "
+    "--after is a number in the run you name.",
     examples=["outlast stream 4x2k progress --follow", "outlast stream 4x2k progress --after 17 --jsonl"],
 )
 @_RUN
 @click.argument("name")
 @click.option("--after", type=click.IntRange(0, LARGEST), default=0, help="Only those after this number.")
-@click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run has ended.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Keep printing until the run has ended.")
 @click.pass_obj
 def stream(context: Context, reference: str, name: str, after: int, following: bool) -> int:
     store = context.store()

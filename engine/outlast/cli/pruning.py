@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 @command(
     "prune",
     help="Delete runs that have completed or were cancelled, and ticks, older than an age; without one, as the setting `retention` "
-    "says. What an unfinished run still needs stays. Agents may go on working.",
+    "says. What an unfinished run still needs stays. Agents can keep working.",
     examples=["outlast prune --older-than 30d", "outlast prune --older-than 90d --status failed --dry-run"],
 )
 @click.option("--older-than", metavar="DURATION", help="Since their end, as 30d. Without it: the setting `retention`.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow, and no ticks.")
 @click.option("--status", "statuses", metavar="STATUS", multiple=True, help="These statuses instead (failed, ...), and no ticks.")
 @click.option("--dry-run", is_flag=True, help="Count only.")
-@click.option("--vacuum", is_flag=True, help="Then rewrite the whole file, small; nobody can write meanwhile.")
+@click.option("--vacuum", is_flag=True, help="Then rewrite the whole file to shrink it; nobody can write meanwhile.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
 @click.pass_obj
 def prune(

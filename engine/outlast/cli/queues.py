@@ -29,7 +29,7 @@ _NONE = "none"
 @click.group(
     "queue",
     cls=Nouns,
-    help="Set the limits of a queue, and hold it.",
+    help="Set the limits of a queue, pause and resume it.",
     examples=["outlast queue set emails --rate 100/1m --per-partition 2", "outlast queue pause emails"],
 )
 def queue() -> None:
@@ -46,8 +46,8 @@ def queue_list(ctx: click.Context) -> int:
 @queue.command(
     "set",
     cls=Command,
-    help="Set limits of a queue, which makes one that is not there. They hold for all agents from the next claim on, "
-    "and go before those that code declares, until --reset.",
+    help="Set the limits of a queue, which is created if it does not exist. They hold for all agents from the next claim on, "
+    "and override those that code declares, until --reset.",
     examples=[
         "outlast queue set emails --concurrency 10 --rate 100/1m",
         "outlast queue set emails --rate none",
@@ -59,7 +59,7 @@ def queue_list(ctx: click.Context) -> int:
 @click.option("--rate", metavar="N/WINDOW|none", help='How many start within any such window, as "100/1m".')
 @click.option("--per-partition", metavar="N|none", help="How many of each partition run at once.")
 @click.option("--hold", metavar="running|unfinished", help="Whether a run that waits keeps its place.")
-@click.option("--reset", is_flag=True, help="Forget what was set; what code declares holds again.")
+@click.option("--reset", is_flag=True, help="Forget what was set; the limits that code declares apply again.")
 @click.pass_obj
 def queue_set(context: Context, /, name: str, reset: bool, **given: str | None) -> int:
     from ..queue_operations import SetQueue
@@ -121,7 +121,7 @@ def _whole(text: str) -> int | str:
 @queue.command(
     "pause",
     cls=Command,
-    help="Let nothing be taken from a queue; what runs goes on until it ends or waits.",
+    help="Take nothing more from a queue; what runs goes on until it ends or waits.",
     examples=["outlast queue pause emails"],
 )
 @click.argument("name")

@@ -49,13 +49,13 @@ def say(text: str) -> None:
 @command(
     "up",
     help="Keep agents, a supervisor and a scheduler alive until Ctrl-C or SIGTERM; a dead agent is "
-    "replaced at once. Creates the file where there is none, and migrates an old one after a backup.",
+    "replaced at once. Creates the file if there is none, and migrates an old one after a backup.",
     examples=["outlast up", "outlast up --agents 4 --concurrency 16 --grace 1m"],
 )
 @click.option("--agents", type=click.IntRange(1, 256), default=2, show_default=True, help="Agent processes.")
 @_CONCURRENCY
 @_GRACE
-@click.option("--reload", is_flag=True, help="Start agents and the scheduler anew when workflow code changes.")
+@click.option("--reload", is_flag=True, help="Restart agents and the scheduler when workflow code changes.")
 @click.pass_obj
 def up(context: Context, agents: int, concurrency: int, grace: str | None, reload: bool) -> int:
     from ..node import Node
@@ -87,7 +87,7 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 )
 @click.option("--queue", "queues", metavar="NAME", multiple=True, help="Only these queues. May be repeated.")
 @_CONCURRENCY
-@click.option("--once", is_flag=True, help="End when nothing is due any more.")
+@click.option("--once", is_flag=True, help="Exit when nothing is due any more.")
 @_GRACE
 @click.option("--solo", is_flag=True, hidden=True, help="Take what brought an agent down, one at a time.")
 @click.pass_obj

@@ -28,7 +28,7 @@ _ASKED_FROM = 100
 
 @command(
     "create",
-    help="Make a schedule that starts runs of WORKFLOW. It begins now; key=value pairs are the runs' arguments.",
+    help="Create a schedule that starts runs of WORKFLOW. It begins now; key=value pairs are the runs' arguments.",
     examples=[
         'outlast schedule create nightly report --cron "0 2 * * *" --timezone Europe/Berlin folder=/data',
         "outlast schedule create poll collect --every 10m --overlap allow",
@@ -66,7 +66,7 @@ def create(
 
 @command(
     "update",
-    help="Change a schedule; what is not given stays, each argument too. A new rule begins now and never fires for the past.",
+    help="Change a schedule; what you do not give stays, also single arguments. A new rule begins now and never fires for the past.",
     examples=[
         'outlast schedule update nightly --cron "0 3 * * *"',
         "outlast schedule update poll --overlap skip folder=/data",

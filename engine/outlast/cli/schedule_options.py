@@ -30,9 +30,9 @@ _OPTIONS = (
         type=click.Choice(["skip", "allow", "queue_one", "cancel_running"]),
         help="What a tick does while the last run is unfinished.",
     ),
-    click.option("--jitter", metavar="DURATION", help="Delay each tick by up to that."),
-    click.option("--start", metavar="INSTANT", help="No tick before this; none ends the bound."),
-    click.option("--end", metavar="INSTANT", help="No tick after this; none ends the bound."),
+    click.option("--jitter", metavar="DURATION", help="Delay each tick by up to this."),
+    click.option("--start", metavar="INSTANT", help="No tick before this; none removes the bound."),
+    click.option("--end", metavar="INSTANT", help="No tick after this; none removes the bound."),
     click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
 )
 

@@ -51,7 +51,7 @@ def schedules(context: Context) -> int:
 @click.group(
     "schedule",
     cls=Nouns,
-    help="Look at one schedule, make and change it.",
+    help="Show, create, change or pause one schedule.",
     examples=["outlast schedule show nightly", 'outlast schedule create nightly report --cron "0 2 * * *"'],
 )
 def schedule() -> None:
@@ -72,7 +72,7 @@ def schedule_list(ctx: click.Context) -> int:
 @schedule.command(
     "show",
     cls=Command,
-    help="Show a schedule, and why it does not fire, or when it does.",
+    help="Show a schedule: when it fires, or why it does not.",
     examples=["outlast schedule show nightly"],
 )
 @click.argument("name")
@@ -161,7 +161,7 @@ def next_ticks(context: Context, name: str, count: int) -> int:
     type=click.Choice(["fired", "triggered", "backfilled", "coalesced", "skipped", "missed", "paused"]),
     help="Only of this outcome.",
 )
-@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most this many rows.")
 @click.pass_obj
 def ticks(context: Context, name: str, since: str | None, until: str | None, outcome: str | None, limit: int) -> int:
     from ..views.schedules import ticks_json

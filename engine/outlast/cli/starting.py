@@ -35,8 +35,10 @@ _OPTIONS = (
     click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
     click.option("--input-file", metavar="FILE", help="The same from a file; - is stdin."),
     click.option("--key", help="The idempotency key: a second start with it finds the same run."),
-    click.option("--unique-key", help="At most one unfinished run has it."),
-    click.option("--if-exists", type=click.Choice(["return", "fail", "replace"]), help="With --unique-key."),
+    click.option("--unique-key", help="At most one unfinished run of the workflow has this key."),
+    click.option(
+        "--if-exists", type=click.Choice(["return", "fail", "replace"]), help="With --unique-key: what to do if it is taken."
+    ),
     click.option("--queue", help="Wait in this queue."),
     click.option("--partition", help="A sub-name within the queue."),
     click.option("--priority", type=int, help="Higher goes first; 0 is the default."),
@@ -55,7 +57,7 @@ def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @command(
     "start",
-    help="Start a run of WORKFLOW and print its id. Agents elsewhere (`outlast up`) work on it.\n\n"
+    help="Start a run of WORKFLOW and print its id. Agents elsewhere (`outlast up`) execute it.\n\n"
     "key=value takes the parameter's type, key:=JSON forces JSON, - reads all arguments as JSON from stdin. "
     "Of several versions of WORKFLOW the newest is started, NAME@VERSION names one.",
     examples=[
@@ -93,7 +95,7 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
 
 @command(
     "run",
-    help="Start a run of WORKFLOW, work on it in this process until it ends, and print its result.\n\n"
+    help="Start a run of WORKFLOW, execute it in this process until it ends, and print its result.\n\n"
     "Arguments as for `start`. If --key leads to a run that has ended, its result is printed.",
     examples=["outlast run hello name=Ada", "outlast run fulfil order_id=o-1 --key o-1"],
 )

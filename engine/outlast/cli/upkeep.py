@@ -89,7 +89,7 @@ def export(context: Context, reference: str) -> int:
 
 @command(
     "doctor",
-    help="Check SQLite, the file and its invariants; exit 1 where something is wrong.",
+    help="Check SQLite, the file and its invariants; exits with 1 if something is wrong.",
     examples=["outlast doctor", "outlast doctor --json", "outlast doctor --alive"],
 )
 @click.option("--alive", is_flag=True, help="Only whether the file answers and an agent is up: cheap, for a health check.")
