@@ -266,7 +266,7 @@ def test_a_reload_replaces_agents_one_for_one(store: SqliteStore, run_node: Call
         ((old,),) = eventually(lambda: rows(store, query))
         (app / "one.py").write_text("x = 22\n")
         eventually(lambda: [pid for (pid,) in rows(store, query)] not in ([], [old]) and len(rows(store, query)) == 1)
-        assert any("one.py changed; agents start anew" in text for text in events)
+        assert any("one.py changed; agents restart" in text for text in events)
         assert rows(store, f"select status from outlast_agent where pid = {old}") == [("stopped",)]
     finally:
         node.stop()

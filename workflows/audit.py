@@ -96,7 +96,7 @@ def find_installed(path: str | None, limit: int | None) -> list[Installed]:
     if limit is not None and limit < 0:
         raise Fail(f"limit must be 0 or more, not {limit}.")
     if path is not None and not Path(path).is_dir():
-        raise Fail(f"{path} is no folder.")
+        raise Fail(f"{path} is not a folder.")
     by_name: dict[str, Installed] = {}
     for one in metadata.distributions() if path is None else metadata.distributions(path=[path]):
         name = one.metadata["Name"]

@@ -95,7 +95,7 @@ def find(folder: str, pattern: str) -> list[str]:
     """The files of a folder, by name."""
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
-        raise Unreadable(f"{root} is no folder.")
+        raise Unreadable(f"{root} is not a folder.")
     return sorted(str(path) for path in root.glob(pattern) if path.is_file())
 
 
@@ -168,7 +168,7 @@ def look_up(db: sqlite3.Connection, query: str, limit: int) -> list[Hit]:
             (query, limit),
         ).fetchall()
     except sqlite3.OperationalError as error:
-        raise Fail(f"{query!r} is no query: {error}.") from None
+        raise Fail(f"{query!r} is not a query: {error}.") from None
     return [Hit(*row) for row in rows]
 
 
@@ -195,9 +195,9 @@ def _text(path: str) -> str:
     except FileNotFoundError:
         raise Unreadable(f"{path} is not there.") from None
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{path} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}.") from None
+        raise Unreadable(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}.") from None
     if "\0" in text:
-        raise Unreadable(f"{path} is no text: it has NUL characters.")
+        raise Unreadable(f"{path} is not text: it has NUL characters.")
     return text
 
 

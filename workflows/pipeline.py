@@ -111,10 +111,10 @@ def check_out(repository: str, revision: str) -> Source:
     folder.parent.mkdir(parents=True, exist_ok=True)
     origin = Path(repository).expanduser().resolve()
     if not origin.is_dir():
-        raise Fail(f"{origin} is no folder.")
+        raise Fail(f"{origin} is not a folder.")
     commit = _git("-C", str(origin), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if commit is None:
-        raise Fail(f"{origin} has no revision {revision!r}, or is no git repository.")
+        raise Fail(f"{origin} has no revision {revision!r}, or is not a git repository.")
     _run(["git", "clone", "--quiet", "--no-checkout", str(origin), str(folder)])
     _run(["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit])
     return Source(str(folder), commit)

@@ -292,7 +292,7 @@ class Agent:
         if is_held:
             self._give_back_unknown()
         elif error is None and not self._is_finishing:
-            log.warning("this agent's lease was ended; it begins anew")
+            log.warning("this agent's lease was ended; it starts over")
             self._holding.lose()
             if self._stopping:
                 self._finish()

@@ -104,7 +104,7 @@ def decode_input(data: bytes) -> dict[str, Any]:
     """The arguments by name that were stored for a call."""
     named = decode(data)
     if type(named) is not dict:
-        raise NotDecodable(f"Stored data is no arguments: {short(data)}.")
+        raise NotDecodable(f"Stored data is not a set of arguments: {short(data)}.")
     return named
 
 
@@ -170,7 +170,7 @@ def _load(data: bytes) -> Any:
 
 
 def _no_json(data: bytes) -> NotDecodable:
-    return NotDecodable(f"Stored data is no JSON: {short(data)}.")
+    return NotDecodable(f"Stored data is not JSON: {short(data)}.")
 
 
 def _is_plain(value: object, room: int) -> bool:

@@ -65,7 +65,7 @@ def loaded(node: Mapping[str, Any], fits: Callable[[type], object], kind: str) -
     if cls is None:
         raise ClassNotLoaded(node["c"])
     if not fits(cls):
-        raise NotDecodable(f"A stored value is of the {kind} {node['c']}, which is no {kind} any more.")
+        raise NotDecodable(f"A stored value is of the {kind} {node['c']}, which is not a {kind} any more.")
     return cls
 
 

@@ -58,13 +58,13 @@ def decode_error(data: bytes) -> BaseException:
         node = load(data)
         is_error = node[TAG] == "error"
     except Exception as problem:
-        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
+        raise NotDecodable(f"Stored data is not an error: {short(data)}.") from problem
     if not is_error:
-        raise NotDecodable(f"Stored data is no error: {short(data)}.")
+        raise NotDecodable(f"Stored data is not an error: {short(data)}.")
     try:
         return build_error(node)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as problem:
-        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
+        raise NotDecodable(f"Stored data is not an error: {short(data)}.") from problem
 
 
 def summary(data: bytes) -> dict[str, str]:
@@ -72,9 +72,9 @@ def summary(data: bytes) -> dict[str, str]:
     try:
         node = load(opened(data))
     except (ValueError, RecursionError) as problem:
-        raise NotDecodable(f"Stored data is no error: {short(data)}.") from problem
+        raise NotDecodable(f"Stored data is not an error: {short(data)}.") from problem
     if not isinstance(node, dict):
-        raise NotDecodable(f"Stored data is no error: {short(data)}.")
+        raise NotDecodable(f"Stored data is not an error: {short(data)}.")
     found = {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
     return {key: text if isinstance(text, str) else "" for key, text in found.items()}
 

@@ -93,7 +93,7 @@ def _made(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except (OutlastError, sqlite3.Error, OSError) as error:
-        return Finding(name, False, f"The check failed: {error}", "Mend that; run `outlast doctor` again.")
+        return Finding(name, False, f"The check failed: {error}", "Fix that, then run `outlast doctor` again.")
 
 
 def _library(_: SqliteStore) -> Finding:

@@ -254,7 +254,7 @@ def _workflow(given: Any) -> Workflow[..., Any]:
 
     if not isinstance(given, Workflow):
         shown = getattr(given, "__name__", None) or repr(given)
-        raise InvalidInput(f"{shown} is no workflow.", hint="Decorate it with @workflow, or give a workflow's name.")
+        raise InvalidInput(f"{shown} is not a workflow.", hint="Decorate it with @workflow, or give a workflow's name.")
     return given
 
 
@@ -277,7 +277,7 @@ def _open_store(path: str, settings: Settings) -> SqliteStore:
             hint="Run it inside WSL, the Windows Subsystem for Linux.",
         )
     if "://" in path:
-        raise InvalidInput(f"{path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
+        raise InvalidInput(f"{path} is not a file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
     from .store.sqlite import SqliteStore
 
     return SqliteStore(Path(path), create=True, allow_network=settings.allow_network, durability=settings.durability)

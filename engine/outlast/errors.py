@@ -172,7 +172,7 @@ class RunFinished(Conflict):
     """A signal, a pause or a cancel came too late: the run is final, and nothing was done."""
 
     def __init__(self, run_id: str, status: str) -> None:
-        super().__init__(f"Run {run_id} is {status}: it has finished.", hint=f"`outlast retry {run_id}` starts it anew.")
+        super().__init__(f"Run {run_id} is {status}: it has finished.", hint=f"`outlast retry {run_id}` runs it again.")
 
 
 class AlreadyExists(Conflict):
@@ -295,7 +295,7 @@ class PayloadNotEncoded(OutlastError):
     """The payload codec could not encode: nothing was stored. `codec` is its name."""
 
     def __init__(self, codec: str, problem: str) -> None:
-        super().__init__(f"The payload codec {codec!r} cannot encode: {problem}.", hint="Mend it; nothing was stored.")
+        super().__init__(f"The payload codec {codec!r} cannot encode: {problem}.", hint="Fix it; nothing was stored.")
         self.codec = codec
 
 
@@ -325,7 +325,7 @@ class StoreFull(StoreError):
     may_pass = True
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"The disk of {path} is full.", hint="Make room; work goes on by itself.")
+        super().__init__(f"The disk of {path} is full.", hint="Make room; work then continues by itself.")
 
 
 class StoreDamaged(StoreError):

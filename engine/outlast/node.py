@@ -263,7 +263,7 @@ class Node:
         changed = self._source.changed()
         if not changed:
             return
-        self._say(f"{Path(changed[0]).name}{' and others' if len(changed) > 1 else ''} changed; agents start anew")
+        self._say(f"{Path(changed[0]).name}{' and others' if len(changed) > 1 else ''} changed; agents restart")
         for place in self._places:
             if place.successor is not None:
                 self._let_go(place.successor)

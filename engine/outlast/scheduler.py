@@ -169,7 +169,7 @@ class Scheduler:
                 continue
             removed = tuple(row.tick for row in rows)
             if self._store.commit(Rewind(stored.name, stored.revision, wall, *following, removed=removed, rows=tuple(kept))):
-                self._say(f"schedule {stored.name}: the clock was set back; its next tick is computed anew")
+                self._say(f"schedule {stored.name}: the clock was set back; its next tick is computed again")
         self._skew = skew
 
     def _fire(self, wall: int) -> bool:

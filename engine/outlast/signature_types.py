@@ -87,7 +87,7 @@ def parse_json(text: str, place: str) -> Any:
     try:
         return load(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise InvalidInput(f"{place} is no JSON: {show(text)}.") from None
+        raise InvalidInput(f"{place} is not JSON: {show(text)}.") from None
 
 
 def _convert(value: Any, annotation: Any, place: str, strict: bool = False) -> Any:

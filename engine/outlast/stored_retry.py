@@ -33,7 +33,7 @@ def retry_from(text: str) -> Retry:
     try:
         return _retry_from(json.loads(text))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise NotDecodable(f"Stored data is no retry policy: {short(text)}.") from error
+        raise NotDecodable(f"Stored data is not a retry policy: {short(text)}.") from error
 
 
 def _retry_from(fields: dict[str, Any]) -> Retry:

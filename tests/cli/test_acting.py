@@ -97,7 +97,7 @@ def test_signal_reaches_a_run_that_waits(outlast: Call) -> None:
 def test_a_signal_that_is_no_json_is_refused(outlast: Call, started: str) -> None:
     done = outlast("signal", started, "go", "{by: eve}")
     assert done.code == 2
-    assert "The payload is no JSON" in done.err
+    assert "The payload is not JSON" in done.err
     assert outlast("signal", started, "").code == 2
 
 

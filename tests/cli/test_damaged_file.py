@@ -27,7 +27,7 @@ AWAITS_JUNK = [UNGUARDED, "update outlast_task set status = 'waiting', awaits = 
 @pytest.mark.parametrize(
     ("damage", "command", "code", "said"),
     [
-        (["update outlast_meta set value = 'abc'"], "runs", 7, "the version of its schema is no number"),
+        (["update outlast_meta set value = 'abc'"], "runs", 7, "the version of its schema is not a number"),
         ([*AWAITS_JUNK, "drop table outlast_signal"], "why", 7, "no such table: outlast_signal. `outlast doctor`"),
         (["delete from outlast_input"], "export", 1, "The run's input is not in the file any more"),
         (["update outlast_input set options = 'no policy'"], "check", 1, "Its input or its options cannot be read"),

@@ -34,7 +34,7 @@ def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(outlast: Call,
     monkeypatch.setenv("OUTLAST_GREETING", "an application's own")
     found = outlast("runs", "--json")
     assert found.json == []
-    assert found.err == "$OUTLAST_DBB is read by nobody, did you mean $OUTLAST_DB?\n"
+    assert found.err == "nothing reads $OUTLAST_DBB; did you mean $OUTLAST_DB?\n"
     monkeypatch.setenv("OUTLAST_LIVENESS_FD", "3")
     assert outlast("stats").err == ""
 

@@ -70,7 +70,7 @@ def test_a_folder_that_is_not_there_is_said_in_a_sentence(audit: Any, tmp_path: 
     with Engine(tmp_path / "audit.db") as engine, engine.agent():
         run = engine.start(audit, path=str(tmp_path / "nowhere"))
 
-        with pytest.raises(Fail, match="nowhere is no folder"):
+        with pytest.raises(Fail, match="nowhere is not a folder"):
             run.result(timeout=20)
 
 

@@ -55,7 +55,7 @@ def test_what_is_no_text_is_named_and_the_others_are_indexed(engine: Engine, doc
 
     assert report.indexed == 2
     assert list(report.failed) == [str(folder / "picture.txt")]
-    assert "is no UTF-8 text: byte 0 is 0x89" in report.failed[str(folder / "picture.txt")]
+    assert "is not UTF-8 text: byte 0 is 0x89" in report.failed[str(folder / "picture.txt")]
 
 
 def test_what_has_not_changed_is_left_what_is_gone_is_forgotten(engine: Engine, documents: Any, folder: Path) -> None:
@@ -74,9 +74,9 @@ def test_what_has_not_changed_is_left_what_is_gone_is_forgotten(engine: Engine, 
 
 
 def test_a_query_that_is_none_and_a_folder_that_is_not_there_are_said(engine: Engine, documents: Any, folder: Path) -> None:
-    with pytest.raises(Fail, match="is no query"):
+    with pytest.raises(Fail, match="is not a query"):
         found(engine, documents, '"')
-    with pytest.raises(Fail, match=r"nowhere is no folder\."):
+    with pytest.raises(Fail, match=r"nowhere is not a folder\."):
         engine.start(documents.index_folder, str(folder / "nowhere")).result(timeout=20)
 
 

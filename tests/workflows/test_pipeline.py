@@ -87,7 +87,7 @@ def test_checks_that_fail_or_overrun_are_named_and_nothing_is_deployed(shell: Sh
 def test_what_is_no_repository_is_said(shell: Shell, tmp_path: Path) -> None:
     shell.run("run", "pipeline", f"repository={tmp_path}", checks(all="true"), exit_code=1)
 
-    assert "is no git repository" in shell.json("runs")[0]["error"]["message"]
+    assert "is not a git repository" in shell.json("runs")[0]["error"]["message"]
 
 
 def test_this_project_passes_its_own_checks(up: Shell) -> None:

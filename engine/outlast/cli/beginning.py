@@ -58,7 +58,7 @@ db = "outlast.db"
 @click.pass_obj
 def init(context: Context, folder: str) -> int:
     if not folder or "\0" in folder:
-        raise InvalidInput(f"{folder!r} is no name of a folder.")
+        raise InvalidInput(f"{folder!r} cannot be the name of a folder.")
     root = Path(folder).expanduser()
     target = root / "workflows" / "hello.py"
     project = root / "pyproject.toml"
@@ -77,7 +77,7 @@ def init(context: Context, folder: str) -> int:
     except FileExistsError as error:
         raise AlreadyExists(f"{error.filename} is in the way.", hint="Name another folder.") from None
     except NotADirectoryError as error:
-        raise InvalidInput(f"{error.filename} is in a place that is no folder.", hint="Name another folder.") from None
+        raise InvalidInput(f"{error.filename} is in a place that is not a folder.", hint="Name another folder.") from None
     except PermissionError as error:
         raise StoreReadOnly(str(error.filename)) from None
     if context.machine:

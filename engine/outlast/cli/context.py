@@ -160,7 +160,7 @@ class Context:
     def refuse_server(self) -> None:
         """Raise `InvalidInput` for the URL of a server."""
         if "://" in self.path:
-            raise InvalidInput(f"{self.path} is no file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
+            raise InvalidInput(f"{self.path} is not a file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
 
     def engine(self) -> Engine:
         """The facade over the file, which must be there."""

@@ -38,9 +38,7 @@ Picks = Callable[[dict[str, Any]], bool | None]
 )
 @_RUN
 @click.option("--follow", "-f", "following", is_flag=True, help="Keep drawing until the run is over.")
-@click.option(
-    "--undo", is_flag=True, help="Show what would be (or was) undone, in order, with arguments and results."
-)
+@click.option("--undo", is_flag=True, help="Show what would be (or was) undone, in order, with arguments and results.")
 @click.option("--traceback", is_flag=True, help="The whole traceback of the run's error.")
 @click.pass_obj
 def show(context: Context, reference: str, following: bool, undo: bool, traceback: bool) -> int:

@@ -138,7 +138,7 @@ def _warn_of_variables() -> None:
 
     found = misspelt_variables() if FD_VARIABLE not in os.environ else {}
     if found:
-        output.note("; ".join(f"${name} is read by nobody, did you mean ${meant}?" for name, meant in found.items()))
+        output.note("; ".join(f"nothing reads ${name}; did you mean ${meant}?" for name, meant in found.items()))
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:

@@ -36,9 +36,7 @@ _OPTIONS = (
     click.option("--input-file", metavar="FILE", help="The same from a file; - is stdin."),
     click.option("--key", help="The idempotency key: a second start with it finds the same run."),
     click.option("--unique-key", help="At most one unfinished run of the workflow has this key."),
-    click.option(
-        "--if-exists", type=click.Choice(["return", "fail", "replace"]), help="With --unique-key: what to do if it is taken."
-    ),
+    click.option("--if-exists", type=click.Choice(["return", "fail", "replace"]), help="With --unique-key: what to do if it is taken."),
     click.option("--queue", help="Wait in this queue."),
     click.option("--partition", help="A sub-name within the queue."),
     click.option("--priority", type=int, help="Higher goes first; 0 is the default."),
@@ -238,7 +236,7 @@ def instant(text: str, *, place: str) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError, OSError):
         raise InvalidInput(
-            f"{place} is no instant: {text!r}.",
+            f"{place} is not an instant: {text!r}.",
             hint="Write it as 2026-01-31T08:00 (local time) or 2026-01-31T07:00Z.",
         ) from None
 
@@ -249,7 +247,7 @@ def tags(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name:
-            raise InvalidInput(f"--tag {pair!r} is no tag.", hint="Write --tag key=value.")
+            raise InvalidInput(f"--tag {pair!r} is not a tag.", hint="Write --tag key=value.")
         if found.setdefault(name, value) != value:
             raise InvalidInput(f"--tag {name} has two values, {found[name]!r} and {value!r}.", hint="A tag has one value.")
     return found
@@ -262,12 +260,12 @@ def read_json(text: str, *, place: str) -> Any:
     except RecursionError:
         raise InvalidInput(f"{place} is nested too deeply.") from None
     except ValueError as error:
-        raise InvalidInput(f"{place} is no JSON: {error}.") from None
+        raise InvalidInput(f"{place} is not JSON: {error}.") from None
 
 
 def _no_constant(name: str) -> Any:
     # Python's parser takes them; JSON has none, and `key:=JSON` refuses them too.
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _finite(digits: str) -> float:
@@ -289,4 +287,4 @@ def read_file(name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{place} is no UTF-8 text, at byte {error.start}.") from None
+        raise InvalidInput(f"{place} is not UTF-8 text, at byte {error.start}.") from None

@@ -45,7 +45,7 @@ def backup(context: Context, file: str) -> int:
     from ..store.backup import backup as copy
 
     if not file or "\0" in file:
-        raise InvalidInput(f"{file!r} is no name of a file.")
+        raise InvalidInput(f"{file!r} cannot be the name of a file.")
     context.require_file()
     copy(context.path, file, allow_network=context.settings.allow_network)
     size = os.stat(file).st_size  # noqa: PTH116

@@ -202,7 +202,7 @@ def _load(name: str, file: str | None) -> ModuleType:
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise BrokenApp(f"{file} is no Python file that an isolated step could be imported from.")
+        raise BrokenApp(f"{file} is not a Python file that an isolated step could be imported from.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -229,7 +229,7 @@ class Journalled(Held):
                 Halt(
                     self.fence,
                     f"its journal has reached max_entries ({self.host.settings.max_entries:,}); "
-                    "raise it, or let the workflow go on by continue_as_new()",
+                    "raise it, or let the workflow continue with continue_as_new()",
                 )
             )
         return record

@@ -136,7 +136,7 @@ def _version_or_error(connection: StoreConnection, path: str) -> int | None:
     except sqlite3.Error as error:
         raise translate(error, path) from error
     except ValueError:
-        raise StoreDamaged(path, "the version of its schema is no number") from None
+        raise StoreDamaged(path, "the version of its schema is not a number") from None
 
 
 def _apply(connection: StoreConnection, migrations: tuple[Migration, ...]) -> list[str]:

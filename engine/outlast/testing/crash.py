@@ -58,7 +58,7 @@ def crash_everywhere(
     Raises `AssertionError` that says which step did what twice.
     """
     if not isinstance(workflow, Workflow):
-        raise InvalidInput(f"{workflow!r} is no workflow.", hint="Give crash_everywhere a function that @workflow decorates.")
+        raise InvalidInput(f"{workflow!r} is not a workflow.", hint="Give crash_everywhere a function that @workflow decorates.")
     began = time.perf_counter()
     path = None if ledger is None else Path(ledger)
     with tempfile.TemporaryDirectory(prefix="outlast-crash-", dir=folder, ignore_cleanup_errors=True) as kept:

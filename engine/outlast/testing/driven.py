@@ -110,7 +110,7 @@ class DrivenEngine(Engine):
         explanation = why(self.store, find_run(self.store, run.id)[0])
         facts = " ".join([explanation.summary, *explanation.details])
         return Stuck(
-            f"Run {run.id} does not go on by itself: {facts}",
+            f"Run {run.id} does not continue by itself: {facts}",
             hint="Start it, do in the test what it waits for (`run.signal(...)`), then ask for its result.",
         )
 

@@ -84,4 +84,4 @@ def _read(path: Path) -> Recording:
         return msgspec.convert(read_instants(document["recording"]), Recording)
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}".rstrip(".")
-        raise InvalidInput(f"{path} is no recorded run: {problem}.", hint="Write it by `outlast export RUN > FILE`.") from None
+        raise InvalidInput(f"{path} is not a recorded run: {problem}.", hint="Write it with `outlast export RUN > FILE`.") from None

@@ -189,7 +189,7 @@ def _read(text: object) -> list[str]:
     if len(words) == 1 and words[0].startswith("@"):
         if words[0] == "@reboot":
             raise InvalidInput(
-                "@reboot is no instant, so no schedule can have it.",
+                "@reboot is not an instant, so no schedule can have it.",
                 hint="Start the workflow where the machine starts `outlast up`.",
             )
         if words[0] not in _ALIASES:
@@ -261,7 +261,7 @@ def _value(text: str, field: _Field, term: str, word: str) -> int:
             text,
             field,
             term,
-            f"{_clip(word)!r} is no {'name or ' if field.names else ''}number that belongs there",
+            f"{_clip(word)!r} is not a {'name or ' if field.names else ''}number that belongs there",
         )
     if not field.low <= int(word) <= field.high:
         _refuse(text, field, term, f"{int(word)} is not within {field.low}-{field.high}")

@@ -50,7 +50,7 @@ def from_json(data: Mapping[str, Any]) -> Schedule:
     try:
         table = _table(data["trigger"])
     except (KeyError, TypeError, AttributeError):
-        raise InvalidInput(f"This is no stored schedule: {data!r}.", hint="Delete it and create it anew.") from None
+        raise InvalidInput(f"This is not a stored schedule: {data!r}.", hint="Delete it and create it again.") from None
     return Schedule(table, **options)
 
 
@@ -60,7 +60,7 @@ def from_text(text: str, name: str) -> Schedule:
         return from_json(json.loads(text))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidInput(
-            f"The rule of the schedule {name} cannot be read: {text[:60]!r}.", hint="Delete it and create it anew."
+            f"The rule of the schedule {name} cannot be read: {text[:60]!r}.", hint="Delete it and create it again."
         ) from error
 
 

@@ -255,7 +255,7 @@ def _read_trigger(trigger: object) -> tuple[Timetable, float, Zone | None]:
         table_of_it, jitter = wrap(cast(Any, trigger))
         return table_of_it, jitter, None
     raise InvalidDefinition(
-        f"{trigger!r} is no schedule.",
+        f"{trigger!r} is not a schedule.",
         hint="Give cron text, Cron(), Every(), At(), an APScheduler trigger, or a list of these.",
     )
 

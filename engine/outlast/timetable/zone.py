@@ -117,7 +117,7 @@ def find_zone(name: str | tzinfo | None) -> Zone:
         key = getattr(name, "key", None)
         if not isinstance(key, str):
             raise InvalidInput(
-                f"{name!r} is no time zone with a name.",
+                f"{name!r} is not a named time zone.",
                 hint='Give an IANA name, as "Europe/Berlin" ("Etc/GMT-2" is two hours ahead of UTC).',
             )
         name = key

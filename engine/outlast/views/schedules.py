@@ -219,7 +219,7 @@ def _coming(store: SqliteStore, stored: StoredSchedule, code: Mapping[str, Decla
     if stored.next_tick is None:
         return None
     if stored.next_tick > _LAST_TICK:
-        raise InvalidInput("Its next tick is after the year 9999.", hint="Delete it and create it anew.")
+        raise InvalidInput("Its next tick is after the year 9999.", hint="Delete it and create it again.")
     made = scheduling.read(stored, store.path, code)
     if made is None:
         return {
