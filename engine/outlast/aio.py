@@ -53,7 +53,7 @@ async def wait_signal(name: str, type: object = object, *, timeout: Duration | N
     """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
 
     Each signal is taken once, and is kept through restarts until it is. A payload that does not fit stays unread and
-    holds up none that does. Raises `SignalTimeout` after `timeout`, which a signal that is there already beats.
+    does not hold up later ones. Raises `SignalTimeout` after `timeout`; a signal that is already there wins over it.
     """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")
@@ -90,7 +90,7 @@ async def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | 
 @overload
 async def first(*handles: Handle[T]) -> Handle[T]: ...
 async def first(*handles: Handle[Any]) -> Any:
-    """Wait for the first handle that is done, and give that handle: `await winner` is its value. It is journalled; others go on."""
+    """Wait for the first handle that is done, and return it: `await winner` is its value. The winner is journalled; the others continue."""
     checked_handles(handles, "first", least=1)
     return await async_caller("first").first(handles)
 

@@ -34,7 +34,7 @@ T5 = TypeVar("T5")
 def sleep(duration: Duration) -> None:
     """Wait for `duration` ("30s", 90 seconds, a timedelta) of elapsed time.
 
-    If the process dies meanwhile, the wait goes on where it was, and is over when it would have been. One that is
+    If the process dies meanwhile, the wait still ends at the same instant. One that is
     longer than `park_after` holds no thread. Raises `InvalidInput`, `OutsideRun`, `WrongColour`.
     """
     length = seconds(duration, place="The duration of sleep()")
@@ -51,8 +51,8 @@ def wait_signal(name: str, type: object = object, *, timeout: Duration | None = 
     """Wait for the oldest unread signal `name` whose payload fits `type`, and take it.
 
     Each signal is taken once, and is kept through restarts until it is. A payload that does not fit stays unread and
-    holds up none that does. Raises `SignalTimeout` after `timeout` (elapsed time), which a signal that is there
-    already beats.
+    does not hold up later ones. Raises `SignalTimeout` after `timeout` (elapsed time); a signal that is already there
+    wins over it.
     """
     checked_text(name, place="The name of a signal")
     length = timeout_seconds(timeout, place="timeout of wait_signal()")
@@ -92,7 +92,7 @@ def gather(*handles: Handle[Any], return_exceptions: bool = False) -> Any:
     """Wait for all handles and give their results in order.
 
     The first error cancels the rest and is raised; with `return_exceptions` errors stand among the results
-    instead. The wait goes on after a restart, and holds no thread if it is long.
+    instead. The wait survives a restart, and holds no thread if it is long.
     """
     checked_handles(handles, "gather")
     return sync_caller("gather").gather(handles, return_exceptions=return_exceptions)
@@ -105,16 +105,16 @@ def first(a: Handle[T1], b: Handle[T2], c: Handle[T3], /) -> Handle[T1] | Handle
 @overload
 def first(*handles: Handle[T]) -> Handle[T]: ...
 def first(*handles: Handle[Any]) -> Any:
-    """Wait for the first handle that is done, and give that handle: `winner.result()` is its value, or raises.
+    """Wait for the first handle that is done, and return it: `winner.result()` is its value, or raises.
 
-    The winner is journalled, so that it wins on replay too. The others go on: cancel, or wait for, what must not.
+    The winner is journalled, so that it wins on replay too. The others continue: cancel or wait for those that must not.
     """
     checked_handles(handles, "first", least=1)
     return sync_caller("first").first(handles)
 
 
 def publish(key: str, value: object) -> None:
-    """Set a state of the run that anyone can query (`run.query(key)`); the last one wins. Also in a step.
+    """Set a value of the run that anyone can query (`run.query(key)`); the last one wins. Also in a step.
 
     It is written soon, in order, and not again on replay; a step that is tried again publishes again. Raises
     `NotStorable`.
@@ -163,9 +163,9 @@ def patched(change_id: str) -> bool:
 def continue_as_new(*args: object, **kwargs: object) -> NoReturn:
     """Complete this run and start its successor with these arguments, in one transaction: loops without end.
 
-    The successor has its key, parent, tags and unread signals, and handles of this run follow it. It leaves the
-    workflow's code by an unwinding, in both colours, and does not return: catch no `BaseException` around it. If the
-    process dies before the commit, this run goes on from its journal and does it then.
+    The successor has its key, parent, tags and unread signals, and handles of this run follow it. It does not
+    return: it unwinds the workflow's code by a `BaseException`, which must not be caught. If the
+    process dies before the commit, this run is replayed and does it then.
     """
     run_caller("continue_as_new").continue_as_new(args, kwargs)
     raise AssertionError("continue_as_new() came back.")

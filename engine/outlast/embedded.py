@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import import_module
-from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from . import caller, registry
 from .names import checked_name, checked_whole
@@ -21,6 +20,13 @@ from .names import checked_name, checked_whole
 if TYPE_CHECKING:
     from .settings import Settings
     from .store.sqlite import SqliteStore
+
+
+class _Role(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
 
 _counting = threading.Lock()
 _count = 0
@@ -55,12 +61,16 @@ class EmbeddedAgent:
         """Start the roles in background threads; none is left running where one fails to start."""
         if self._roles is not None:
             return
+        from .agent import Agent
+        from .scheduler import Scheduler
+        from .supervisor import Supervisor
+
+        store, settings, code = self._store, self._settings, registry.current()
         with ExitStack() as roles:
             roles.callback(_announce())
-            roles.callback(_started(self._supervisor()))
-            roles.callback(_started(self._agent()))
-            if find_spec(".scheduler", __package__) is not None:
-                roles.callback(_started(self._scheduler()))
+            roles.callback(_started(Supervisor(store, settings)))
+            roles.callback(_started(Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True)))
+            roles.callback(_started(Scheduler(store, code, settings)))
             self._roles = roles.pop_all()
 
     def stop(self) -> None:
@@ -69,29 +79,13 @@ class EmbeddedAgent:
         if roles is not None:
             roles.close()
 
-    def _agent(self) -> Any:
-        return import_module(".agent", __package__).Agent(
-            self._store,
-            registry.current(),
-            self._settings,
-            concurrency=self._concurrency,
-            queues=self._queues,
-            embedded=True,
-        )
 
-    def _supervisor(self) -> Any:
-        return import_module(".supervisor", __package__).Supervisor(self._store, self._settings)
-
-    def _scheduler(self) -> Any:
-        return import_module(".scheduler", __package__).Scheduler(self._store, registry.current(), self._settings)
-
-
-def _started(role: Any) -> Any:
+def _started(role: _Role) -> Callable[[], None]:
     role.start()
     return role.stop
 
 
-def _announce() -> Any:
+def _announce() -> Callable[[], None]:
     """Say that this process has an embedded agent; gives what takes that back."""
     global _count
     with _counting:

@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 
 class Engine:
-    """One file of runs: what starts them, finds them, and, by `agent()`, carries them out beside the application.
+    """One file of runs: starts and finds them, and with `agent()` executes them beside the application.
 
     Threads may share it. It survives a fork: the child opens connections of its own. `with Engine() as engine: ...`
     closes it at the end.
@@ -58,11 +58,11 @@ class Engine:
         durability: str | None = None,
         allow_network: bool | None = None,
     ) -> None:
-        """Open the file, and create it where there is none.
+        """Open the file, and create it if there is none.
 
         Without a path it is `$OUTLAST_DB`, `db` in `[tool.outlast]`, or `outlast.db` at the root of the
         project. What is not given here comes from `OUTLAST_…` variables and `[tool.outlast]`. Raises
-        `InvalidInput`, `FileMissing` where the folder is not there, and the `StoreError`s; on Windows
+        `InvalidInput`, `FileMissing` if its folder does not exist, and the `StoreError`s; on Windows
         `OutlastError`. Durations are "30s", seconds or a timedelta, `max_payload` bytes or "2MiB".
         """
         settings = resolve(
@@ -99,11 +99,11 @@ class Engine:
     @overload
     def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> StoredRun[Any]: ...
     def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Start a run of a workflow, given itself, with options bound to it, or by name, as `name` or
-        `name@version`.
+        """Start a run of a workflow: the workflow itself, perhaps with options bound to it, or `"name"` or
+        `"name@version"`.
 
         When this returns the run is on disk and never forgotten. Raises `InvalidInput` for arguments that
-        do not fit or cannot be stored, `WorkflowNotFound`, `QueueNotFound`, and `Conflict` where
+        do not fit or cannot be stored, `WorkflowNotFound`, `QueueNotFound`, and `Conflict` if
         `if_exists="fail"` says so; then nothing was started.
         """
         definition = _workflow(workflow)
@@ -120,7 +120,7 @@ class Engine:
         return self.start_input(definition, definition.signature.named(args, kwargs), options)
 
     def start_named(self, name: str, given: object, options: Options = DEFAULT) -> StoredRun[Any]:
-        """Start by outside input: plain JSON, an object by name or an array by position, converted to the
+        """Start with input from outside: plain JSON, an object by name or an array by position, which is converted to the
         annotated types.
         """
         definition = _workflow(name)
@@ -181,7 +181,7 @@ class Engine:
         """The runs that fit every filter, the newest first.
 
         `since` and `until` are about the instant of the start: a datetime, or how long ago, as `"1h"`.
-        `limit=None` gives all. Raises `InvalidInput` for a status that there is not.
+        `limit=None` returns all. Raises `InvalidInput` for an unknown status.
         """
         from .run_handle import StoredRun
         from .views.runs import find_runs
@@ -201,15 +201,15 @@ class Engine:
         return [StoredRun(self.store, self.settings, uid) for _, uid in found]
 
     def signal(self, run: str | Run[Any], name: str, payload: object = None, *, key: str | None = None) -> None:
-        """Send a message to a run, given itself or as `get` takes it."""
+        """Send a message to a run: a `Run`, or a reference that `get` takes. On disk when this returns."""
         found = self.get(run) if isinstance(run, str) else run
         found.signal(name, payload, key=key)
 
     def schedule(self, name: str, workflow: Workflow[..., Any] | str, trigger: object, *, input: object = None) -> None:
-        """Start runs of a workflow by a rule from now on: make the schedule of this name, or change it.
+        """Start runs of a workflow by a rule from now on: create the schedule of this name, or change it.
 
         `trigger` is what `@workflow(schedule=...)` takes; `input` the runs' arguments, a dict by name or a
-        list by position. Again with the same rule it changes nothing; a new rule never fires for the past.
+        list by position. The same rule again changes nothing; a new rule never fires for the past.
         Raises `InvalidInput`, `InvalidDefinition`, and `Conflict` for a name that code declares.
         """
         from . import scheduling
@@ -225,13 +225,13 @@ class Engine:
     def agent(self, *, concurrency: int = 8, queues: list[str] | None = None) -> EmbeddedAgent:
         """An agent, a supervisor and a scheduler in this process, for as long as the block lasts.
 
-        `with engine.agent(): ...` or `async with`. At the end of the block it drains: what runs is
-        finished, or handed back after the grace time. It installs no signal handlers.
+        `with engine.agent(): ...` or `async with`. At the end of the block it drains: what is
+        running finishes, or is handed back after the grace time. It installs no signal handlers.
         """
         return EmbeddedAgent(self.store, self.settings, concurrency=concurrency, queues=queues)
 
     def close(self) -> None:
-        """Write what is queued and close the file. Closing twice is closing once."""
+        """Write what is queued and close the file. Closing again does nothing."""
         if _leave(self):
             self.store.close()
             self.store.doorbell.close()

@@ -1,4 +1,4 @@
-"""What a start or a submit gives back: handles of work that goes on elsewhere, and the facts that a run may know of itself.
+"""What a start or a submit returns: handles of work that executes elsewhere, and the facts that a run may know of itself.
 
 Owns the abstract `Handle` and `Run` that users hold and annotate, and the frozen facts behind `current()`. Refuses I/O: outside a
 run the facade implements them over the store, inside a run the replay context does, durably.
@@ -19,7 +19,7 @@ Duration = str | float | timedelta
 class Handle(ABC, Generic[T]):
     """Work whose result can be waited for: a submitted step, a run, a signal.
 
-    `handle.result()` in sync code, `await handle` in async code. To let go of a handle does not end its work.
+    `handle.result()` in sync code, `await handle` in async code. Dropping a handle does not end its work.
     """
 
     id: str
@@ -33,12 +33,12 @@ class Handle(ABC, Generic[T]):
 
 
 class Run(Handle[T]):
-    """One execution of a workflow. Once its start has returned, it is on disk, and goes on whatever process dies."""
+    """One execution of a workflow. Once its start has returned, it is on disk, and continues whatever process dies."""
 
     @property
     @abstractmethod
     def status(self) -> str:
-        """The status now, read anew each time: `pending`, `running`, `waiting`, `compensating`, `paused`, `halted`, or a final one."""
+        """The status now, read each time: `pending`, `running`, `waiting`, `compensating`, `paused`, `halted`, or a final one."""
 
     @abstractmethod
     def signal(self, name: str, payload: object = None, *, key: str | None = None) -> None:
@@ -49,11 +49,11 @@ class Run(Handle[T]):
 
     @abstractmethod
     def query(self, key: str) -> object:
-        """The value that it has published under `key` last. Raises `KeyNotFound`."""
+        """The value that it last published under `key`. Raises `KeyNotFound`."""
 
     @abstractmethod
     def stream(self, name: str, after: int = 0) -> Iterator[object]:
-        """The messages of a stream, in order, from the one after number `after` on; it ends when the run, or the last of its line, has."""
+        """The messages of a stream after number `after`, in order, followed until the run, or the last that continues it, has ended."""
 
     @abstractmethod
     def astream(self, name: str, after: int = 0) -> AsyncIterator[object]:
@@ -61,7 +61,11 @@ class Run(Handle[T]):
 
     @abstractmethod
     def cancel(self, *, undo: bool = True, force: bool = False) -> None:
-        """Ask it to end: nothing of it goes on, and what it did is undone, unless `undo=False`. Raises `RunFinished`."""
+        """Ask it to end: it stops, and what it did is undone unless `undo=False`.
+
+        The request is on disk when this returns; the end comes later. `force` does not wait for tries on agents that
+        cannot be seen. Raises `RunFinished`.
+        """
 
     @abstractmethod
     def pause(self, *, children: bool = False) -> None:
@@ -69,11 +73,11 @@ class Run(Handle[T]):
 
     @abstractmethod
     def resume(self, *, done: object = ..., not_done: bool = False) -> None:
-        """End a pause, or send a halted run on; one of unknown outcome with `done=` its result, or `not_done=True`."""
+        """End a pause, or let a halted run continue. If it asks what a step did, give the step's result as `done=`, or `not_done=True`."""
 
     @abstractmethod
     def retry(self, from_step: str | None = None) -> Run[T]:
-        """Start a final run anew, from its failure, or from a step by path or name; what stands before is inherited."""
+        """Retry a final run as a new run, from its failure or from a step by path or name; results before that are inherited."""
 
     @abstractmethod
     def steps(self) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ started next takes over from the file.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import os
 import signal
@@ -332,10 +330,9 @@ class Node:
             self._loop.stop(0)
 
     def _start_scheduler(self, ends: ExitStack) -> None:
-        if importlib.util.find_spec(".scheduler", __package__) is None:
-            return
-        module = importlib.import_module(".scheduler", __package__)
-        scheduler = module.Scheduler(self._store, registry.current(), self._settings, on_change=self._say, tells_ticks=False)
+        from .scheduler import Scheduler
+
+        scheduler = Scheduler(self._store, registry.current(), self._settings, on_change=self._say, tells_ticks=False)
         ends.callback(scheduler.stop)
         self._end_scheduler = scheduler.stop
         scheduler.start()

@@ -132,7 +132,7 @@ def test_a_bad_field_is_named_with_what_is_allowed_there(text: str, field: str, 
         ("10m", "has 1 field; cron has 5"),
         ("* * * *", "has 4 fields"),
         ("0 * * * * *", 'Every("10s")'),
-        ("@reboot", "no instant"),
+        ("@reboot", "not an instant"),
         ("@dayly", "@daily"),
     ],
 )
