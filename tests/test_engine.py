@@ -694,22 +694,18 @@ class _Embedded(EmbeddedAgent):
         self.notes = notes
         self.fails = fails
 
-    def _agent(self) -> Any:
-        return _Role("agent", self.notes, fails=self.fails)
-
-    def _supervisor(self) -> Any:
-        return _Role("supervisor", self.notes)
-
-    def _scheduler(self) -> Any:
-        return _Role("scheduler", self.notes)
+    def _made(self) -> Iterator[_Role]:
+        yield _Role("supervisor", self.notes)
+        yield _Role("agent", self.notes, fails=self.fails)
+        yield _Role("scheduler", self.notes)
 
 
 def test_the_supervisor_goes_after_the_agent() -> None:
     notes: list[str] = []
     with _Embedded(notes):
         pass
-    without = [note for note in notes if not note.endswith("scheduler")]
-    assert without == ["start supervisor", "start agent", "stop agent", "stop supervisor"]
+    started = ["start supervisor", "start agent", "start scheduler"]
+    assert notes == [*started, "stop scheduler", "stop agent", "stop supervisor"]
 
 
 def test_a_role_that_does_not_start_leaves_none_running() -> None:

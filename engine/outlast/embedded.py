@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -61,16 +61,11 @@ class EmbeddedAgent:
         """Start the roles in background threads; none is left running where one fails to start."""
         if self._roles is not None:
             return
-        from .agent import Agent
-        from .scheduler import Scheduler
-        from .supervisor import Supervisor
-
-        store, settings, code = self._store, self._settings, registry.current()
         with ExitStack() as roles:
             roles.callback(_announce())
-            roles.callback(_started(Supervisor(store, settings)))
-            roles.callback(_started(Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True)))
-            roles.callback(_started(Scheduler(store, code, settings)))
+            for role in self._made():
+                role.start()
+                roles.callback(role.stop)
             self._roles = roles.pop_all()
 
     def stop(self) -> None:
@@ -79,10 +74,16 @@ class EmbeddedAgent:
         if roles is not None:
             roles.close()
 
+    def _made(self) -> Iterator[_Role]:
+        """The roles in their order, each made once the one before has started."""
+        from .agent import Agent
+        from .scheduler import Scheduler
+        from .supervisor import Supervisor
 
-def _started(role: _Role) -> Callable[[], None]:
-    role.start()
-    return role.stop
+        store, settings, code = self._store, self._settings, registry.current()
+        yield Supervisor(store, settings)
+        yield Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True)
+        yield Scheduler(store, code, settings)
 
 
 def _announce() -> Callable[[], None]:
