@@ -144,7 +144,7 @@ def test_the_url_of_a_server_is_left_as_it_is(tmp_path: Path) -> None:
     assert settings.database_path(url, cwd=tmp_path, environ={}) == url
 
 
-@pytest.mark.parametrize("argument", ["", "  ", ":memory:", "a\0b"])
-def test_what_can_be_no_file_is_refused(tmp_path: Path, argument: str) -> None:
+@pytest.mark.parametrize("argument", ["", "  ", ":memory:", "a\0b", 3])
+def test_what_can_be_no_file_is_refused(tmp_path: Path, argument: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^The database"):
         settings.database_path(argument, cwd=tmp_path, environ={})

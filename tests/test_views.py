@@ -263,6 +263,20 @@ def test_steps_are_in_order_of_start_although_the_first_ended_last(store: Sqlite
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
 
 
+def test_a_submitted_step_starts_where_it_was_submitted_whenever_an_agent_tries_it(
+    store: SqliteStore, make: Maker, manual: clock.ManualClock
+) -> None:
+    fence = make.running().fence
+    task = make.submit(fence, 1, "1")
+    manual.advance(1)
+    make.append(fence, make.entry(2, "2", "completed", "step", "b", started_at=clock.wall(), data=b"1"))
+    manual.advance(1)
+    held = make.claim(make.agent()).fence
+    assert held.task_id == task.task_id
+    make.complete(held, "packed")
+    assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
+
+
 def test_a_cancelled_step_has_no_error_although_its_entry_names_a_run(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.append(fence, make.entry(1, "1", "cancelled", "step", "pack", try_number=1, data=b"0rw63sqcsx3cbvyzrs"))

@@ -79,7 +79,7 @@ class Engine:
                 "allow_network": allow_network,
             }
         )
-        self._use(_open_store(database_path(None if path is None else os.fspath(path)), settings), settings)
+        self._use(_open_store(database_path(path), settings), settings)
 
     @classmethod
     def over(cls, store: SqliteStore, settings: Settings) -> Engine:

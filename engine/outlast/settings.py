@@ -114,7 +114,7 @@ def find_root(cwd: str | Path | None = None) -> Path:
 
 
 def database_path(
-    argument: str | Path | None = None,
+    argument: str | os.PathLike[str] | None = None,
     *,
     cwd: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -127,7 +127,8 @@ def database_path(
     environ = os.environ if environ is None else environ
     folder = absolute(cwd or ".")
     if argument is not None:
-        return _located(os.fspath(argument), folder, "The database")
+        given = os.fspath(argument) if isinstance(argument, os.PathLike) else argument
+        return _located(given, folder, "The database")
     if environ.get(DATABASE_VARIABLE):
         return _located(environ[DATABASE_VARIABLE], folder, f"${DATABASE_VARIABLE}")
     root = find_root(folder)

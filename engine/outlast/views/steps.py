@@ -38,6 +38,7 @@ class StepLine:
     error: bytes | None = None
     tries: int = 0
     started_at: int | None = None
+    submitted_at: int | None = None
     finished_at: int | None = None
     due_at: int | None = None
     """Of a backoff: the engine instant of the next try."""
@@ -87,8 +88,9 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
 
 def _order(line: StepLine) -> tuple[bool, int, int]:
     # A finished step has one entry, written when it ended: its start, not its place in the journal,
-    # gives the order.
-    return line.kind == "compensation", line.started_at or 0, line.seq
+    # gives the order. A submitted one starts where it is submitted, for the undo too, whenever an agent tries it.
+    began_at = line.started_at if line.submitted_at is None else line.submitted_at
+    return line.kind == "compensation", began_at or 0, line.seq
 
 
 def merge(entries: list[Entry]) -> list[StepLine]:
@@ -165,6 +167,7 @@ def _add_tasks(connection: Any, task_id: int, lines: dict[str, StepLine]) -> Non
             continue
         line.input = line.input if line.input is not None else given
         line.started_at = started_at if started_at is not None else created_at
+        line.submitted_at = created_at
         line.tries = max(tries, 1) if Status(status) in FINAL and claim else tries
         if line.status != "running":
             line.finished_at = finished_at if finished_at is not None else line.finished_at
