@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import aio, holding, registry, step, uuid4, wait_signal, workflow
+from outlast import RunCancelled, aio, holding, registry, step, uuid4, wait_signal, workflow
 
 gate = Gate()
 
@@ -67,6 +67,30 @@ with registry.isolated() as defined:
             pass
         return await aio.wait_signal("go", str)
 
+    async def told(handle: Any) -> list[str]:
+        said = []
+        for wait in (aio.gather(handle), handle):
+            try:
+                await wait
+            except RunCancelled as error:
+                said.append(error.run_id)
+        [error] = await aio.gather(handle, return_exceptions=True)
+        return [*said, error.run_id]
+
+    @workflow
+    async def waits_for_what_is_cancelled() -> list[bool]:
+        kept, stopped = child.start(), on_the_loop.options(delay="1h").submit()
+        waiting = asyncio.create_task(told(kept))
+        await asyncio.sleep(0)
+        kept.cancel()
+        try:
+            await asyncio.wait_for(stopped, 0.001)
+        except TimeoutError:
+            effects.append("in time")
+        found = [await waiting, await told(kept), await told(stopped)]
+        await aio.wait_signal("go", str)
+        return [ids == [handle.id] * 3 for ids, handle in zip(found, (kept, kept, stopped), strict=True)]
+
     async def names() -> str:
         return str(uuid4())
 
@@ -115,6 +139,16 @@ def test_the_cancel_of_an_awaited_step_of_any_kind_is_its_outcome(bench, which):
     run.signal("go", "on")
     assert run.result(timeout=20) == "on"
     assert effects == ["began"]
+
+
+def test_who_awaits_a_cancelled_child_or_step_gets_run_cancelled_on_replay_too(bench):
+    bench.agent()
+    run = bench.start(waits_for_what_is_cancelled)
+    bench.wait_for(run, "waiting")
+    run.signal("go", "on")
+    assert run.result(timeout=20) == [True] * 3
+    assert effects.count("in time") == 2
+    eventually(lambda: run.children()[0].status == "cancelled")
 
 
 def test_ids_of_branches_differ_and_are_the_same_after_a_crash(bench):

@@ -16,7 +16,7 @@ from uuid import UUID
 from .. import clock
 from ..aside import branch_of
 from ..entry import Entry
-from ..errors import CodeMismatch, InvalidInput, ResultTimeout
+from ..errors import CodeMismatch, InvalidInput, ResultTimeout, RunCancelled
 from ..handles import Handle
 from ..names import checked_key
 from ..operations import Emit, Publish, Signal
@@ -83,7 +83,12 @@ class AsyncRun(AsyncCalls):
                 raise ResultTimeout(part.id, timeout_seconds) from error
         if part.future is None:
             raise InvalidInput(f"{part!r} is not a handle of this run.")
-        return await part.future
+        try:
+            return await part.future
+        except asyncio.CancelledError:
+            if _was_cancelled(part):
+                raise RunCancelled(part.id) from None
+            raise
 
     async def map(
         self,
@@ -108,15 +113,22 @@ class AsyncRun(AsyncCalls):
     async def gather(self, handles: tuple[Any, ...], *, return_exceptions: bool) -> list[Any]:
         """Wait for all; unless exceptions are returned, the first error cancels the rest."""
         self._enter()
-        return await self._gathered([self.future_of(handle) for handle in handles], return_exceptions=return_exceptions)
+        futures = [self.future_of(handle) for handle in handles]
+        values = await self._gathered(futures, handles, return_exceptions=return_exceptions)
+        return [RunCancelled(handle.id) if _was_cancelled(handle) else value for handle, value in zip(handles, values, strict=True)]
 
-    async def _gathered(self, futures: Sequence[asyncio.Future[Any]], *, return_exceptions: bool) -> list[Any]:
+    async def _gathered(
+        self, futures: Sequence[asyncio.Future[Any]], handles: tuple[Any, ...] = (), *, return_exceptions: bool
+    ) -> list[Any]:
         try:
             return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
-        except BaseException:
+        except BaseException as error:
+            cancelled = next((handle for handle in handles if _was_cancelled(handle)), None)
             if self.unwinding is None:
                 for future in futures:
                     future.cancel()
+            if cancelled is not None and isinstance(error, asyncio.CancelledError):
+                raise RunCancelled(cancelled.id) from None
             raise
 
     async def first(self, handles: tuple[Any, ...]) -> Any:
@@ -223,3 +235,10 @@ class AsyncRun(AsyncCalls):
             error = CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="continue_as_new()")
             self.leave_by(self.mismatch(error))
         self.leave_by(operation)
+
+
+def _was_cancelled(part: Part[Any]) -> bool:
+    """Whether a step or child that is waited for was cancelled, by whatever; not the task that waits, whose CancelledError is asyncio's."""
+    task = asyncio.current_task()
+    is_cancelling = task is not None and task.cancelling() > 0
+    return part.kind != "signal" and part.future is not None and part.future.cancelled() and not is_cancelling
