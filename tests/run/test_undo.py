@@ -265,6 +265,7 @@ with registry.isolated() as defined:
         handles = [book.options(delay="1h").submit("never"), stands_at_the_gate.submit()]
         del handles
         book("a")
+        gate.wait_until_reached()
         raise Broken("end")
 
     @step
