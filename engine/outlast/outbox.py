@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import InvalidInput, StoreError, WrongSQLite
 from .operations import Start, Started
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .store.sqlite import SqliteStore
 
 
-def start_within(store: SqliteStore, connection: Any, operation: Start) -> Started:
+def start_within(store: SqliteStore, connection: sqlite3.Connection, operation: Start) -> Started:
     """Write a start into the caller's transaction: it is there when, and only when, the caller commits.
 
     Its durability is the caller's `synchronous` then. The bell is rung once the caller has committed. A
@@ -65,7 +65,7 @@ def start_within(store: SqliteStore, connection: Any, operation: Start) -> Start
     return started
 
 
-def _check(store: SqliteStore, connection: Any) -> None:
+def _check(store: SqliteStore, connection: sqlite3.Connection) -> None:
     if not isinstance(connection, sqlite3.Connection):
         kind = type(connection)
         raise WrongSQLite(
@@ -86,7 +86,7 @@ def _check(store: SqliteStore, connection: Any) -> None:
 
 
 @contextmanager
-def _plain_rows(connection: Any) -> Iterator[None]:
+def _plain_rows(connection: sqlite3.Connection) -> Iterator[None]:
     """Rows as tuples and text as str inside the block, whatever the caller has set."""
     row_factory, text_factory = connection.row_factory, connection.text_factory
     connection.row_factory, connection.text_factory = None, str

@@ -7,9 +7,12 @@ the run copies what it takes into its own journal.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..states import Status
+
+if TYPE_CHECKING:
+    from ..store.library import sqlite3
 
 _ENDED = """
 select t.parent_path, t.uid, t.status, t.tries, t.started_at, t.finished_at, t.ended_at, o.output, o.error
@@ -55,7 +58,7 @@ class Arrival:
         return {"try_number": max(self.tries, 1) if began else 0, "started_at": self.started_at, "data": data}
 
 
-def arrived(connection: Any, task_id: int, since: int) -> list[Arrival]:
+def arrived(connection: sqlite3.Connection, task_id: int, since: int) -> list[Arrival]:
     """The parts that ended at or after an engine instant. One instant may hold several: those seen come again."""
     return [Arrival(row[0], row[1], Status(row[2]), *row[3:]) for row in connection.execute(_ENDED, {"id": task_id, "since": since})]
 
@@ -66,7 +69,7 @@ where parent_id = :id and ended_at is null and status = 'halted' and kind = 'ste
 """
 
 
-def halted_step(connection: Any, task_id: int) -> str | None:
+def halted_step(connection: sqlite3.Connection, task_id: int) -> str | None:
     """Why the run cannot go on, where a submitted step of it is halted."""
     row = connection.execute(_HALTED_STEP, {"id": task_id}).fetchone()
     return f"its step {row[0]} is halted: {row[1]}" if row is not None else None

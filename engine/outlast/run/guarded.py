@@ -57,7 +57,7 @@ class Cursor(sqlite3.Cursor):
         raise refusal("executescript()")
 
     def _check(self) -> None:
-        connection: Any = self.connection
+        connection = self.connection
         if isinstance(connection, Guarded):
             connection.check_transaction()
 

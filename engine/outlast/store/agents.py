@@ -269,12 +269,12 @@ class AgentRow:
     slots: int
 
 
-def live(connection: Any) -> list[AgentRow]:
+def live(connection: sqlite3.Connection) -> list[AgentRow]:
     """The agents whose end nobody has recorded."""
     return [_agent_row(row) for row in connection.execute(_LIVE)]
 
 
-def with_strays(connection: Any) -> list[AgentRow]:
+def with_strays(connection: sqlite3.Connection) -> list[AgentRow]:
     """Agents, ended or not, whose tries may still be under way."""
     return [_agent_row(row) for row in connection.execute(_WITH_STRAYS)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..claimed import Claimed, Fence
 from ..errors import LeaseLost
@@ -21,6 +21,9 @@ from .contended import Found
 from .places import set_place
 from .transaction import Transaction
 from .walk import PARTITIONED, PLAIN, Combination, combinations
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _DUE = """
 select id, due_at from outlast_task
@@ -279,7 +282,7 @@ order by due_at limit 1
 """
 
 
-def next_due_at(connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> int | None:
+def next_due_at(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> int | None:
     """The engine instant at which the next task that this code can take falls due, or may start by its queue's rate.
 
     What a full or a paused queue holds back is left out: whoever ends that writes to the file, and so wakes us.
@@ -308,13 +311,13 @@ where suspect = 1 and due_at is not null and paused_at is null and due_at <= :no
 """
 
 
-def _suspects(connection: Any, queues_served: tuple[str, ...] | None, *, now: int) -> list[tuple[Any, ...]]:
+def _suspects(connection: sqlite3.Connection, queues_served: tuple[str, ...] | None, *, now: int) -> list[tuple[Any, ...]]:
     """What is due and must run alone. There are few: what was on agents that crashed."""
     rows = connection.execute(_SUSPECTS, {"now": now}).fetchall()
     return rows if queues_served is None else [row for row in rows if row[6] in queues_served]
 
 
-def has_suspects(connection: Any, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
+def has_suspects(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
     """Whether a task waits that must run alone, and that no limit of its queue holds back."""
     rows = _suspects(connection, queues_served, now=now)
     if not rows:
@@ -329,7 +332,7 @@ from outlast_task where agent_id = :agent_id and notice > 0
 """
 
 
-def notices(connection: Any, agent_id: int) -> list[tuple[int, int, int, bool, bool]]:
+def notices(connection: sqlite3.Connection, agent_id: int) -> list[tuple[int, int, int, bool, bool]]:
     """(task, claim, count, cancel requested, paused) of each of this agent's tasks that has news."""
     return [
         (task_id, claim_number, count, bool(cancelled), bool(paused))

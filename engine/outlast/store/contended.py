@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import queues, turns
 from .places import Places
 from .transaction import Transaction
 from .turns import Candidate, Pool
 from .walk import Combination
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 Found = tuple[int, int, int, int, str, Candidate | None]
 """By what claims are ordered (the priority negated, the due instant, a rank), then id, code, and what limits need to know."""
@@ -27,7 +30,7 @@ REFUSED = -1
 class Contention:
     """The queues with limits or partitions, during one claim."""
 
-    def __init__(self, connection: Any, *, now: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, now: int) -> None:
         self._connection = connection
         self.now = now
         self._limits = queues.limited(connection)

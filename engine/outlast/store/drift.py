@@ -7,7 +7,6 @@ missing costs the guard against illegal moves, and who took it away should say w
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from . import migrations
 from .library import sqlite3
@@ -20,7 +19,7 @@ where (name like 'outlast\_%' escape '\' or tbl_name like 'outlast\_%' escape '\
 """
 
 
-def differences(connection: Any) -> list[str]:
+def differences(connection: sqlite3.Connection) -> list[str]:
     """What of the file's schema is missing, changed, or not ours, in words."""
     wanted = _wanted()
     found = dict(connection.execute(_OBJECTS).fetchall())

@@ -121,7 +121,7 @@ class GroupTransactions:
             self._ring()
         return True
 
-    def _context(self, connection: Any) -> Transaction:
+    def _context(self, connection: sqlite3.Connection) -> Transaction:
         engine_time = self._engine_time()
         instant = engine_time.now()
         return Transaction(connection, now=instant, wall=instant + engine_time.skew())

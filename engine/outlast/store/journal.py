@@ -230,7 +230,7 @@ from outlast_journal where task_id = :task_id order by seq
 """
 
 
-def load(connection: Any, task_id: int) -> list[Entry]:
+def load(connection: sqlite3.Connection, task_id: int) -> list[Entry]:
     """The whole journal of a run, in order of delivery."""
     try:
         return [Entry(*row) for row in connection.execute(_LOAD, {"task_id": task_id})]

@@ -6,7 +6,7 @@ the children that had not completed. Refuses a start whose parent's claim is los
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -18,6 +18,9 @@ from .journal import load, write_entry
 from .retrying import present_child, retry_child
 from .starting import run_of_key, start
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _FOLLOW = "insert or ignore into outlast_follower (task_id, parent_id, path) values (:task_id, :parent_id, :path)"
 
@@ -67,7 +70,7 @@ def may_lead_elsewhere(part: Start) -> bool:
     return part.key is not None or part.unique_key is not None or part.retry_of is not None
 
 
-def leads_to(connection: Any, part: Start) -> str | None:
+def leads_to(connection: sqlite3.Connection, part: Start) -> str | None:
     """The run that a start would give now, where it is there already: for who cannot wait for the commit."""
     if part.retry_of is not None:
         return present_child(connection, part.retry_of)

@@ -9,11 +9,14 @@ the tasks themselves, so a dead agent's place comes back with its lease.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .queues import Limits, add_starts, starts_left
 from .transaction import Transaction
 from .turns import Candidate
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _LEASED = """
 select coalesce(partition, ''), count(*) from outlast_task
@@ -32,7 +35,7 @@ group by t.slot
 class Places:
     """The places of one queue during one claim; `take` counts what the claim has taken."""
 
-    def __init__(self, connection: Any, limits: Limits, *, now: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, limits: Limits, *, now: int) -> None:
         self.limits = limits
         self.now = now
         self._connection = connection

@@ -8,10 +8,13 @@ process dies anywhere, the file is sound, and the next to prune goes on.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..retention_operations import DeclareRetention, Discard, Prune, PruneAgents, Pruned
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _SET = """
 insert into outlast_retention (workflow, seconds) values (:workflow, :seconds)
@@ -32,7 +35,7 @@ def declare(transaction: Transaction, operation: DeclareRetention) -> None:
 _RETENTION = "select workflow, seconds from outlast_retention"
 
 
-def by_workflow(connection: Any) -> dict[str, float]:
+def by_workflow(connection: sqlite3.Connection) -> dict[str, float]:
     """How long the runs of a workflow are kept, in seconds, where its code says so."""
     return dict(connection.execute(_RETENTION).fetchall())
 
@@ -81,7 +84,7 @@ class Chunk:
 
 
 def candidates(
-    connection: Any,
+    connection: sqlite3.Connection,
     *,
     after: int,
     limit: int,
@@ -118,7 +121,7 @@ def candidates(
     return Chunk(last_id, count < limit, runs)
 
 
-def _is_copied(connection: Any, copies: dict[int, dict[str, bool] | None], parent_id: int, path: str, status: str) -> bool:
+def _is_copied(connection: sqlite3.Connection, copies: dict[int, dict[str, bool] | None], parent_id: int, path: str, status: str) -> bool:
     """Whether a parent has ended, or has in its journal what came of this child."""
     if parent_id not in copies:
         is_open = connection.execute(_OPEN_PARENT, {"id": parent_id}).fetchone() is not None
@@ -171,7 +174,7 @@ _DROP_DEBOUNCE = "delete from outlast_debounce where task_id = :id"
 _DROP_PLACE = "delete from outlast_successor where task_id = :id"
 
 
-def is_needed(connection: Any, task_id: int) -> bool:
+def is_needed(connection: sqlite3.Connection, task_id: int) -> bool:
     """Whether somebody may still come back to a final run, or it is none."""
     return connection.execute(_STILL_GOES, {"id": task_id}).fetchone() is None
 
@@ -315,7 +318,7 @@ _MODE = "pragma auto_vacuum"
 _INCREMENTAL = 2
 
 
-def free_pages(connection: Any) -> tuple[int, int, bool]:
+def free_pages(connection: sqlite3.Connection) -> tuple[int, int, bool]:
     """(free pages, all pages, whether they can be given back by and by)."""
     return (
         connection.execute(_FREE).fetchone()[0],
@@ -324,13 +327,13 @@ def free_pages(connection: Any) -> tuple[int, int, bool]:
     )
 
 
-def give_back(connection: Any, pages: int) -> None:
+def give_back(connection: sqlite3.Connection, pages: int) -> None:
     """Move some free pages out of the file; within a write transaction, so that it takes its turn."""
     # A pragma takes no parameters.
     connection.execute(f"pragma incremental_vacuum({int(pages)})").fetchall()
 
 
-def vacuum(connection: Any) -> None:
+def vacuum(connection: sqlite3.Connection) -> None:
     """Rewrite the whole file without its free room; from then on room can be given back by and by. Nobody writes meanwhile."""
     connection.execute("pragma auto_vacuum = incremental")
     connection.execute("vacuum")

@@ -7,7 +7,7 @@ Owns the reading of the question that a halted run waits on, and the writing of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +17,9 @@ from ..entry import Entry
 from ..errors import OutcomeUnknown, OutlastError
 from . import journal
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 PREFIX = "question/"
 
@@ -47,7 +50,7 @@ class Question:
     claim: int
 
 
-def open_question(connection: Any, task_id: int) -> Question | None:
+def open_question(connection: sqlite3.Connection, task_id: int) -> Question | None:
     """The oldest question that a halted run, or a halted step of it, waits on."""
     row = connection.execute(_OPEN, {"id": task_id}).fetchone()
     if row is None:

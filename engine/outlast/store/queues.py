@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct, structs
 
@@ -18,6 +18,9 @@ from ..errors import QueueNotFound
 from ..names import DEFAULT_QUEUE
 from ..queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 
 class Limits(Struct, frozen=True):
@@ -48,7 +51,7 @@ where name > '' and (concurrency is not null or rate is not null or per_partitio
 """
 
 
-def limited(connection: Any) -> dict[str, Limits]:
+def limited(connection: sqlite3.Connection) -> dict[str, Limits]:
     """The queues that have limits or are paused, by name: of most files none."""
     return {row[0]: Limits(*row) for row in connection.execute(_LIMITED)}
 
@@ -58,7 +61,7 @@ select name, concurrency, rate, rate_count, rate_window, per_partition, hold, pa
 """
 
 
-def known(connection: Any) -> dict[str, Limits]:
+def known(connection: sqlite3.Connection) -> dict[str, Limits]:
     """The queues that code has declared or a person has set, by name."""
     return {row[0]: Limits(*row) for row in connection.execute(_ALL)}
 
@@ -66,12 +69,12 @@ def known(connection: Any) -> dict[str, Limits]:
 _EXISTS = "select 1 from outlast_queue where name = :name"
 
 
-def exists(connection: Any, name: str) -> bool:
+def exists(connection: sqlite3.Connection, name: str) -> bool:
     """Whether tasks may wait under this name: it was declared or set, or is the default."""
     return name == DEFAULT_QUEUE or connection.execute(_EXISTS, {"name": name}).fetchone() is not None
 
 
-def not_found(connection: Any, name: str) -> QueueNotFound:
+def not_found(connection: sqlite3.Connection, name: str) -> QueueNotFound:
     """The error for a name that is no queue's, with the closest that is one."""
     return QueueNotFound(name, close=get_close_matches(name, [DEFAULT_QUEUE, *known(connection)], n=1))
 
@@ -180,7 +183,7 @@ select before from outlast_queue_start where queue = :queue and at > :after orde
 """
 
 
-def starts_left(connection: Any, limits: Limits, *, now: int) -> int:
+def starts_left(connection: sqlite3.Connection, limits: Limits, *, now: int) -> int:
     """How many tasks of a queue with a rate may start at this instant: the rate, less the starts of the window before it."""
     assert limits.rate_count is not None
     assert limits.rate_window is not None
@@ -200,7 +203,7 @@ order by at limit 1
 """
 
 
-def next_start_at(connection: Any, limits: Limits, *, now: int) -> int:
+def next_start_at(connection: sqlite3.Connection, limits: Limits, *, now: int) -> int:
     """The engine instant from which one more task of a queue with a rate may start; `now` where one may already."""
     assert limits.rate_count is not None
     assert limits.rate_window is not None

@@ -8,7 +8,7 @@ cannot both find nobody; if the process dies before the commit, nothing was retr
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -21,6 +21,9 @@ from ..states import FINAL, Status
 from . import journal, succession, undoing
 from .starting import start
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _FIND = """
 select t.id, t.uid, t.status, i.chain, i.retry_of is not null from outlast_task t join outlast_input i on i.task_id = t.id
@@ -83,13 +86,13 @@ def retry_child(transaction: Transaction, part: Start) -> Started | None:
     return started
 
 
-def present_child(connection: Any, uid: str) -> str | None:
+def present_child(connection: sqlite3.Connection, uid: str) -> str | None:
     """The run that would be the child, where it is not a new one."""
     newest = _newest_child(connection, uid)
     return newest.uid if newest is not None and _stands(newest) else None
 
 
-def _newest_child(connection: Any, uid: str) -> _Run | None:
+def _newest_child(connection: sqlite3.Connection, uid: str) -> _Run | None:
     before = _last_of_line(connection, uid)
     if before is None:
         return None
@@ -107,12 +110,12 @@ select 1 from outlast_task where id = :id and (cancel_requested_at is not null o
 """
 
 
-def _last_of_line(connection: Any, uid: str) -> _Run | None:
+def _last_of_line(connection: sqlite3.Connection, uid: str) -> _Run | None:
     row = connection.execute(_FIND, {"uid": succession.last_of_line(connection, uid)}).fetchone()
     return None if row is None else _Run(row)
 
 
-def _newest(connection: Any, run: _Run) -> _Run:
+def _newest(connection: sqlite3.Connection, run: _Run) -> _Run:
     """The run that the chain has come to."""
     row = connection.execute(_NEWEST_RETRY, {"chain": run.chain}).fetchone()
     if row is None:
@@ -219,6 +222,6 @@ from outlast_inherited where task_id = :id
 """
 
 
-def load(connection: Any, task_id: int) -> dict[str, Inherited]:
+def load(connection: sqlite3.Connection, task_id: int) -> dict[str, Inherited]:
     """What a run has inherited, by place."""
     return {row[0]: Inherited(*row) for row in connection.execute(_LOAD, {"id": task_id})}

@@ -6,7 +6,7 @@ on the same file. Refuses to matter for firing: a scheduler without its row fire
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from .. import clock
 from ..schedule_operations import KeepScheduler, LeaveSchedulers
 from .process import ProcessIdentity, is_alive
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _KEEP = """
 insert into outlast_scheduler (uid, host, boot_id, pid, process_started, workflows, started_at, heartbeat_at)
@@ -51,7 +54,7 @@ class SchedulerRow(Struct, frozen=True, gc=False):
 _SCHEDULERS = "select * from outlast_scheduler"
 
 
-def everybody(connection: Any) -> list[SchedulerRow]:
+def everybody(connection: sqlite3.Connection) -> list[SchedulerRow]:
     return [SchedulerRow(*row) for row in connection.execute(_SCHEDULERS)]
 
 
@@ -68,6 +71,6 @@ def is_live(row: SchedulerRow) -> bool:
     return seen
 
 
-def live(connection: Any, *, but: str = "") -> list[SchedulerRow]:
+def live(connection: sqlite3.Connection, *, but: str = "") -> list[SchedulerRow]:
     """The schedulers that are up, but for one."""
     return [row for row in everybody(connection) if row.uid != but and is_live(row)]

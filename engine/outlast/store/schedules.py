@@ -7,7 +7,7 @@ schedule brings its next tick along. A change by a stale reader changes nothing,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -23,6 +23,9 @@ from ..schedule_operations import (
 )
 from . import ticks
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 
 class StoredSchedule(Struct, frozen=True, gc=False):
@@ -55,7 +58,7 @@ class StoredSchedule(Struct, frozen=True, gc=False):
 _FIND = "select * from outlast_schedule where name = :name"
 
 
-def find(connection: Any, name: str) -> StoredSchedule | None:
+def find(connection: sqlite3.Connection, name: str) -> StoredSchedule | None:
     row = connection.execute(_FIND, {"name": name}).fetchone()
     return None if row is None else StoredSchedule(*row)
 
@@ -63,7 +66,7 @@ def find(connection: Any, name: str) -> StoredSchedule | None:
 _ALL = "select * from outlast_schedule order by name"
 
 
-def everything(connection: Any) -> list[StoredSchedule]:
+def everything(connection: sqlite3.Connection) -> list[StoredSchedule]:
     """All schedules by name."""
     return [StoredSchedule(*row) for row in connection.execute(_ALL)]
 
@@ -71,7 +74,7 @@ def everything(connection: Any) -> list[StoredSchedule]:
 _ANY_BROKEN = "select 1 from outlast_schedule where error is not null and gone_at is null limit 1"
 
 
-def any_broken(connection: Any) -> bool:
+def any_broken(connection: sqlite3.Connection) -> bool:
     """Whether there is a schedule that cannot fire."""
     return connection.execute(_ANY_BROKEN).fetchone() is not None
 
@@ -86,7 +89,7 @@ limit :limit
 """
 
 
-def due(connection: Any, workflows: str, spared: str, *, wall: int, limit: int) -> list[StoredSchedule]:
+def due(connection: sqlite3.Connection, workflows: str, spared: str, *, wall: int, limit: int) -> list[StoredSchedule]:
     """Schedules of these workflows (a JSON list) with a tick to decide, but for those spared (as JSON, by
     name and revision).
     """
@@ -109,7 +112,7 @@ where s.next_at is not null
 """
 
 
-def earliest(connection: Any, workflows: str, spared: str) -> int | None:
+def earliest(connection: sqlite3.Connection, workflows: str, spared: str) -> int | None:
     """The instant of the first tick to come."""
     sql = _EARLIEST if spared == "{}" else _EARLIEST_OTHER
     at: int | None = connection.execute(sql, {"workflows": workflows, "spared": spared}).fetchone()[0]
@@ -119,7 +122,7 @@ def earliest(connection: Any, workflows: str, spared: str) -> int | None:
 _AHEAD = "select * from outlast_schedule where cursor > :wall and gone_at is null and error is null"
 
 
-def ahead(connection: Any, wall: int) -> list[StoredSchedule]:
+def ahead(connection: sqlite3.Connection, wall: int) -> list[StoredSchedule]:
     """Schedules whose decided ticks reach past now: the wall clock was set back."""
     return [StoredSchedule(*row) for row in connection.execute(_AHEAD, {"wall": wall})]
 
@@ -130,7 +133,7 @@ where schedule = :name and tick > :after and tick <= :until and by_hand = 0 and 
 """
 
 
-def ran(connection: Any, name: str, after: int, until: int) -> list[int]:
+def ran(connection: sqlite3.Connection, name: str, after: int, until: int) -> list[int]:
     """The ticks of a range that have their run: fired, or backfilled."""
     rows = connection.execute(_RAN, {"name": name, "after": after, "until": until})
     return [tick for (tick,) in rows]
@@ -145,7 +148,7 @@ order by tick
 """
 
 
-def rows_between(connection: Any, name: str, first: int, last: int) -> list[TickRow]:
+def rows_between(connection: sqlite3.Connection, name: str, first: int, last: int) -> list[TickRow]:
     """The rows without a run that reach into a range."""
     rows = connection.execute(_ROWS_BETWEEN, {"name": name, "first": first, "last": last})
     return [TickRow(*row) for row in rows]
@@ -159,7 +162,7 @@ limit 1
 """
 
 
-def line_can_pass(connection: Any) -> bool:
+def line_can_pass(connection: sqlite3.Connection) -> bool:
     """Whether a run stands in line with nothing unfinished before it."""
     return connection.execute(_CAN_PASS).fetchone() is not None
 

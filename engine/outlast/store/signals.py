@@ -6,12 +6,15 @@ again, for as long as the run is kept. A signal to a parked run wakes it only if
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import RunFinished, RunNotFound
 from ..operations import Signal
 from . import succession
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _TARGET = "select id, status, finished_at from outlast_task where uid = :uid and kind = 'run'"
 
@@ -74,6 +77,6 @@ where task_id = :id and name = :name and taken_path is null order by id
 """
 
 
-def unread(connection: Any, task_id: int, name: str) -> list[tuple[int, bytes, int]]:
+def unread(connection: sqlite3.Connection, task_id: int, name: str) -> list[tuple[int, bytes, int]]:
     """(id, payload, created_at) of the signals of a name that nobody has taken, oldest first."""
     return [tuple(row) for row in connection.execute(_UNREAD, {"id": task_id, "name": name})]

@@ -7,11 +7,14 @@ input, or nothing is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..operations import Start, Started
 from .transaction import Transaction
 from .uniqueness import admit, settle_start
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _BY_KEY = """
 select t.id, t.uid
@@ -55,7 +58,7 @@ def start(transaction: Transaction, operation: Start) -> Started:
     return insert(transaction, operation)
 
 
-def run_of_key(connection: Any, workflow: str, key: str) -> str | None:
+def run_of_key(connection: sqlite3.Connection, workflow: str, key: str) -> str | None:
     """The id of the run that a key leads to."""
     row = connection.execute(_BY_KEY, {"workflow": workflow, "key": key}).fetchone()
     return None if row is None else str(row[1])

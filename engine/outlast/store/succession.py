@@ -7,9 +7,12 @@ end a run: `continuing` and `ending` do.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _SUCCESSOR = "select successor_id from outlast_outcome where task_id = :id and successor_id is not null"
 
@@ -51,7 +54,7 @@ where not exists (select 1 from outlast_outcome o where o.task_id = line.id and 
 """
 
 
-def last_of_line(connection: Any, uid: str) -> str:
+def last_of_line(connection: sqlite3.Connection, uid: str) -> str:
     """The run that goes on with what this one began: itself, or the last of its successors."""
     row = connection.execute(_LINE, {"uid": uid}).fetchone()
     found: str = row[0] if row is not None else uid
@@ -64,7 +67,7 @@ where t.uid = :uid and p.finished_at is null
 """
 
 
-def open_before(connection: Any, uid: str) -> int | None:
+def open_before(connection: sqlite3.Connection, uid: str) -> int | None:
     """The run that has gone on as this one, where its own submitted steps have not ended: they still belong to the line."""
     row = connection.execute(_OPEN_BEFORE, {"uid": uid}).fetchone()
     return None if row is None else int(row[0])

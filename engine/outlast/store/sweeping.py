@@ -6,7 +6,7 @@ Refuses to guess: a run is moved only for what the file says. Any number of supe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..codec import encode_error
 from ..errors import DeadlineExceeded
@@ -14,6 +14,9 @@ from ..operations import Sweep
 from ..states import Ending
 from . import ending, halting
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 
 def sweep(transaction: Transaction, operation: Sweep) -> list[str]:
@@ -107,7 +110,7 @@ where deadline_at is not null and finished_at is null and ending is null
 """
 
 
-def next_deadline_at(connection: Any) -> int | None:
+def next_deadline_at(connection: sqlite3.Connection) -> int | None:
     """The engine instant of the next deadline."""
     row = connection.execute(_LATE_BY).fetchone()
     due_at: int | None = row[0] if row is not None else None

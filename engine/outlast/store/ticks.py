@@ -344,7 +344,7 @@ where tick < :before and until < :before
 """
 
 
-def count_old(connection: Any, before: int) -> int:
+def count_old(connection: sqlite3.Connection, before: int) -> int:
     """How many rows of the ledger `prune` would forget."""
     count: int = connection.execute(_COUNT_OLD, {"before": before}).fetchone()[0]
     return count

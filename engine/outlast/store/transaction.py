@@ -7,7 +7,10 @@ committer's. `now` is read after the write lock was taken, so that it never fall
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 
 class Transaction:
@@ -15,7 +18,7 @@ class Transaction:
 
     __slots__ = ("connection", "execute", "now", "ring", "wall")
 
-    def __init__(self, connection: Any, *, now: int, wall: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, now: int, wall: int) -> None:
         self.connection = connection
         self.execute: Callable[..., Any] = connection.execute
         self.now = now

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _MOST_VISITED = 2_000
 
@@ -77,7 +80,7 @@ order by due_at, id limit :limit
 """
 
 
-def without_partition(connection: Any, pool: Pool, *, limit: int) -> list[Candidate]:
+def without_partition(connection: sqlite3.Connection, pool: Pool, *, limit: int) -> list[Candidate]:
     """The tasks without a partition that are longest due."""
     return pool.candidates(connection.execute(_WITHOUT_PARTITION, pool.parameters(limit=limit)))
 
@@ -102,7 +105,7 @@ order by due_at, id limit :limit
 """
 
 
-def with_partition(connection: Any, pool: Pool, *, limit: int, after: str) -> tuple[list[Candidate], str | None]:
+def with_partition(connection: sqlite3.Connection, pool: Pool, *, limit: int, after: str) -> tuple[list[Candidate], str | None]:
     """Due tasks of as many partitions as there are tasks to take, from the one after `after` on, and all around.
 
     With them, where the walk had to stop early: the partition to go on from.
@@ -159,7 +162,7 @@ limit :limit
 """
 
 
-def _walk(connection: Any, pool: Pool, *, after: str, until: str | None, limit: int) -> tuple[list[Candidate], str | None]:
+def _walk(connection: sqlite3.Connection, pool: Pool, *, after: str, until: str | None, limit: int) -> tuple[list[Candidate], str | None]:
     """The longest due of each partition on the way; with them, where the walk stopped because it grew too long."""
     rows = connection.execute(
         _WALK,
@@ -182,7 +185,7 @@ order by due_at, id limit :limit offset 1
 """
 
 
-def _more_of_each(connection: Any, pool: Pool, heads: list[Candidate], *, limit: int) -> list[Candidate]:
+def _more_of_each(connection: sqlite3.Connection, pool: Pool, heads: list[Candidate], *, limit: int) -> list[Candidate]:
     """There are fewer partitions than tasks to take: as many of each as make up the number."""
     if not heads:
         return heads
@@ -221,7 +224,7 @@ def in_turn(candidates: list[Candidate], *, after: str) -> list[tuple[int, int, 
 _TURN = "select partition from outlast_turn where queue = :queue"
 
 
-def last_served(connection: Any, queue: str) -> str:
+def last_served(connection: sqlite3.Connection, queue: str) -> str:
     """The partition whose turn it was last; '' is that of tasks without one."""
     row = connection.execute(_TURN, {"queue": queue}).fetchone()
     return row[0] if row is not None else ""

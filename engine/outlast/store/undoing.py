@@ -6,7 +6,7 @@ the row names the code that the next compensation needs, so that an agent withou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..claimed import Fence
 from ..entry import Entry
@@ -17,6 +17,9 @@ from ..plan import Undo, undo_plan
 from ..states import Status
 from . import journal
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 # An outcome from before its place was set aside is that of another part.
 _PARTS_OUTSIDE_JOURNAL = """
@@ -47,7 +50,7 @@ def gather_outcomes(transaction: Transaction, task_id: int) -> None:
         journal.write_late(transaction, Fence(task_id, claim[0]), entry)
 
 
-def outcomes_not_taken(connection: Any, task_id: int) -> list[Entry]:
+def outcomes_not_taken(connection: sqlite3.Connection, task_id: int) -> list[Entry]:
     """What became of final parts, as entries that the journal does not have; their numbers are to be given."""
     if connection.execute(_HAS_PARTS, {"id": task_id}).fetchone() is None:
         return []
@@ -103,7 +106,7 @@ def begin(transaction: Transaction, task_id: int) -> bool:
     return True
 
 
-def read_plan(connection: Any, task_id: int) -> list[Undo]:
+def read_plan(connection: sqlite3.Connection, task_id: int) -> list[Undo]:
     """What is left to undo of a run."""
     if connection.execute(_HAS_COMPENSABLE, {"id": task_id}).fetchone() is None:
         return []
@@ -120,7 +123,7 @@ where j.kind = 'compensation' and j.event = 'completed' and (j.path = :path or j
 """
 
 
-def undone_before(connection: Any, task_id: int, chain: str, path: str) -> int:
+def undone_before(connection: sqlite3.Connection, task_id: int, chain: str, path: str) -> int:
     """How often the runs of the chain before this one have undone what stood at a place.
 
     Each of those undid a step of its own; but what a run has inherited and another one failed to undo is the same step still.

@@ -8,12 +8,15 @@ are one immediate transaction, so two starts cannot both find nobody.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import Conflict
 from ..operations import Start, Started
 from . import ending
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 _UNFINISHED = """
 select id, uid, status, started_at is null and status = 'pending' from outlast_task
@@ -158,7 +161,7 @@ where s.task_id = :id
 """
 
 
-def run_before(connection: Any, task_id: int) -> tuple[str, str, str] | None:
+def run_before(connection: sqlite3.Connection, task_id: int) -> tuple[str, str, str] | None:
     """(uid, status, unique key) of the run whose end a run is held back for."""
     row = connection.execute(_BEFORE, {"id": task_id}).fetchone()
     return None if row is None else (row[0], row[1], row[2])

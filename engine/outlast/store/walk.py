@@ -7,7 +7,10 @@ read tasks: how many there are of each kind costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .library import sqlite3
 
 Combination = tuple[str, int, str]
 """A queue, a priority, and the code that is needed."""
@@ -61,7 +64,7 @@ PARTITIONED = Jumps(
 _HIGHEST = 1 << 62
 
 
-def combinations(connection: Any, queues: tuple[str, ...] | None, jumps: Jumps) -> Iterator[Combination]:
+def combinations(connection: sqlite3.Connection, queues: tuple[str, ...] | None, jumps: Jumps) -> Iterator[Combination]:
     """Every combination that there is, of these queues or of all."""
     for queue in queues if queues is not None else _walk_queues(connection, jumps):
         priority = _HIGHEST
@@ -79,7 +82,7 @@ def combinations(connection: Any, queues: tuple[str, ...] | None, jumps: Jumps) 
                 yield queue, priority, needs
 
 
-def _walk_queues(connection: Any, jumps: Jumps) -> Iterator[str]:
+def _walk_queues(connection: sqlite3.Connection, jumps: Jumps) -> Iterator[str]:
     queue = ""
     while True:
         row = connection.execute(jumps.next_queue, {"queue": queue}).fetchone()

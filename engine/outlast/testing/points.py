@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import operations as op
 from .. import queue_operations, retention_operations
@@ -20,6 +20,9 @@ from ..errors import LeaseLost
 from ..store.commit import Committer
 from ..store.transaction import Transaction
 from .quick import QuickStore
+
+if TYPE_CHECKING:
+    from ..store.library import sqlite3
 
 SIDES = ("before", "after")
 
@@ -57,7 +60,7 @@ class CrashCommitter(Committer):
                         raise
                 self.store.passed([pending])
 
-    def _context(self, connection: Any) -> Transaction:
+    def _context(self, connection: sqlite3.Connection) -> Transaction:
         # Whoever waited for the write lock while a @transaction step died with it would write after the death.
         if self.store.is_dead:
             raise _dead()
@@ -110,7 +113,7 @@ class CrashStore(QuickStore):
             self._die_at("after")
         self._is_let_through(group)
 
-    def commit_step(self, connection: Any, name: str) -> None:
+    def commit_step(self, connection: sqlite3.Connection, name: str) -> None:
         if self.is_counting:
             self.points.append(f"the transaction {name} and its entry")
             self._die_at("before")

@@ -7,12 +7,13 @@ and the invariants. Refuses to read what may differ between two good executions:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import payloads
 from .invariants import INVARIANTS
 
 if TYPE_CHECKING:
+    from ..store.library import sqlite3
     from ..store.sqlite import SqliteStore
 
 
@@ -68,7 +69,7 @@ def left_in(store: SqliteStore) -> Left:
     )
 
 
-def _rows(connection: Any, table: str) -> list[str]:
+def _rows(connection: sqlite3.Connection, table: str) -> list[str]:
     # The name is one that the schema itself has given.
     quoted = table.replace('"', '""')
     return sorted(repr(row) for row in connection.execute(f'select * from "{quoted}"').fetchall())

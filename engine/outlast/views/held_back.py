@@ -18,6 +18,7 @@ from ..store.uniqueness import run_before
 from .values import wall_json
 
 if TYPE_CHECKING:
+    from ..store.library import sqlite3
     from ..store.sqlite import SqliteStore
     from .unclaimed import Text
 
@@ -66,7 +67,7 @@ order by h.id limit 3
 """
 
 
-def _holders(connection: Any, limits: Limits) -> list[str]:
+def _holders(connection: sqlite3.Connection, limits: Limits) -> list[str]:
     """Who has the places, the first few: with `hold="unfinished"`, runs of two queues can wait for each other."""
     rows = connection.execute(_HOLDERS, {"queue": limits.queue, "kept": limits.keeps_place}).fetchall()
     return [f"One is held by {uid}, which is {status}." for uid, status in rows]

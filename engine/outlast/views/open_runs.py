@@ -6,11 +6,14 @@ Owns one read. Refuses to claim: nothing is written, and the claim number is the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..claimed import Claimed, Fence
 from ..errors import OutlastError
 from ..states import Status
+
+if TYPE_CHECKING:
+    from ..store.library import sqlite3
 
 _SELECT = """
 select t.id, t.claim, t.uid, t.kind, t.name, t.version, t.status, t.needs, t.queue, t.partition, t.priority, t.tries,
@@ -29,7 +32,7 @@ order by t.id limit 500
 )
 
 
-def open_runs(connection: Any, *, workflow: str | None = None) -> Iterator[tuple[Claimed, str | None]]:
+def open_runs(connection: sqlite3.Connection, *, workflow: str | None = None) -> Iterator[tuple[Claimed, str | None]]:
     """Every run that has not ended, in order of start, with the ending that was decided for it."""
     after = 0
     while rows := connection.execute(_OPEN, {"after": after, "workflow": workflow}).fetchall():
@@ -41,7 +44,7 @@ def open_runs(connection: Any, *, workflow: str | None = None) -> Iterator[tuple
 _ONE = _SELECT + "where t.id = :id"
 
 
-def recorded_run(connection: Any, task_id: int) -> Claimed:
+def recorded_run(connection: sqlite3.Connection, task_id: int) -> Claimed:
     """One run, open or final. Raises `OutlastError` where its input has been deleted from the file."""
     row = connection.execute(_ONE, {"id": task_id}).fetchone()
     if row is None:

@@ -18,6 +18,7 @@ from ..store.questions import PREFIX as QUESTION_PREFIX
 from .values import error_json, value_json, wall_json
 
 if TYPE_CHECKING:
+    from ..store.library import sqlite3
     from ..store.sqlite import SqliteStore
 
 STEP_KINDS = frozenset({"step", "transaction", "task", "compensation"})
@@ -154,7 +155,7 @@ order by j.task_id, j.seq
 """
 
 
-def _add_tasks(connection: Any, task_id: int, lines: dict[str, StepLine]) -> None:
+def _add_tasks(connection: sqlite3.Connection, task_id: int, lines: dict[str, StepLine]) -> None:
     """Complete the lines of submitted steps by their own rows: tries, times, outcomes not yet taken."""
     if not lines:
         return
