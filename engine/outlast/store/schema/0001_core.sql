@@ -87,11 +87,11 @@ create index outlast_task_root on outlast_task (root_id, due_at) where root_id i
 
 create trigger outlast_task_legal_move before update of status on outlast_task
 when old.status <> new.status and not (
-      (old.status = 'pending' and new.status in ('cancelled', 'compensating', 'failed', 'halted', 'running'))
-   or (old.status = 'running' and new.status in ('cancelled', 'compensating', 'completed', 'failed', 'halted', 'pending', 'waiting'))
-   or (old.status = 'waiting' and new.status in ('cancelled', 'compensating', 'completed', 'failed', 'halted', 'pending', 'running'))
-   or (old.status = 'compensating' and new.status in ('cancelled', 'compensated', 'halted'))
-   or (old.status = 'halted' and new.status in ('cancelled', 'compensating', 'failed', 'pending'))
+      (old.status = 'pending' and (new.status = 'cancelled' or new.status = 'compensating' or new.status = 'failed' or new.status = 'halted' or new.status = 'running'))
+   or (old.status = 'running' and (new.status = 'cancelled' or new.status = 'compensating' or new.status = 'completed' or new.status = 'failed' or new.status = 'halted' or new.status = 'pending' or new.status = 'waiting'))
+   or (old.status = 'waiting' and (new.status = 'cancelled' or new.status = 'compensating' or new.status = 'completed' or new.status = 'failed' or new.status = 'halted' or new.status = 'pending' or new.status = 'running'))
+   or (old.status = 'compensating' and (new.status = 'cancelled' or new.status = 'compensated' or new.status = 'halted'))
+   or (old.status = 'halted' and (new.status = 'cancelled' or new.status = 'compensating' or new.status = 'failed' or new.status = 'pending'))
 )
 begin
   select raise(abort, 'illegal move of a task');
