@@ -277,6 +277,16 @@ def test_a_submitted_step_starts_where_it_was_submitted_whenever_an_agent_tries_
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
 
 
+def test_a_try_whose_start_is_an_entry_counts_once(store: SqliteStore, make: Maker) -> None:
+    # Of a step that is probed or asked about, each try has one.
+    fence = make.running().fence
+    tries = []
+    for seq, event, number in ((1, "started", 1), (2, "tried", 1), (3, "started", 2)):
+        make.append(fence, make.entry(seq, "1", event, "step", "charge", try_number=number, due_at=store.now()))
+        tries.append(views.steps_json(store, fence.task_id)[0]["tries"])
+    assert tries == [1, 2, 2]
+
+
 def test_a_cancelled_step_has_no_error_although_its_entry_names_a_run(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.append(fence, make.entry(1, "1", "cancelled", "step", "pack", try_number=1, data=b"0rw63sqcsx3cbvyzrs"))

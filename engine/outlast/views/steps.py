@@ -44,6 +44,8 @@ class StepLine:
     due_at: int | None = None
     """Of a backoff: the engine instant of the next try."""
     is_set_aside: bool = False
+    has_begun: bool = False
+    """The try under way is counted already: a step that is asked about has an entry for the start of each."""
 
 
 def steps_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
@@ -82,7 +84,7 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
                 # A run that ended before the next try was due has cut off no try.
                 between = line.due_at is not None and (owner[1] is None or line.due_at > owner[1])
                 line.status, line.finished_at = ("cancelled", owner[0]) if between else ("unknown", None)
-            elif line.due_at is None or line.due_at <= now:
+            elif not line.has_begun and (line.due_at is None or line.due_at <= now):
                 line.tries += 1
     return sorted(lines, key=_order)
 
@@ -124,6 +126,7 @@ def _ask(line: StepLine | None, entry: Entry) -> None:
 
 def _add(line: StepLine, entry: Entry) -> None:
     line.tries = max(line.tries, entry.try_number)
+    line.has_begun = entry.event == "started" and entry.try_number > 0
     started_at = entry.started_at if entry.started_at is not None else entry.at
     line.started_at = started_at if line.started_at is None else min(line.started_at, started_at)
     if line.input is None:
