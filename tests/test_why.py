@@ -346,6 +346,7 @@ def test_an_undo_names_the_next_compensation_and_who_is_missing(store: SqliteSto
 def test_an_undo_in_its_backoff_says_the_error_and_when(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.charge(fence)
+    make.append(fence, make.entry(3, "2", "started", "signal", "approval"))
     make.fail(fence, ValueError("late"))
     held = make.claim(make.agent()).fence
     due_at = store.now() + 9 * SECOND
@@ -354,6 +355,9 @@ def test_an_undo_in_its_backoff_says_the_error_and_when(store: SqliteStore, make
     store.commit(op.RecordUndo(held, tried))
     running = why(store, fence.task_id)
     assert "is being undone" in running.summary
+    assert any("failed in try 1 by OSError: bank is closed" in detail for detail in running.details)
+    # What the run itself waited for is not what its undo waits for.
+    assert "approval" not in text(running)
     store.commit(op.PassUndo(held, 9 * SECOND))
     found = why(store, fence.task_id)
     assert "(in 9s)" in found.details[0]

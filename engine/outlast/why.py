@@ -174,7 +174,8 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
         explanation.details.append(f"Its last journal entry, {since} ago: {_entry_text(last)}.")
     elif facts["started_at"] is not None:
         explanation.details.append(f"It was first claimed at {wall_json(facts['started_at'])}.")
-    texts = _wait_texts(store, entries)
+    # What the run itself was waiting for wakes nobody once it is undone.
+    texts = _wait_texts(store, [e for e in entries if facts["status"] != Status.COMPENSATING or e.kind == "compensation"])
     explanation.details += texts
     if texts:
         _add_unread(store, facts, explanation)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from . import output
 from .render import Line, console, is_rich, mark, plain, text_of
 from .text import safe, span
-from .tree import error_text, is_over, run_lines, step_cells
+from .tree import is_over, run_lines, step_cells
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -218,7 +218,7 @@ def _outcome(run: dict[str, Any]) -> tuple[str, str, str]:
         case "failed" | "compensated":
             error = run["error"] or {"type": "RunFailed", "message": ""}
             ended = "failed and was undone" if run["status"] == "compensated" else "failed"
-            text = error_text(error)
+            text = f"{error['type']}: {error['message']}" if error["message"] else error["type"]
             end = "" if text.endswith((".", "!", "?")) else "."
             return str(error["type"]), f"Run {uid} {ended}: {text}{end}", f"`outlast show {uid}` says more."
         case "cancelled":
