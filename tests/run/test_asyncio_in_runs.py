@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import as_completed
 
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import aio, first, registry, signal_handle, sleep, step, wait_signal, workflow
+from outlast import InvalidInput, aio, first, registry, signal_handle, sleep, step, wait_signal, workflow
 
 gate = Gate()
+addresses: list[list[object]] = []
 
 with registry.isolated() as defined:
 
@@ -45,7 +47,7 @@ with registry.isolated() as defined:
         numbers = {work(number): number for number in range(8)}
         # The standard one would begin them in the very reverse of this.
         given = list(set(numbers))[::-1]
-        for done in asyncio.as_completed(given):
+        for done in as_completed(given):
             await done
         tasks = [asyncio.ensure_future(work(number)) for number in range(8)]
         futures = [asyncio.get_running_loop().create_future() for _ in range(8)]
@@ -53,6 +55,26 @@ with registry.isolated() as defined:
             future.set_result(None)
         done, _ = await asyncio.wait([*tasks, *futures])
         return [numbers[one] for one in given], [hash(one) - hash(tasks[0]) for one in tasks], sorted(map(hash, done))
+
+    async def pair(number: int) -> tuple[int, int]:
+        if number % 2:
+            await asyncio.sleep(0.001 * number)
+        return number, await work(number)
+
+    @workflow
+    async def pairs_as_they_complete() -> list[tuple[int, int]]:
+        addresses.append([object() for _ in range(len(addresses) * 7)])
+        pairs = [await done for done in as_completed([pair(number) for number in range(8)])]
+        mixed = [work.submit(8), pair(9), asyncio.create_task(pair(10))]
+        pairs += [one for done in as_completed(mixed) if isinstance(one := await done, tuple)]
+        await aio.wait_signal("go", str)
+        assert all(number == result for number, result in pairs), pairs
+        return pairs
+
+    @workflow
+    async def as_completed_of_a_set() -> None:
+        for done in as_completed({work.submit(1), work.submit(2)}):
+            await done
 
     @workflow
     async def as_they_are_waited_for() -> list[list[int]]:
@@ -159,7 +181,7 @@ with registry.isolated() as defined:
         return 1
 
 
-@pytest.mark.parametrize("flow", [as_they_complete, as_they_are_waited_for, through_a_queue, by_the_clock])
+@pytest.mark.parametrize("flow", [as_they_complete, pairs_as_they_complete, as_they_are_waited_for, through_a_queue, by_the_clock])
 def test_the_order_is_the_same_after_a_crash(bench, flow):
     bench.agent()
     run = bench.start(flow)
@@ -178,6 +200,11 @@ def test_nothing_goes_by_the_addresses_of_tasks_and_coroutines(bench):
     assert effects[:8] == given
     assert numbers == list(range(8))
     assert max(hashes) < 100
+
+
+def test_what_has_no_order_is_refused_where_tasks_are_made_of_it(bench):
+    with pytest.raises(InvalidInput, match="Give it a list"):
+        bench.run(as_completed_of_a_set)
 
 
 @pytest.mark.parametrize("kind", ["executor", "thread", "socket", "server", "name", "subprocess"])

@@ -103,8 +103,6 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Tasks at once.")
 @click.pass_obj
 def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurrency: int, **given: Any) -> int:
-    from ..run import in_order  # noqa: F401 - before the application, which may import from asyncio what is ours then
-
     definition, named, options = _read(context, workflow, arguments, given)
     context.prepare(migrate=True)
     engine = context.engine()

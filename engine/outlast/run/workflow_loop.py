@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import OutsideRun
 from .branches import Branch
-from .in_order import NumberedFuture, NumberedTask
+from .in_order import NumberedFuture, NumberedTask, awaited_by, given_to_as_completed
 
 if TYPE_CHECKING:
     from .async_delivery import AsyncDelivery
@@ -33,8 +33,6 @@ _stuck: list[Any] = []
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs the code of one async workflow on the agent's thread, a burst at a time."""
 
-    is_of_a_run = True
-
     def __init__(self, run: AsyncDelivery) -> None:
         self._run = run
         self._ready: deque[asyncio.Handle] = deque()
@@ -46,6 +44,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._finalizers = Branch("00.")
         self._main = Branch()
         self._futures = 0
+        self._ahead: dict[int, asyncio.Task[Any]] = {}
+        self._is_making_ahead = False
         self._is_running = False
         self._is_unwinding = False
         self._is_closed = False
@@ -209,9 +209,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         **_: Any,
     ) -> asyncio.Task[Any]:
         if self._branches:
-            return self._new_task(coro, self.branch().fork(self._run.delivered_seq), name, context)
+            return self._made_ahead(coro) or self._new_task(coro, self.branch().fork(self._run.delivered_seq), name, context)
         self._main_context = context = context or contextvars.copy_context()
         return self._new_task(coro, self._main, name, context)
+
+    def _made_ahead(self, coroutine: Any) -> asyncio.Task[Any] | None:
+        """The task of what `as_completed` was given: all are made at once, in the order in which it was given them."""
+        if self._is_making_ahead or not (given := given_to_as_completed()):
+            return None
+        one = awaited_by(coroutine)
+        if id(one) not in self._ahead:
+            self._is_making_ahead = True
+            try:
+                self._ahead = {id(each): asyncio.ensure_future(each, loop=self) for each in given if not asyncio.isfuture(each)}
+            finally:
+                self._is_making_ahead = False
+        if one is not coroutine:
+            coroutine.close()  # Wrapped once more.
+        return self._ahead.pop(id(one))
 
     def _new_task(
         self, coroutine: Any, branch: Branch, name: str | None = None, context: contextvars.Context | None = None
