@@ -32,6 +32,7 @@ from .user_threads import has_busy_threads
 if TYPE_CHECKING:
     from .registry import Registry
     from .settings import Settings
+    from .store.doorbell import Listener
     from .store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")
@@ -193,7 +194,7 @@ class Agent:
 
     # -- claims -----------------------------------------------------------------------------------------
 
-    def _rung(self, listener: Any) -> None:
+    def _rung(self, listener: Listener) -> None:
         listener.drain()
         self._heard()
 

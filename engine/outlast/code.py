@@ -6,8 +6,6 @@ definition's source. Refuses to import anything: what is not in the registry, th
 
 from __future__ import annotations
 
-from typing import Any
-
 from .definition.definition import Definition
 from .model import compensation_code, step_code, workflow_code
 from .plan import Undo
@@ -47,7 +45,7 @@ class Code:
     def step(self, name: str) -> Definition | None:
         return self._steps.get(name)
 
-    def compensated(self, undo: Undo) -> Any:
+    def compensated(self, undo: Undo) -> Definition | None:
         """The definition whose compensation undoes this, where this agent has it."""
         return self._undoable.get(("workflow" if undo.kind == "child" else "step", undo.name))
 

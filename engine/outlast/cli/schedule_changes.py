@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,10 @@ from .schedule_options import read_input, read_schedule, schedule_options
 from .schedule_view import code_of, print_ticks, report, with_schedule
 from .starting import instant
 from .text import safe
+
+if TYPE_CHECKING:
+    from ..schedule_operations import Decided
+    from ..timetable import Schedule
 
 _ASKED_FROM = 100
 
@@ -217,7 +221,7 @@ def _found_in_code(context: Context, name: str, action: str) -> Iterator[None]:
         raise of_code(name, one.workflow.file, action) from None
 
 
-def _check_ticks(made: Any, name: str) -> None:
+def _check_ticks(made: Schedule, name: str) -> None:
     from .. import clock
 
     if made.timetable.next(clock.wall()) is None:
@@ -232,7 +236,7 @@ def _ask(count: int) -> None:
         raise output.Quit(0)
 
 
-def _tick(decided: Any) -> dict[str, Any]:
+def _tick(decided: Decided) -> dict[str, Any]:
     from ..views.schedules import tick_json
 
     row = decided.row

@@ -30,6 +30,7 @@ from .tree import is_over
 if TYPE_CHECKING:
     from ..definition import Workflow
     from ..options import Options
+    from ..store.sqlite import SqliteStore
 
 _OPTIONS = (
     click.option("--input", "input_text", metavar="JSON", help="All arguments: an object by name, or an array."),
@@ -113,7 +114,7 @@ def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurre
     return conclude(over, as_json=context.machine)
 
 
-def _work_on(context: Context, store: Any, task_id: int, uid: str, concurrency: int) -> dict[str, Any]:
+def _work_on(context: Context, store: SqliteStore, task_id: int, uid: str, concurrency: int) -> dict[str, Any]:
     """Be agent and supervisor of one run until it is over."""
     from ..agent import Agent
     from ..supervisor import Supervisor

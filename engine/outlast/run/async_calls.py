@@ -11,7 +11,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import clock
 from ..codec_errors import encode_error
@@ -25,6 +25,9 @@ from .history import Record
 from .inline import InlineStep
 from .parts import HANDLES, Part
 from .pending import Pending
+
+if TYPE_CHECKING:
+    from ..definition import Definition
 
 
 class AsyncCalls(AsyncRests):
@@ -109,14 +112,14 @@ class AsyncCalls(AsyncRests):
         if error is not None:
             self._fail(error)
 
-    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Coroutine[Any, Any, Any]:
+    def call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Coroutine[Any, Any, Any]:
         if definition.kind == "workflow":
             return _await(self.start(definition, args, kwargs, options))
         if definition.queue is not None or options.stands_in_line:
             return _await(self.submit(definition, args, kwargs, options))
         return self._call(definition, args, kwargs, options)
 
-    async def _call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+    async def _call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         self._enter()
         path = self._loop.branch().place()
         record = self.visit(path, definition.kind, definition.name)
@@ -187,7 +190,7 @@ class AsyncCalls(AsyncRests):
             pending.due_at = None
             self._wake_up()
 
-    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
+    def start_part(self, kind: str, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         self._enter()
         path = self._loop.branch().place()
         record = self.visit(path, kind, definition.name)
@@ -207,7 +210,7 @@ class AsyncCalls(AsyncRests):
             self._write_part(part, definition, data, start)
         return part
 
-    def _write_part(self, part: Part[Any], definition: Any, data: bytes, start: Any) -> None:
+    def _write_part(self, part: Part[Any], definition: Definition, data: bytes, start: Any) -> None:
         self.has_parts = True
         kept, flags = self.kept_part_input(definition, data)
         entry = self.entry(part.path, "started", part.kind, definition.name, input=kept, flags=flags, started_at=clock.wall())

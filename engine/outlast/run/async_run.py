@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from .. import clock
@@ -24,6 +24,9 @@ from ..options import Options
 from .async_calls import AsyncCalls
 from .parts import ChildRun, Part
 from .pending import Pending
+
+if TYPE_CHECKING:
+    from ..definition import Definition
 
 
 class AsyncRun(AsyncCalls):
@@ -92,7 +95,7 @@ class AsyncRun(AsyncCalls):
 
     async def map(
         self,
-        definition: Any,
+        definition: Definition,
         items: Iterable[Any],
         options: Options,
         *,

@@ -52,15 +52,15 @@ log = logging.getLogger("outlast")
 class Execution(Journalled, ABC):
     """The common part of a run of either colour."""
 
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
+    def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
         return self.start_part("task", definition, args, kwargs, options)
 
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
+    def start(self, workflow: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
         part: Any = self.start_part("child", workflow, args, kwargs, options)
         return part  # type: ignore[no-any-return]
 
     @abstractmethod
-    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
+    def start_part(self, kind: str, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         """Start a child or a submitted step at the next place, or find it there; its handle at once."""
 
     def part(self, path: str, definition: Definition, data: bytes, options: Options, *, is_child: bool) -> Start:

@@ -22,13 +22,14 @@ from .history import Record
 from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
 
 if TYPE_CHECKING:
+    from ..definition import Definition
     from .async_calls import AsyncCalls
 
 
 class InlineStep:
     """One step that an async workflow waits for."""
 
-    def __init__(self, run: AsyncCalls, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> None:
+    def __init__(self, run: AsyncCalls, path: str, definition: Definition, data: bytes, options: Options, record: Record | None) -> None:
         self._run = run
         run.step_names[path] = definition.name
         self._path = path
@@ -193,6 +194,7 @@ class InlineStep:
 
     async def _probe(self, call: StepCall, number: int) -> Tried:
         probe = self._definition.probed_by
+        assert probe is not None
         if probe.asynchronous:
             return unknown.read(await execute.run_on_loop(unknown.ProbeCall.of(call), number))
         return await self._in_a_thread(partial(unknown.run_probe, call, number, None), may_go_on=False)

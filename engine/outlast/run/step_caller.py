@@ -20,6 +20,7 @@ from ..handles import Current
 from ..options import Options
 
 if TYPE_CHECKING:
+    from ..definition import Definition, Workflow
     from ..handles import Handle, Run
     from .guarded import Guarded
 
@@ -37,13 +38,13 @@ class StepCaller:
     asynchronous: bool = False
     in_step: bool = True
 
-    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+    def call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         return definition.fn(*args, **kwargs)
 
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+    def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         raise _refusal(f"{definition.name}.submit(...)")
 
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
+    def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
         if caller.start_outside is None:
             raise _refusal(f"{workflow.name}.start(...)")
         self.starts += 1
@@ -54,7 +55,7 @@ class StepCaller:
         with self.db.lifted():
             return caller.start_outside(workflow, args, kwargs, replace(options, connection=self.db))
 
-    def map(self, definition: Any, items: Any, options: Options, **_: Any) -> Any:
+    def map(self, definition: Definition, items: Any, options: Options, **_: Any) -> Any:
         raise _refusal(f"{definition.name}.map(...)")
 
     def sleep(self, seconds: float) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec
 from ..entry import Entry
@@ -28,13 +28,16 @@ from .history import Record
 from .parts import HANDLES, ChildRun, Part
 from .sync_waits import SyncWaits
 
+if TYPE_CHECKING:
+    from ..definition import Definition
+
 _ENDLESS = 1 << 62
 
 
 class SyncParts(SyncWaits):
     """What a sync workflow starts, sends and waits for."""
 
-    def start_part(self, kind: str, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
+    def start_part(self, kind: str, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:
         self._enter()
         path = self.branch.place()
         record = self.visit(path, kind, definition.name)
@@ -64,7 +67,7 @@ class SyncParts(SyncWaits):
 
     def map(
         self,
-        definition: Any,
+        definition: Definition,
         items: Iterable[Any],
         options: Options,
         *,

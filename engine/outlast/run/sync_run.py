@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from random import Random
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from ..caller import active
@@ -32,6 +32,9 @@ from .history import Record
 from .parts import Part
 from .sync_parts import SyncParts
 from .tries import Ask, Probe, Tried, Try, WaitUntil, Write, tries
+
+if TYPE_CHECKING:
+    from ..definition import Definition
 
 
 class SyncRun(SyncParts):
@@ -84,7 +87,7 @@ class SyncRun(SyncParts):
             self.news.wait(0.05)
         return operation
 
-    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
+    def call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         if definition.kind == "workflow":
             return self.start(definition, args, kwargs, options).result()
         if definition.queue is not None or options.stands_in_line:
@@ -100,7 +103,7 @@ class SyncRun(SyncParts):
             return self.outcome_of(self._inherit(self.entries_of(one, definition, data)))
         return self.outcome_of(self._run_step(path, definition, data, options, record))
 
-    def _run_step(self, path: str, definition: Any, data: bytes, options: Options, record: Record | None) -> Entry:
+    def _run_step(self, path: str, definition: Definition, data: bytes, options: Options, record: Record | None) -> Entry:
         self.step_names[path] = definition.name
         kept, flags = self.kept_part_input(definition, data)
         keeps_start = self.keeps_start(definition, flags)

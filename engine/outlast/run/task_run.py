@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import clock
 from ..claimed import Claimed
@@ -30,6 +30,7 @@ from .tries import INTERRUPTED, Tried, cause_of, is_worth_another, pause
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
+    from ..store.transaction import Transaction
     from .host import Host
 
 Outcome = End | Again | Halt | None
@@ -201,7 +202,7 @@ class TaskRun(Held):
             started_at=started_at, data=output,
         )  # fmt: skip
 
-    def _end_in_transaction(self, context: Any, entry: Entry) -> None:
+    def _end_in_transaction(self, context: Transaction, entry: Entry) -> None:
         # A submitted transaction's outcome is its task's end: written last, in the application's own transaction.
         last_writes.end(context, End(self.fence, Ending.COMPLETED, output=entry.data, tries=self.number, simple=True))
 

@@ -35,6 +35,9 @@ from .inheriting import Inheritance
 from .tries import Tried, cause_of, is_worth_another, pause
 
 if TYPE_CHECKING:
+    from ..definition import Definition
+    from ..definition.undo import Compensation
+    from ..store.transaction import Transaction
     from .host import Host
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -91,7 +94,7 @@ class UndoRun(Held):
             if halted is not None:
                 return halted
 
-    def _find_out(self, undo: Undo, definition: Any, entries: list[Entry]) -> Operation[Any] | None:
+    def _find_out(self, undo: Undo, definition: Definition, entries: list[Entry]) -> Operation[Any] | None:
         """Ask what a step of unknown outcome did, before it is undone: its compensation then has the result."""
         if definition.probed_by is None:
             cause = "the run ended in the middle of it"
@@ -128,7 +131,7 @@ class UndoRun(Held):
     def _inherited_generation(self, path: str, history: History) -> int:
         return Inheritance(retrying.load(self.store.connection(), self.fence.task_id), history).generation(path)
 
-    def _call(self, undo: Undo, definition: Any, generation: int) -> StepCall:
+    def _call(self, undo: Undo, definition: Definition, generation: int) -> StepCall:
         """The step's own call, for its probe."""
         return StepCall(
             definition, undo.input, undo.path, partial(self._facts, undo),
@@ -136,9 +139,10 @@ class UndoRun(Held):
             definition.timeout_seconds, self.fence, self.store, self.host.settings.max_payload, self.fence.task_id,
         )  # fmt: skip
 
-    def _undo(self, undo: Undo, definition: Any) -> Operation[Any] | None:
+    def _undo(self, undo: Undo, definition: Definition) -> Operation[Any] | None:
         number = undo.tries + 1
         compensation = definition.compensated_by
+        assert compensation is not None
         try:
             result = codec.decode(undo.result) if undo.result is not None else None
             args, kwargs = definition.spelled_out(codec.decode_input(undo.input))
@@ -181,7 +185,7 @@ class UndoRun(Held):
         reason = f"the compensation of {undo.name} gave up after {counted}: {payloads.told(error, repr(error))}"
         return Halt(self.fence, reason[:500], error=encode_error(error))
 
-    def _try(self, undo: Undo, definition: Any, compensation: Any, number: int, given: Given) -> Tried:
+    def _try(self, undo: Undo, definition: Definition, compensation: Compensation, number: int, given: Given) -> Tried:
         call = _UndoCall(
             definition, undo.input, UNDO_PREFIX + undo.path, partial(self._facts, undo),
             partial(self._key, UNDO_PREFIX + undo.path), compensation.timeout_seconds,
@@ -229,7 +233,7 @@ class UndoRun(Held):
             try_number=number, started_at=started_at, data=output,
         )  # fmt: skip
 
-    def _record(self, context: Any, entry: Entry) -> None:
+    def _record(self, context: Transaction, entry: Entry) -> None:
         undoing.record(context, RecordUndo(self.fence, entry))
 
     def _key(self, path: str) -> str:

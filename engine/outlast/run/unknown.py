@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -22,11 +22,14 @@ from .execute import StepCall, ThreadTry, run_here, wait_on_loop
 from .history import PROBE_PREFIX
 from .tries import Tried
 
+if TYPE_CHECKING:
+    from ..definition import Definition
+
 _NOTHING = b""
 """What a probe that found nothing has as its stored result: no value is stored so."""
 
 
-def asks(definition: Any) -> bool:
+def asks(definition: Definition) -> bool:
     """Whether somebody wants to know what an unknown try did, before another one begins."""
     return definition.probed_by is not None or definition.on_unknown != "retry"
 
