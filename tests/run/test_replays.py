@@ -86,9 +86,9 @@ def test_what_is_no_recording_or_no_longer_fits_is_said(bench, tmp_path, capsys)
         replays(changed("pick(other)", "def ships(other: str)"), history=history)
     for text in ("", "[]", "{}", '{"recording": 1}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(InvalidInput, match=r"no recorded run: \w+: [^.]+.*\."):
+        with pytest.raises(InvalidInput, match=r"not a recorded run: \w+: [^.]+.*\."):
             replays(ships, history=tmp_path / "bad.json")
-    with pytest.raises(InvalidInput, match=r"no recorded run: \w+: [^.]+.*\."):
+    with pytest.raises(InvalidInput, match=r"not a recorded run: \w+: [^.]+.*\."):
         replays(ships, history=tmp_path / "none.json")
 
 
