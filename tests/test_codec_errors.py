@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
+import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +258,28 @@ def test_an_error_within_a_value_comes_back() -> None:
     assert type(again[0]) is ValueError
     with pytest.raises(codec.NotDecodable):
         codec.decode_error(b"[1]")
+
+
+class Parcel(pydantic.BaseModel):
+    weight: int
+    stamps: list[int] = []
+
+    @pydantic.field_validator("weight")
+    @classmethod
+    def check(cls, weight: int) -> int:
+        if weight > 9:
+            raise ValueError("too heavy")
+        if weight < 0:
+            raise pydantic_core.PydanticCustomError("negative", "less than nothing: {n}", {"n": weight})
+        return weight
+
+
+@pytest.mark.parametrize("fields", [{"weight": "x"}, {"weight": 10}, {}, {"weight": -1}, {"weight": "x" * 100_000}, {"weight": object()}])
+def test_pydantics_own_error_comes_back_as_itself(fields: Any) -> None:
+    error: Any = caught(lambda: Parcel(**fields))
+    again: Any = back(error)
+    assert type(again) is pydantic.ValidationError
+    assert (again.title, len(again.errors())) == (error.title, 1)
+    one, other = again.errors()[0], error.errors()[0]
+    assert [one[part] for part in ("type", "loc", "msg")] == [other[part] for part in ("type", "loc", "msg")]
+    assert str(back(again)) == str(again)

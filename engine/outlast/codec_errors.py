@@ -8,6 +8,7 @@ cut. Refuses to import: an error whose class is not loaded here is a `RemoteErro
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
@@ -108,6 +109,8 @@ class _Describer:
         node["a"] = [self._argument(argument) for argument in (error.args[:1] if members else error.args)]
         if members:
             node["members"] = [self._inner(member, room) for member in members]
+        if kind is _validation_error():
+            node["v"] = self._validation(error)
         attributes = dict(self._attributes(error))
         if attributes:
             node["d"] = attributes
@@ -166,6 +169,19 @@ class _Describer:
                 self._left -= size
                 yield clean(name), stored
 
+    def _validation(self, error: Any) -> object:
+        """What pydantic's own error is made of; it has no arguments. Inputs that cannot be stored are shown."""
+        for keep in (_as_it_is, _shown):
+            lines = [
+                {**line, "input": keep(line["input"]), "ctx": {name: _text(keep(value)) for name, value in line.get("ctx", {}).items()}}
+                for line in error.errors(include_url=False)
+            ]
+            stored, size = self._try([error.title, lines])
+            if size:
+                break
+        self._left -= size
+        return stored
+
     def _try(self, value: object) -> tuple[object, int]:
         """The value as JSON with tags, and its size: 0 if it cannot be stored, or is too big."""
         if isinstance(value, BaseException):
@@ -178,6 +194,23 @@ class _Describer:
         except Exception:  # noqa: BLE001 - a stranger's object
             return None, 0
         return (stored, size) if size <= min(_LONGEST_TEXT, self._left) else (None, 0)
+
+
+def _validation_error() -> Any:
+    """Pydantic's error, which is looked at only if someone else has imported it."""
+    return getattr(sys.modules.get("pydantic_core"), "ValidationError", None)
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _shown(value: object) -> object:
+    return value if isinstance(value, (int, float, BaseException)) else clean(value, 200) if isinstance(value, str) else short(value)
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, BaseException) else value
 
 
 def type_name(kind: type) -> str:
@@ -235,7 +268,7 @@ def build_error(node: dict[str, Any]) -> BaseException:
     error: BaseException | None = None
     if cls is not None and issubclass(cls, BaseException):
         try:
-            error = _build(cls, node)
+            error = _validated(cls, node["v"]) if cls is _validation_error() else _build(cls, node)
         except Exception:  # noqa: BLE001 - not rebuildable: the caller gets what is known of it
             error = None
     if error is None:
@@ -265,6 +298,23 @@ def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
         else:
             error.__dict__[name] = value
     return error
+
+
+def _validated(cls: Any, stored: Any) -> BaseException:
+    title, lines = untag(stored)
+    known = sys.modules["pydantic_core"]
+    try:
+        return cls.from_exception_data(title, [_line(line) for line in lines])  # type: ignore[no-any-return]
+    except KeyError:
+        # A kind of an application's own, of which only the message is known.
+        custom = [{**line, "type": known.PydanticCustomError(line["type"], line["msg"]), "ctx": {}} for line in lines]
+        return cls.from_exception_data(title, custom)  # type: ignore[no-any-return]
+
+
+def _line(line: dict[str, Any]) -> dict[str, Any]:
+    made = {"value_error": ValueError, "assertion_error": AssertionError}.get(line["type"])
+    context = {name: made(value) if made and name == "error" else value for name, value in line["ctx"].items()}
+    return {name: value for name, value in {**line, "ctx": context}.items() if name != "ctx" or value}
 
 
 def _value(stored: Any) -> Any:
