@@ -99,9 +99,6 @@ def given(engine: Engine, run: StoredRun[Any]) -> dict[str, Any]:
     return views.run_json(engine.store, views.find_run(engine.store, run.id)[0])
 
 
-# -- starting -------------------------------------------------------------------------------------------
-
-
 def test_a_started_run_is_on_disk_with_its_arguments_by_name(engine: Engine, tmp_path: Path) -> None:
     run = engine.start(engine_fulfil, "o-1", gift=True)
     engine.close()
@@ -220,9 +217,6 @@ def test_runs_filters_by_age_and_workflow(engine: Engine) -> None:
     assert engine.runs(limit=1) == [other]
 
 
-# -- results --------------------------------------------------------------------------------------------
-
-
 def test_a_waiter_wakes_when_the_run_ends(engine: Engine, make: Maker) -> None:
     run = engine.start(engine_fulfil, "o-1")
     fence = make.claim(make.agent()).fence
@@ -334,9 +328,6 @@ def test_an_await_that_is_cancelled_leaves_nothing_behind(engine: Engine) -> Non
     assert run.status == "pending"
 
 
-# -- the other verbs ------------------------------------------------------------------------------------
-
-
 def test_a_signal_is_kept_and_its_key_counts_once(engine: Engine, make: Maker) -> None:
     run = engine.start(engine_fulfil, "o-1")
     run.signal("approval", {"by": "eve"}, key="s-1")
@@ -418,9 +409,6 @@ def test_a_run_that_was_pruned_is_not_found_by_its_old_handle(engine: Engine) ->
         run.result()
 
 
-# -- retry ----------------------------------------------------------------------------------------------
-
-
 def failed(engine: Engine, make: Maker, **options: Any) -> StoredRun[str]:
     run = engine.start(engine_fulfil.options(**options), "o-1")
     make.fail(make.claim(make.agent()).fence, ValueError("x"), simple=True)
@@ -486,9 +474,6 @@ def test_the_idempotency_keys_of_what_was_undone_do_not_come_back(engine: Engine
     assert (inherited.event, inherited.generation) == (None, 1)
 
 
-# -- the process's only engine --------------------------------------------------------------------------
-
-
 def test_the_only_engine_serves_start_of_a_workflow(engine: Engine) -> None:
     assert engine_fulfil.start("o-1") == engine.runs()[0]
 
@@ -529,9 +514,6 @@ def test_threads_share_an_engine(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert len(engine.runs(limit=None)) == 160
-
-
-# -- the outbox -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -625,9 +607,6 @@ def test_a_connection_of_the_other_library_is_refused(engine: Engine) -> None:
     with pytest.raises(WrongSQLite, match="from outlast import sqlite3"):
         engine.start(engine_fulfil.options(connection=opened), "o-1")  # type: ignore[arg-type]
     opened.close()
-
-
-# -- the embedded agent ---------------------------------------------------------------------------------
 
 
 def test_an_embedded_agent_carries_runs_to_their_end(engine: Engine) -> None:

@@ -39,9 +39,6 @@ STEP_KEYS = [
 ]
 
 
-# -- finding --------------------------------------------------------------------------------------------
-
-
 def test_a_run_is_found_by_id_by_unique_prefix_and_by_key(store: SqliteStore, make: Maker) -> None:
     started = make.start(uid="abcd0000000000000x", key="o:1")
     make.start(uid="abce0000000000000x")
@@ -78,9 +75,6 @@ def test_a_submitted_step_is_not_found_as_a_run(store: SqliteStore, make: Maker)
     step = make.submit(make.running().fence, 1, "1")
     with pytest.raises(RunNotFound):
         views.find_run(store, step.uid)
-
-
-# -- runs -----------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_run_has_the_documented_keys_in_order(store: SqliteStore, make: Maker) -> None:
@@ -208,9 +202,6 @@ def test_a_value_that_cannot_be_read_does_not_hide_the_run(store: SqliteStore, m
     with store.transaction() as connection:
         connection.execute("update outlast_input set data = ?", (b"{broken",))
     assert "cannot be read" in views.run_json(store, started.task_id)["input"]
-
-
-# -- steps ----------------------------------------------------------------------------------------------
 
 
 def test_an_inline_step_is_one_line_from_one_entry(store: SqliteStore, make: Maker) -> None:
@@ -392,9 +383,6 @@ def test_show_nests_children_down_to_the_last(store: SqliteStore, make: Maker) -
     assert views.children_ids(store, fence.task_id) == [(child.task_id, child.uid)]
 
 
-# -- state ----------------------------------------------------------------------------------------------
-
-
 def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Maker) -> None:
     claimed = make.running()
     fence = claimed.fence
@@ -410,9 +398,6 @@ def test_published_values_and_streams_are_read_back(store: SqliteStore, make: Ma
         (2, "b", "1"),
     ]
     assert [m["value"] for m in messages_json(store, fence.task_id, "tokens", after=1)] == ["b"]
-
-
-# -- agents, counts, definitions ------------------------------------------------------------------------
 
 
 def test_an_agent_whose_lease_is_over_is_silent(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:

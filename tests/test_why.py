@@ -23,9 +23,6 @@ def text(explanation: Explanation) -> str:
     return "\n".join([explanation.summary, *explanation.details, *explanation.actions])
 
 
-# -- pending --------------------------------------------------------------------------------------------
-
-
 def test_a_delayed_run_says_when(store: SqliteStore, make: Maker) -> None:
     make.agent()
     started = make.start(delay=3600 * SECOND)
@@ -142,9 +139,6 @@ def test_a_run_in_its_own_backoff_says_its_error_where_one_was_written(store: Sq
     assert said in why(store, fence.task_id).details
 
 
-# -- running --------------------------------------------------------------------------------------------
-
-
 def test_a_running_run_names_its_agent_and_its_last_entry(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     fence = make.running().fence
     make.append(fence, make.entry(1, "1", "started", "step", "charge", input=b"{}"))
@@ -173,9 +167,6 @@ def test_intents_that_the_agent_has_not_heeded_are_told(store: SqliteStore, make
     assert "asked to be cancelled" in found
     assert "next durable call" in found
     assert "Its deadline is" in found
-
-
-# -- waiting --------------------------------------------------------------------------------------------
 
 
 def test_a_sleeping_run_says_until_when(store: SqliteStore, make: Maker) -> None:
@@ -251,9 +242,6 @@ def test_a_chain_of_children_is_not_followed_without_end(store: SqliteStore, mak
     assert len(text(why(store, top.task_id))) < 5_000
 
 
-# -- endings --------------------------------------------------------------------------------------------
-
-
 def test_an_ending_that_waits_for_parts_counts_them(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.submit(fence, 1, "1")
@@ -299,9 +287,6 @@ def test_an_undo_that_waits_for_a_process_that_had_lost_it_names_that_process(st
     assert found.summary == "It is being undone: next comes the compensation of s (1)."
     assert f"A try may still run in pid {os.getpid()} on" in text(found)
     assert found.actions == [f"outlast cancel --force {claimed.uid}"]
-
-
-# -- paused, halted, undone, final ----------------------------------------------------------------------
 
 
 def test_a_paused_run_says_since_when_and_how_to_go_on(store: SqliteStore, make: Maker) -> None:

@@ -86,8 +86,6 @@ class Agent:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
 
-    # -- life -------------------------------------------------------------------------------------------
-
     def run(self, *, once: bool = False) -> None:
         """Work until stopped; with `once`, until nothing is due."""
         self._once = once
@@ -192,8 +190,6 @@ class Agent:
 
         self._timers[name] = loop.call_later(seconds, again)
 
-    # -- claims -----------------------------------------------------------------------------------------
-
     def _rung(self, listener: Listener) -> None:
         listener.drain()
         self._heard()
@@ -277,8 +273,6 @@ class Agent:
             self._timers.pop("due").cancel()
         if (delay := self._next.seconds_until_due()) is not None:
             self._timers["due"] = asyncio.get_running_loop().call_later(delay, self._changed)
-
-    # -- lease and end -----------------------------------------------------------------------------------------------
 
     def _heartbeat(self) -> None:
         lease = round(self.settings.lease_seconds * clock.SECOND)

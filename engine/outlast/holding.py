@@ -103,8 +103,6 @@ class Holding:
         """Claimed tasks that nobody has begun."""
         return len(self.runners) + len(self._waiting)
 
-    # -- starting --------------------------------------------------------------------------------------
-
     def take(self, claims: Iterable[Claimed]) -> list[AsyncRun | Threaded]:
         """Begin to carry on what was claimed; gives the runs."""
         taken: list[AsyncRun | Threaded] = []
@@ -218,8 +216,6 @@ class Holding:
         self.runners.wake()
         self.on_loop(self._on_change)
 
-    # -- news ------------------------------------------------------------------------------------------------
-
     def read_notices(self) -> None:
         """Heed what others want of our tasks, and let those look again for whom something has arrived."""
         if not self.runs or not self.has_news:
@@ -243,7 +239,7 @@ class Holding:
         self.has_news = True
         self._on_change()
 
-    # -- host of runs ------------------------------------------------------------------------------------------
+    # What runs ask of their host.
 
     def has_room_in_memory(self) -> bool:
         return len(self.runs) < _IN_MEMORY + self._concurrency and not self.is_draining
@@ -278,8 +274,6 @@ class Holding:
         if not self._is_embedded:
             log.warning("a step of task %s overran and does not end: this agent drains to be replaced", task_id)
             self.on_loop(self._on_overrun)
-
-    # -- care and end --------------------------------------------------------------------------------------------
 
     def look_after(self) -> None:
         """Hand back what waits behind slow work; see that nobody unwinds, or holds the write lock, for ever."""

@@ -167,8 +167,6 @@ class SimulatedAgent:
             count(1)
         return call
 
-    # -- what it is told ----------------------------------------------------------------------------------------------
-
     def look(self) -> None:
         """Read the news, and claim if there is a slot."""
         self._do(self._look)
@@ -219,8 +217,6 @@ class SimulatedAgent:
     def _do(self, function: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(function)
         self.settle()
-
-    # -- when it stands still -----------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Wait until each of its threads stands at the gate or has nothing to do."""

@@ -116,8 +116,6 @@ class Simulation:
         assert agent is not None
         agent.gate.passed(agent.gate.wait(what))
 
-    # -- one step -----------------------------------------------------------------------------------------------------
-
     def _suffer(self) -> None:
         """Let the seed pick, until everything that was to be started has had its time."""
         for _ in range(self.chance.randint(150, 500)):
@@ -265,8 +263,6 @@ class Simulation:
         number = self.chance.randrange(2)
         self._tell(f"scheduler {number} looks")
         self._schedulers[number].tick(self.store.now())
-
-    # -- the end ------------------------------------------------------------------------------------------------------
 
     def _carry_to_the_end(self) -> None:
         """All faults are off: go on until everything has ended."""

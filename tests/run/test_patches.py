@@ -215,9 +215,6 @@ def test_no_step_of_the_new_code_begins_before_the_decision_is_on_disk(bench, sh
     assert effects == ["a", "n", "b"]
 
 
-# -- crashes at every commit --------------------------------------------------------------------------------------------
-
-
 def effect(text: str) -> None:
     with open(os.environ["LEDGER"], "a") as file:
         file.write(text + "\n")

@@ -63,9 +63,6 @@ def seconds_until_due(file: Driver) -> float | None:
     return None if due_at is None else (due_at - file.store.now()) / clock.SECOND
 
 
-# -- concurrency ------------------------------------------------------------------------------------------
-
-
 def test_concurrency_holds_over_all_agents(file: Driver) -> None:
     limit(file, concurrency=3)
     starts(file, 10)
@@ -145,9 +142,6 @@ def test_an_agent_of_one_run_keeps_to_the_limits_too(file: Driver) -> None:
     first, second = starts(file, 2)
     assert ids(file.claim(file.agent(), root_id=first)) == [first]
     assert file.claim(file.agent(), root_id=second) == []
-
-
-# -- no deadlock -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hold", ["running", "unfinished"])
@@ -240,9 +234,6 @@ def test_children_that_outlive_their_parent_find_a_place(file: Driver) -> None:
         file.end(taken.fence, simple=True)
 
 
-# -- rates --------------------------------------------------------------------------------------------------
-
-
 def test_a_rate_is_a_sliding_window_to_the_microsecond(file: Driver) -> None:
     limit(file, rate="3/10s")
     starts(file, 20)
@@ -317,9 +308,6 @@ def test_a_retry_of_a_submitted_step_is_no_start(file: Driver) -> None:
     file.do(Again(taken.fence, entry(1, "", "tried", try_number=1), 1))
     file.clock.advance(1)
     assert ids(file.claim(agent)) == [step]
-
-
-# -- partitions ----------------------------------------------------------------------------------------------
 
 
 def test_partitions_take_turns_whatever_each_has_waiting(file: Driver) -> None:
@@ -398,9 +386,6 @@ def test_every_eighth_task_is_the_longest_due_whatever_its_priority(file: Driver
     assert [number for number, one in enumerate(taken, 1) if one.priority == 0] == [8, 16, 24]
 
 
-# -- pauses, declarations ------------------------------------------------------------------------------------
-
-
 def test_nothing_is_claimed_from_a_paused_queue(file: Driver) -> None:
     limit(file)
     starts(file, 2)
@@ -461,9 +446,6 @@ def test_a_queue_that_nobody_knows_is_named(file: Driver) -> None:
             file.do(operation)
     file.do(PauseQueue("default"))
     assert file.query("select name from outlast_queue order by name") == [("default",), ("emails",)]
-
-
-# -- many at once, and the plans ---------------------------------------------------------------------------------
 
 
 def test_limits_hold_under_threads_that_claim_and_end_at_once(tmp_path: Path) -> None:

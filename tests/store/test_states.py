@@ -23,9 +23,6 @@ def file(tmp_path: Path) -> Iterator[Driver]:
         yield made
 
 
-# -- ways to each status -----------------------------------------------------------------------------
-
-
 def pending(file: Driver) -> int:
     return file.start("r")
 
@@ -90,9 +87,6 @@ WAYS: dict[Status, Callable[[Driver], int]] = {
     Status.CANCELLED: final(Ending.CANCELLED),
     Status.COMPENSATED: compensated,
 }
-
-
-# -- legal moves -------------------------------------------------------------------------------------
 
 
 def uid_of(file: Driver, task_id: int) -> str:
@@ -293,8 +287,6 @@ def test_a_legal_move_is_made_by_an_operation(file: Driver, before: Status, afte
     move(file, task_id)
     assert file.status(task_id) == after
 
-
-# -- illegal moves -----------------------------------------------------------------------------------
 
 ILLEGAL = [(a, b) for a in Status for b in Status if a is not b and not is_legal(a, b)]
 

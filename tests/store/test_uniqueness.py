@@ -47,9 +47,6 @@ def seconds_left(file: Driver, task_id: int) -> float | None:
     return None if due_at is None else (due_at - file.store.now()) / clock.SECOND
 
 
-# -- replace ------------------------------------------------------------------------------------------------
-
-
 def test_replace_cancels_a_run_that_has_not_started(file: Driver) -> None:
     first, second = start(file, "one"), start(file, "two")
     assert second.created
@@ -188,9 +185,6 @@ def test_fail_and_return_look_at_the_newest(file: Driver) -> None:
         start(file, "again", if_exists="fail")
 
 
-# -- debounce -----------------------------------------------------------------------------------------------
-
-
 def test_the_last_call_within_the_window_wins(file: Driver) -> None:
     agent = file.agent()
     first = debounced(file, "one", given=b"1")
@@ -244,9 +238,6 @@ def test_the_wall_clock_neither_shortens_nor_lengthens_a_window(file: Driver) ->
     file.clock.jump(-3600)
     debounced(file, "two")
     assert seconds_left(file, first.task_id) == 5
-
-
-# -- together ---------------------------------------------------------------------------------------------------
 
 
 def test_there_is_never_more_than_one_started_and_one_pending(file: Driver) -> None:

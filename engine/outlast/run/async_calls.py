@@ -65,8 +65,6 @@ class AsyncCalls(AsyncRests):
             self.note(entry)
         self.advance()
 
-    # -- durable calls --------------------------------------------------------------------------------------
-
     def _pend(
         self, path: str, kind: str, name: str, record: Record | None, start: Callable[[Pending], None], *, is_watched: bool = True
     ) -> Pending:

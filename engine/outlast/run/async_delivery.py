@@ -66,8 +66,6 @@ class AsyncDelivery(Execution):
         """Waits for a signal that have a timeout."""
         self._waiting_since: float | None = None
 
-    # -- from start to end ------------------------------------------------------------------------------
-
     def begin(self) -> None:
         """Start the code and bring it to where it waits."""
         caller: Any = self  # With what the classes above add, it is one.
@@ -224,8 +222,6 @@ class AsyncDelivery(Execution):
     def _has_inline(self) -> bool:
         return any(p.inline is not None and p.inline.is_trying for p in self._pending.values())
 
-    # -- delivery -----------------------------------------------------------------------------------------
-
     def _deliver(self, entry: Entry, *, is_live: bool = False) -> None:
         if is_live:
             self._next_seq = entry.seq + 1
@@ -321,7 +317,7 @@ class AsyncDelivery(Execution):
                 hint="Call steps from the workflow's own coroutines and tasks.",
             )
 
-    # -- what the classes above it add ----------------------------------------------------------------------
+    # What the classes above it add.
 
     @abstractmethod
     def start_timer(self, timer: asyncio.TimerHandle, delay: float) -> None:

@@ -26,8 +26,6 @@ _ENDLESS = 1 << 62
 class AsyncRests(AsyncDelivery):
     """An async run that waits."""
 
-    # -- timers ------------------------------------------------------------------------------------------------
-
     def start_timer(self, timer: asyncio.TimerHandle, delay: float) -> None:
         """`call_later` of the workflow's loop: a durable timer at a place of the code that asks."""
         self._enter()
@@ -56,8 +54,6 @@ class AsyncRests(AsyncDelivery):
         pending = self._timers.pop(timer, None)
         if pending is not None:
             self._pending.pop(pending.path, None)
-
-    # -- what has arrived -----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """See which parts have ended and which signals have come since the last look, and journal them."""
@@ -120,8 +116,6 @@ class AsyncRests(AsyncDelivery):
                 error = encode_error(SignalTimeout(pending.name, pending.timeout_seconds))
                 entry = self.entry(path, "failed", "signal", pending.name, data=error)
                 self._write(entry, unless_signal=(pending.name, pending.seen_signal_id))
-
-    # -- resting and parking -----------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
         """Every branch waits and nothing is on its way to the disk: give up the slot, and the agent if the wait is long."""

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 class AsyncRun(AsyncCalls):
     """One async workflow. Implements `caller.Caller`; its methods give awaitables."""
 
-    # -- waiting ----------------------------------------------------------------------------------------------
-
     async def sleep(self, seconds: float) -> None:
         self._enter()
         await asyncio.sleep(seconds)
@@ -175,8 +173,6 @@ class AsyncRun(AsyncCalls):
             Signal(part.id, name, data, key or f"{self.claimed.chain}/{path}"),
             lambda _, error: self._write(entry) if error is None else self._fail(error),
         )
-
-    # -- values ---------------------------------------------------------------------------------------------------------
 
     def publish(self, key: str, value: Any) -> None:
         path = self._bookkeeping("publish", key)

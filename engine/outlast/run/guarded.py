@@ -69,7 +69,7 @@ class Guarded(sqlite3.Connection):
     _is_open = False
     is_altered = False
 
-    # -- what the engine does with it ------------------------------------------------------------------------
+    # What the engine does with it.
 
     @contextmanager
     def opened(self, watch: Callable[[], int], *, steps: int) -> Iterator[None]:
@@ -124,7 +124,7 @@ class Guarded(sqlite3.Connection):
             return sqlite3.SQLITE_OK if may else sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    # -- what user code sees ---------------------------------------------------------------------------------
+    # What user code sees.
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(Cursor if factory is None else factory)

@@ -52,8 +52,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.does_not_unwind = False
         """A coroutine waits again whenever it is closed."""
 
-    # -- the burst ------------------------------------------------------------------------------------
-
     def drain(self) -> None:
         """Run the code until every branch waits."""
         ready = self._ready
@@ -160,7 +158,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         _stuck.append(coroutine)
         return False
 
-    # -- what asyncio asks of a loop -----------------------------------------------------------------------
+    # What asyncio asks of a loop.
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None

@@ -64,8 +64,6 @@ class Contention:
     def has_places(self, queue: str) -> bool:
         return self._limits[queue].has_places
 
-    # -- the choice -------------------------------------------------------------------------------------
-
     def found(self, code: Collection[str], *, limit: int) -> list[Found]:
         """The tasks that may be taken, in the order of their queues' turns."""
         found: list[Found] = []
@@ -116,8 +114,6 @@ class Contention:
                 candidate = Candidate(task_id, due_at, partition or "", bool(is_start), slot, parent_id, queue, priority, needs)
             found.append((-priority, due_at, task_id, task_id, needs, candidate))
         return found
-
-    # -- what is taken ----------------------------------------------------------------------------------
 
     def place_for(self, candidate: Candidate) -> int | None:
         """The place that a task would use: `REFUSED` where there is none for it, None where its queue has no limits."""
