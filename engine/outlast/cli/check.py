@@ -71,9 +71,16 @@ def _print(report: Report) -> None:
     for patch in report.patches():
         name = safe(patch["id"])
         if not patch["in_code"]:
-            text = f'patched("{name}"): no code that was replayed asks about it; {patch["marked"]} open runs are marked, and skip the mark'
+            marked = _runs(patch["marked"], "have")
+            text = f'patched("{name}"): no code that was replayed asks about it; {marked} the mark, which is skipped'
         elif patch["needed_by"]:
-            text = f'patched("{name}") is needed: {len(patch["needed_by"])} open runs go by the old code'
+            text = f'patched("{name}") is needed: {_runs(len(patch["needed_by"]), "go")} by the old code'
         else:
             text = f'patched("{name}") can go, with the old code: no open run needs it'
         print_lines([[("· ", "cyan"), (text, "")]])
+
+
+def _runs(count: int, verb: str) -> str:
+    """So many open runs and what they do, in the singular too."""
+    singular = {"go": "goes", "have": "has"}[verb]
+    return f"1 open run {singular}" if count == 1 else f"{count:,} open runs {verb}"

@@ -29,7 +29,9 @@ def bring_up_to_date(path: str, *, migrate: bool, allow_network: bool) -> list[s
         found = migrations.schema_version(connection)
         if found is None:
             applied = _migrate(connection, path)
-            output.note(f"Created {path}." if is_new else f"Added outlast's tables to {path}.")
+            # Of several that come at once, one makes the tables; who made the file may be another.
+            if is_new or applied:
+                output.note(f"Created {path}." if is_new else f"Added outlast's tables to {path}.")
             return applied
         if not migrate:
             raise StoreTooOld(path)
