@@ -83,7 +83,7 @@ def test_a_connection_is_kept_as_it_is() -> None:
         ({"at": "2026-01-01"}, "at must be a datetime"),
         ({"priority": "high"}, "priority must be a whole number"),
         ({"priority": True}, "priority must be a whole number"),
-        ({"priority": 2**40}, "priority must be a whole number"),
+        ({"priority": 2**40}, "priority must be a whole number of 32 bits"),
         ({"queue": "no spaces"}, "queue must be a name"),
         ({"partition": None}, "partition must be a text"),
         ({"retry": 0}, "retry must be a whole number of at least 1"),

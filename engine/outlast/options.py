@@ -167,7 +167,7 @@ def _duration(value: Any, name: str) -> float:
 
 def _priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
-        raise InvalidInput(f"priority must be a whole number, not {value!r}.")
+        raise InvalidInput(f"priority must be a whole number of 32 bits, not {value!r}.")
     return value
 
 
