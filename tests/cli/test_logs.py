@@ -18,7 +18,7 @@ def work(word: str) -> None:
 
 @workflow
 def talk() -> None:
-    logging.info("begin")
+    logging.info("begin\\nhere")
     work("a lamp\\x1b[31m")
 """
 
@@ -37,8 +37,10 @@ def test_what_a_run_and_its_steps_log_can_be_read_and_filtered(tmp_path: Path) -
     assert outlast(tmp_path, "run", "talk", "--key", "t").returncode == 0
 
     everything = json.loads(outlast(tmp_path, "logs", "talk:t", "--json").stdout)
-    assert [record["message"] for record in everything] == ["begin", "worked on a lamp\x1b[31m"]
+    assert [record["message"] for record in everything] == ["begin\nhere", "worked on a lamp\x1b[31m"]
     of_step = json.loads(outlast(tmp_path, "logs", "talk:t", "--step", "work", "--json").stdout)
     assert [record["logger"] for record in of_step] == ["shop"]
-    assert "\x1b" not in outlast(tmp_path, "logs", "talk:t").stdout
+    text = outlast(tmp_path, "logs", "talk:t").stdout
+    assert "\x1b" not in text
+    assert "root: begin\n    here\n" in text
     assert outlast(tmp_path, "logs", "talk:t", "--step", "nothing").returncode == 3

@@ -15,7 +15,7 @@ from . import output
 from .context import Context
 from .group import command
 from .looking import messages_of
-from .text import safe
+from .text import safe, safe_lines
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -66,7 +66,9 @@ def _line(record: dict[str, Any]) -> str:
     where = f"#{record['step']}" if record["step"] else "workflow"
     if (record["try_number"] or 1) > 1:
         where += f" try {record['try_number']}"
-    return safe(f"{record['at']} {record['level']:<7} {where} {record['logger']}: {record['message']}")
+    head = safe(f"{record['at']} {record['level']:<7} {where} {record['logger']}: ")
+    # A traceback is to be read; what is indented cannot pass for a record.
+    return head + safe_lines(record["message"]).replace("\n", "\n    ")
 
 
 class _OfStep:
