@@ -171,10 +171,10 @@ def test_a_child_takes_no_connection_but_a_start_in_a_step_does() -> None:
     bound = fulfil.options(connection=connection)
     with called_by() as caller:
         for call in (bound, bound.start):
-            with pytest.raises(InvalidInput, match="Leave connection away"):
+            with pytest.raises(InvalidInput, match="Leave out connection="):
                 call("o-1")
     assert caller.asked == []
-    with called_by(asynchronous=True), pytest.raises(InvalidInput, match="Leave connection away"):
+    with called_by(asynchronous=True), pytest.raises(InvalidInput, match="Leave out connection="):
         bound.aio("o-1")
     with called_by(in_step=True) as caller:
         bound.start("o-1")

@@ -216,7 +216,7 @@ def test_parts_are_listed_each_with_its_own_reason(store: SqliteStore, make: Mak
     make.park(fence, parts=tuple(step.task_id for step in steps), wait_for_all=True, notice=0)
     found = why(store, fence.task_id)
     assert found.summary == "It waits for parts of it, of which 8 are open."
-    assert "It goes on after 7 more ends of its parts." in found.details
+    assert "It continues after the end of 7 more parts." in found.details
     assert any(detail.startswith("step pack at 1 (") and "about to be claimed" in detail for detail in found.details)
     assert found.details[-1] == "3 more parts not ended."
     assert why(store, child.task_id).summary == "It is due, but no live agent has the workflow invoice."
@@ -325,7 +325,7 @@ def test_an_undo_names_the_next_compensation_and_who_is_missing(store: SqliteSto
     found = why(store, fence.task_id)
     assert found.summary == "It is being undone: next comes the compensation of charge (1)."
     assert "no live agent has the compensation of step charge" in found.details[0]
-    assert "What it failed by: ValueError: late" in found.details
+    assert "It failed with: ValueError: late" in found.details
 
 
 def test_an_undo_in_its_backoff_says_the_error_and_when(store: SqliteStore, make: Maker) -> None:

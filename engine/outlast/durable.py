@@ -194,7 +194,7 @@ _INSTEAD = {
     "rng": "Write `random.Random()`.",
     "patched": "Call it from a workflow.",
     "continue_as_new": "Call it from a workflow; write `workflow.start(...)` to start a run.",
-    "current": "Call it from a workflow or a step; `engine.get(run_id)` tells of a run from outside.",
+    "current": "Call it from a workflow or a step; `engine.get(run_id)` gives a run from outside.",
 }
 
 _INSTEAD_ASYNC = {

@@ -42,7 +42,7 @@ def start_within(store: SqliteStore, connection: sqlite3.Connection, operation: 
             if connection.isolation_level is None:
                 raise InvalidInput(
                     "connection is in no transaction: the run would outlive a rollback.",
-                    hint="Execute BEGIN IMMEDIATE first, or leave connection away.",
+                    hint="Execute BEGIN IMMEDIATE first, or leave out connection=.",
                 )
             connection.execute("begin immediate")
         with _plain_rows(connection):

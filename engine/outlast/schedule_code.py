@@ -159,7 +159,7 @@ class ScheduleCode:
                 self._say(f"schedule {row.name}: {state}, {row.description}; {coming}")
         for one_gone in gone:
             if one_gone.name not in stale:
-                self._say(f"schedule {one_gone.name}: gone from its code; it fires no more")
+                self._say(f"schedule {one_gone.name}: gone from its code; it no longer fires")
 
     def _warn(self, problems: list[str]) -> None:
         for problem in problems:

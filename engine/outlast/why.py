@@ -161,7 +161,7 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     beat = describe(max(0.0, (clock.wall() - facts["agent_heartbeat_at"]) / clock.SECOND))
     if left < 0:
         explanation.summary = f"It is held by {place}, which is silent."
-        explanation.details.append(f"Its lease was over {_length(-left)} ago; a supervisor gives the run to another agent.")
+        explanation.details.append(f"Its lease ended {_length(-left)} ago; a supervisor gives the run to another agent.")
         explanation.actions.append("outlast up")
     else:
         explanation.details.append(f"The agent was heard {beat} ago; its lease has {_length(left)} left.")
@@ -227,7 +227,7 @@ def _compensating(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
     explanation.details.insert(0, explanation.summary)
     explanation.summary = first
     if facts["error"] is not None:
-        explanation.details.append(f"What it failed by: {error_line(facts['error'])}")
+        explanation.details.append(f"It failed with: {error_line(facts['error'])}")
     return explanation
 
 
@@ -255,7 +255,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         explanation.summary = f"It waits for parts of it, of which {waiting.count_open_parts(store, facts['id']):,} are open."
     if facts["wait_count"]:
         what = " or the first that fails" if facts["wait_fails_fast"] else ""
-        explanation.details.append(f"It goes on after {_count(facts['wait_count'], 'more end')} of its parts{what}.")
+        explanation.details.append(f"It continues after the end of {_count(facts['wait_count'], 'more part')}{what}.")
     _add_unread(store, facts, explanation)
     explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
     _add_parts(store, facts, explanation, depth)

@@ -181,7 +181,7 @@ def _refuse_connection(definition: Definition) -> None:
     if definition.bound.connection is not None:
         raise InvalidInput(
             f"connection is for starting {definition.fn.__name__} from outside a run: a child is committed with its parent's journal.",
-            hint="Leave connection away, or start it in a step.",
+            hint="Leave out connection=, or start it in a step.",
         )
 
 

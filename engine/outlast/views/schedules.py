@@ -234,7 +234,7 @@ def _why(stored: StoredSchedule, status: str, live: list[str]) -> str:
     if status == "gone":
         where = shown(stored.origin or "its code")
         return (
-            f"It disappeared from {where} and fires no more, since {wall_json(stored.gone_at)}; "
+            f"It disappeared from {where} and no longer fires, since {wall_json(stored.gone_at)}; "
             f"`outlast schedule delete {name}` forgets it."
         )
     if status == "paused":
