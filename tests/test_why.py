@@ -155,7 +155,7 @@ def test_a_silent_agent_is_called_so(store: SqliteStore, make: Maker, manual: cl
     manual.advance(40)
     found = why(store, fence.task_id)
     assert "silent" in found.summary
-    assert "over 10s ago" in found.details[0]
+    assert "ended 10s ago" in found.details[0]
     assert found.actions == ["outlast up"]
 
 
