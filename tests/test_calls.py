@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from made_definitions import book, charge, fetch, fulfil, nightly
 
 import outlast
 from outlast import (
-    Retry,
     aio,
     durable,
     registry,
     step,
-    transaction,
-    workflow,
 )
 from outlast import caller as caller_module
 from outlast.errors import (
@@ -30,31 +28,9 @@ from outlast.handles import Handle
 
 with registry.isolated():
 
-    @step(retry=Retry(5), timeout="30s", isolate=True, on_unknown="halt")
-    def charge(order_id: str, amount: int = 1) -> str:
-        """Take the money."""
-        return f"{order_id}:{amount}"
-
-    @step
-    async def fetch(url: str) -> bytes:
-        return url.encode()
-
-    @transaction
-    def book(db: sqlite3.Connection, order_id: str) -> int:
-        return len(order_id)
-
     @step
     def named_as_ours(self: int, definition: int, args: int, kwargs: int) -> int:
         return self + definition + args + kwargs
-
-    @workflow(queue="orders", timeout="7d")
-    def fulfil(order_id: str) -> dict[str, str]:
-        """Bring it to the customer."""
-        return {"payment": charge(order_id)}
-
-    @workflow
-    async def nightly(folder: str = "/data") -> int:
-        return len(folder)
 
 
 class RecordingCaller:

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import pydoc
 import sqlite3
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import made_definitions
 import pytest
+from made_definitions import book, charge, fetch, fulfil, module_of, nightly
 
 from outlast import (
     NOT_DONE,
     Retry,
     registry,
     step,
-    transaction,
-    workflow,
 )
 from outlast.definition import AsyncStep, AsyncWorkflow, NotDone, SyncStep, SyncWorkflow, Transaction
 from outlast.errors import (
     InvalidDefinition,
     InvalidInput,
 )
-
-with registry.isolated():
-
-    @step(retry=Retry(5), timeout="30s", isolate=True, on_unknown="halt")
-    def charge(order_id: str, amount: int = 1) -> str:
-        """Take the money."""
-        return f"{order_id}:{amount}"
-
-    @step
-    async def fetch(url: str) -> bytes:
-        return url.encode()
-
-    @transaction
-    def book(db: sqlite3.Connection, order_id: str) -> int:
-        return len(order_id)
-
-    @workflow(queue="orders", timeout="7d")
-    def fulfil(order_id: str) -> dict[str, str]:
-        """Bring it to the customer."""
-        return {"payment": charge(order_id)}
-
-    @workflow
-    async def nightly(folder: str = "/data") -> int:
-        return len(folder)
-
-
-def module_of(path: Path, text: str, *, name: str | None = None) -> ModuleType:
-    path.write_text("from outlast import NOT_DONE, Queue, step, transaction, workflow\n\n" + text)
-    spec = importlib.util.spec_from_file_location(name or path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_definition_keeps_what_its_decorator_said() -> None:
@@ -71,7 +34,7 @@ def test_a_definition_keeps_what_its_decorator_said() -> None:
         True,
         "halt",
     )
-    assert (charge.module, charge.file, charge.queue) == (__name__, __file__, None)
+    assert (charge.module, charge.file, charge.queue) == (made_definitions.__name__, made_definitions.__file__, None)
     assert isinstance(fulfil, SyncWorkflow)
     assert (fulfil.queue, fulfil.timeout_seconds, fulfil.version, fulfil.on_error) == (
         "orders",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from made_definitions import module_of
 
 from outlast import (
     Queue,
@@ -21,16 +19,6 @@ from outlast.errors import (
     QueueNotFound,
     WorkflowNotFound,
 )
-
-
-def module_of(path: Path, text: str, *, name: str | None = None) -> ModuleType:
-    path.write_text("from outlast import NOT_DONE, Queue, step, transaction, workflow\n\n" + text)
-    spec = importlib.util.spec_from_file_location(name or path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_two_definitions_of_one_name_are_refused_with_both_places(tmp_path: Path) -> None:
