@@ -141,7 +141,8 @@ class Turn:
         self._is_impatient = False
         self._slice_until = 0.0
 
-    def _forget_after_fork(self) -> None:
+    def forget_after_fork(self) -> None:
+        """Close what the parent had opened."""
         # The child shares the parent's open file, hence its locks: a turn that the parent holds would not end
         # with the parent as long as the child keeps the descriptor. Closing it here leaves the parent's hold
         # untouched.
@@ -158,7 +159,7 @@ def _now() -> float:
 
 def _forget_all_after_fork() -> None:
     for turn in list(_turns):
-        turn._forget_after_fork()
+        turn.forget_after_fork()
 
 
 os.register_at_fork(after_in_child=_forget_all_after_fork)

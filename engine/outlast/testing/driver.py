@@ -70,6 +70,16 @@ class _DrivenAgent(Agent):
         self.error = error
         self.idle.set()
 
+    async def begin(self) -> asyncio.Task[None]:
+        """Register; gives the task in which the agent goes on until it is stopped."""
+        self.idle = asyncio.Event()
+        main = asyncio.get_running_loop().create_task(self._main())
+        while not self._ready.is_set():
+            if main.done():
+                main.result()
+            await asyncio.sleep(0)
+        return main
+
     async def work(self) -> bool:
         """Carry on what is due until nothing is; whether anything was."""
         self.has_claimed = False
@@ -83,6 +93,10 @@ class _DrivenAgent(Agent):
             # With one slot, every other look is for suspects alone: this one may have been for the others.
             if not (self._concurrency == 1 and self._next.has_suspects()):
                 return self.has_claimed
+
+    def next_due_at(self) -> int | None:
+        """The engine instant at which something falls due that it has the code of."""
+        return claiming.next_due_at(self.store.connection(), self._code.fingerprints, None, now=self.store.now())
 
     def drop(self) -> None:
         """Forget everything, as a dead process does."""
@@ -120,12 +134,7 @@ class Driver:
             raise
 
     async def _begin(self) -> None:
-        self._agent.idle = asyncio.Event()
-        self._main = asyncio.get_running_loop().create_task(self._agent._main())
-        while not self._agent._ready.is_set():
-            if self._main.done():
-                self._main.result()
-            await asyncio.sleep(0)
+        self._main = await self._agent.begin()
 
     def _on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         # In a thread of its own: the test may be on a loop itself, and connections belong to threads.
@@ -162,10 +171,7 @@ class Driver:
     def next_at(self, *, with_schedules: bool) -> int | None:
         """The engine instant at which something falls due next."""
         connection, now = self.store.connection(), self.store.now()
-        found = [
-            claiming.next_due_at(connection, self._agent._code.fingerprints, None, now=now),
-            sweeping.next_deadline_at(connection),
-        ]
+        found = [self._agent.next_due_at(), sweeping.next_deadline_at(connection)]
         if with_schedules:
             tick_at = schedules.earliest(connection, self._scheduled, "{}")
             found.append(None if tick_at is None else self.store.engine_time().from_wall(tick_at))

@@ -28,7 +28,7 @@ from ..errors import LeaseLost, OutlastError
 from ..model import new_id
 from ..operations import AgentEnded
 from ..starts import start_operation
-from ..store import agents
+from ..store import agents, queues
 from ..store.library import sqlite3
 from ..views.compared import Left, left_in
 from .driven import DrivenEngine, DrivenRun, virtual_settings
@@ -137,9 +137,13 @@ class Trials:
                 engine.close()
 
     def _start(self, engine: DrivenEngine) -> None:
-        engine.store.commit(queue_operations.declaration(registry.current()))
-        operation = start_operation(self._workflow, self._named, self._workflow.bound, engine.settings, has_queue=engine._has_queue)
-        engine.store.commit(replace(operation, uid=self._run_id, chain=self._run_id))
+        store = engine.store
+        store.commit(queue_operations.declaration(registry.current()))
+        operation = start_operation(
+            self._workflow, self._named, self._workflow.bound, engine.settings,
+            has_queue=lambda name: queues.exists(store.connection(), name),
+        )  # fmt: skip
+        store.commit(replace(operation, uid=self._run_id, chain=self._run_id))
         for name, payload in self._signals.items():
             engine.signal(self._run_id, name, payload)
 
