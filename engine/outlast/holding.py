@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import signal
 import threading
@@ -285,7 +284,7 @@ class Holding:
 
     def _end_hung_transaction(self) -> None:
         """A transaction that does not end holds the file's only write lock: nobody can work until its process is gone."""
-        late = time.monotonic() - min(transactional.under_way.copy().values(), default=math.inf)
+        late = transactional.overdue_seconds()
         if late <= _HUNG_TRANSACTION_SECONDS:
             self._is_hung_told = False
         elif not self._is_hung_told:

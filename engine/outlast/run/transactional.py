@@ -7,11 +7,11 @@ outcome of the step: the transaction is rolled back and made again, while the le
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from .. import clock
 from ..caller import active
@@ -32,15 +32,26 @@ DEFAULT_TIMEOUT_SECONDS = 5.0
 _PROGRESS_STEPS = 20_000
 _PAUSE_SECONDS = 0.5
 
-under_way: dict[int, float] = {}
+_under_way: dict[int, float] = {}
 """Thread to the monotonic instant by which its transaction should have ended: whoever hangs in one holds the only write lock."""
+
+
+def overdue_seconds() -> float:
+    """How long ago the transaction of this process that hangs the longest should have ended; less than 0 where none hangs."""
+    return time.monotonic() - min(_under_way.copy().values(), default=math.inf)
+
+
+Committed = Callable[[Transaction, Entry], object]
+"""What else is written in a step's transaction, last before the commit."""
 
 
 class _NotNow(Exception):
     """The file is locked or full: the whole transaction is made again."""
 
 
-def run_transaction(call: StepCall, number: int, *, entry_of: Any, committed: Any, fence_sql: str = "running") -> Tried:
+def run_transaction(
+    call: StepCall, number: int, *, entry_of: Callable[[bytes, int], Entry], committed: Committed, fence_sql: str = "running"
+) -> Tried:
     """Execute one try in a transaction of its own; `entry_of(output)` makes the entry that is committed with it.
 
     `LeaseLost` where the claim does not hold: then user code has not run. A step that raises is rolled back, and its failed try is
@@ -60,7 +71,7 @@ class _StepTransaction:
     call: StepCall
     number: int
     entry_of: Callable[[bytes, int], Entry]
-    committed: Callable[[Transaction, Entry], None]
+    committed: Committed
     fence_status: str
     started_at: int
 
@@ -70,7 +81,7 @@ class _StepTransaction:
         try:
             self._begin(db)
             deadline = time.monotonic() + timeout
-            under_way[threading.get_ident()] = deadline
+            _under_way[threading.get_ident()] = deadline
             try:
                 return self._execute(db, deadline)
             except (LeaseLost, _NotNow):
@@ -84,7 +95,7 @@ class _StepTransaction:
         finally:
             # Rolled back first, then no longer counted as a holder of the write lock.
             guarded.give_back(db)
-            under_way.pop(threading.get_ident(), None)
+            _under_way.pop(threading.get_ident(), None)
 
     def _begin(self, db: Guarded) -> None:
         try:
@@ -147,7 +158,7 @@ where id = :id and claim = :claim and status = :status and agent_id is not null
 """
 
 
-def journal_entry(call: StepCall, heed: Callable[[object], None]) -> Any:
+def journal_entry(call: StepCall, heed: Callable[[object], None]) -> Committed:
     """How an inline `@transaction` commits its entry: fenced, last, in the same transaction."""
 
     def write(context: Transaction, entry: Entry) -> None:
