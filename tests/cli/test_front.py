@@ -207,6 +207,8 @@ def test_a_shell_is_offered_names(outlast: Call, monkeypatch: pytest.MonkeyPatch
     assert offers(outlast, monkeypatch, "queue", "pause", "e") == ["emails"]
     assert offers(outlast, monkeypatch, "start", "waits", "--queue", "d") == ["default"]
     assert offers(outlast, monkeypatch, "signal", uid, "x") == []
+    # No error amid the line that is being written: `offers` wants stderr empty.
+    assert offers(outlast, monkeypatch, "help", "st") == ["start", "stream", "stats"]
 
 
 def test_a_completion_that_finds_nothing_says_and_makes_nothing(outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,15 @@ def _check_known(ctx: click.Context, group: click.Group, args: list[str]) -> Non
     """Refuse an unknown command with the one that was meant."""
     name = args[0] if args else ""
     names = group.list_commands(ctx)
-    if not name or name.startswith("-") or name in names or name in catalogue.ALIASES or group.get_command(ctx, name):
+    # A shell that completes shows an error amid the line that is being written.
+    if (
+        ctx.resilient_parsing
+        or not name
+        or name.startswith("-")
+        or name in names
+        or name in catalogue.ALIASES
+        or group.get_command(ctx, name)
+    ):
         return
     close = get_close_matches(name, [*names, *catalogue.ALIASES], n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"See `{ctx.command_path} --help`."
