@@ -25,6 +25,8 @@ from .sync_run import SyncRun
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
+    from ..handles import Handle, Run
+    from ..options import Options
 
 
 @dataclass(slots=True)
@@ -116,12 +118,21 @@ def replay_within(seconds: float, host: ReplayHost, claimed: Claimed, definition
 class _Replay(Execution):
     """What both colours do: look at each place, and keep what disagrees."""
 
-    _given: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+    _given: tuple[Definition, tuple[Any, ...], dict[str, Any]] | None = None
+    """The call that comes to its place next."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.found = Found()
         self.cancel_requested = False
+
+    def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
+        self._given = definition, args, kwargs
+        return super().submit(definition, args, kwargs, options)
+
+    def start(self, workflow: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
+        self._given = workflow, args, kwargs
+        return super().start(workflow, args, kwargs, options)
 
     def patch(self, change_id: str, *, is_replaying: bool) -> tuple[bool, Entry | None]:
         decided, entry = super().patch(change_id, is_replaying=is_replaying)
@@ -177,17 +188,9 @@ class _SyncReplay(_Replay, SyncRun):
     def _beyond(self) -> Any:
         self.unwind(Parked)
 
-    def call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
+    def call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         self._given = definition, args, kwargs
         return super().call(definition, args, kwargs, options)
-
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
-        self._given = definition, args, kwargs
-        return super().submit(definition, args, kwargs, options)
-
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
-        self._given = workflow, args, kwargs
-        return super().start(workflow, args, kwargs, options)
 
     def visit(self, path: str, kind: str, name: str) -> Record | None:
         record = super().visit(path, kind, name)
@@ -214,17 +217,9 @@ class _AsyncReplay(_Replay, AsyncRun):
         self.begin()
         return self.found
 
-    async def _call(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
+    async def _call(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Any:
         self._given = definition, args, kwargs
         return await super()._call(definition, args, kwargs, options)
-
-    def submit(self, definition: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
-        self._given = definition, args, kwargs
-        return super().submit(definition, args, kwargs, options)
-
-    def start(self, workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Any) -> Any:
-        self._given = workflow, args, kwargs
-        return super().start(workflow, args, kwargs, options)
 
     def visit(self, path: str, kind: str, name: str) -> Record | None:
         record = super().visit(path, kind, name)
