@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from .errors import LeaseLost
 from .states import Status
 
 
@@ -17,6 +18,10 @@ class Fence(Struct, frozen=True, gc=False):
 
     task_id: int
     claim: int
+
+    def lost(self) -> LeaseLost:
+        """What a write raises that finds the claim over."""
+        return LeaseLost(f"The lease of task {self.task_id} (claim {self.claim}) is lost.")
 
 
 class Claimed(Struct, gc=False):

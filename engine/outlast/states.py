@@ -74,6 +74,17 @@ def is_legal(before: Status, after: Status) -> bool:
     return after in LEGAL[before]
 
 
+def event_of_end(status: Status) -> str:
+    """The event by which the journal of a run tells that a part of it has ended so."""
+    match status:
+        case Status.COMPLETED:
+            return "completed"
+        case Status.CANCELLED:
+            return "cancelled"
+        case _:
+            return "failed"
+
+
 def guard_trigger() -> str:
     """The trigger by which the database refuses every move that `LEGAL` does not list."""
     # Equality by equality: SQLite makes a table of each longer list of `in`, in a trigger anew for every row.

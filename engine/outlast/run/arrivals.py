@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..states import Status
+from ..states import Status, event_of_end
 
 if TYPE_CHECKING:
     from ..store.library import sqlite3
@@ -42,13 +42,7 @@ class Arrival:
 
     @property
     def event(self) -> str:
-        match self.status:
-            case Status.COMPLETED:
-                return "completed"
-            case Status.CANCELLED:
-                return "cancelled"
-            case _:
-                return "failed"
+        return event_of_end(self.status)
 
     def facts(self) -> dict[str, Any]:
         """The fields of the journal entry that takes it."""

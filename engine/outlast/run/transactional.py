@@ -106,7 +106,7 @@ class _StepTransaction:
         fence = self.call.fence
         held = db.execute(_HELD, {"id": fence.task_id, "claim": fence.claim, "status": self.fence_status}).fetchone()
         if held is None:
-            raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+            raise fence.lost()
 
     def _execute(self, db: Guarded, deadline: float) -> Tried:
         caller = self.call.caller(self.number, db)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ..errors import LeaseLost
 from ..operations import ContinueAsNew
 from ..states import Ending, Status
 from . import ending, starting
@@ -48,7 +47,7 @@ def continue_as_new(transaction: Transaction, operation: ContinueAsNew) -> Statu
     fence = operation.fence
     row = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     cancel_requested_at, parent_id, parent_path, root_id, unique_key, deadline_at, key, options, timeout, max_crashes = row
     if cancel_requested_at is not None:
         return ending.decide(transaction, fence.task_id, Ending.CANCELLED)

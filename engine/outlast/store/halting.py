@@ -6,7 +6,6 @@ but for a cancel that waits: the moves of endings are `ending`'s.
 
 from __future__ import annotations
 
-from ..errors import LeaseLost
 from ..operations import Halt
 from ..states import Ending
 from . import journal
@@ -55,7 +54,7 @@ def halt(transaction: Transaction, operation: Halt) -> None:
         },
     )
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     if operation.question is not None:
         journal.write_next(transaction, fence, operation.question)
     if agent is not None:

@@ -14,7 +14,6 @@ from msgspec.structs import asdict, astuple
 from ..aside import to_set_aside
 from ..claimed import Fence, Wanted
 from ..entry import Entry
-from ..errors import LeaseLost
 from ..operations import Append, Emit, Publish
 from .connection import StoreConnection
 from .library import sqlite3
@@ -130,7 +129,7 @@ def write_entry(transaction: Transaction, fence: Fence, entry: Entry) -> None:
     """Write one entry if the claim still holds; `LeaseLost` if it does not."""
     cursor = transaction.execute(_INSERT, _row(fence, entry))
     if cursor.rowcount == 0:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
 
 
 _INSERT_LATE = """
@@ -188,7 +187,7 @@ def publish(transaction: Transaction, operation: Publish) -> None:
         },
     )
     if cursor.rowcount == 0:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
 
 
 _EMIT = """
@@ -220,7 +219,7 @@ def emit(transaction: Transaction, operation: Emit) -> None:
             },
         )
         if cursor.rowcount == 0:
-            raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+            raise fence.lost()
     transaction.ring = True
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..claimed import Fence
-from ..errors import LeaseLost
 from ..operations import CancelParts, End, EndUndo, StrayEnded
 from ..states import Ending, Status
 from . import journal, succession
@@ -91,7 +90,7 @@ def _end_with_parts(transaction: Transaction, operation: End) -> Status:
     fence = operation.fence
     held = transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim})
     if held is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     if operation.tries:
         transaction.execute(_SET_TRIES, {"id": fence.task_id, "tries": operation.tries})
     add_strays(transaction, fence.task_id, operation.strays, agent_id=held[1])
@@ -135,7 +134,7 @@ def cancel_parts(transaction: Transaction, operation: CancelParts) -> None:
     """Cancel parts that a claimed run no longer waits for."""
     fence = operation.fence
     if transaction.one(_FENCED, {"id": fence.task_id, "claim": fence.claim}) is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     for part_id in succession.own_parts(transaction, fence.task_id, operation.parts):
         cancel(transaction, part_id)
 
@@ -171,7 +170,7 @@ def end_undo(transaction: Transaction, operation: EndUndo) -> Status:
     fence = operation.fence
     row = transaction.one(_UNDOING, {"id": fence.task_id, "claim": fence.claim})
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     parent_id, ending = row
     status = Status.CANCELLED if ending == Ending.CANCELLED else Status.COMPENSATED
     close(transaction, fence.task_id, status, parent_id=parent_id, undo="completed")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 
-from ..errors import LeaseLost
 from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
 from ..states import Ending, Status
 from .ending import cancel, decide
@@ -54,7 +53,7 @@ def park(transaction: Transaction, operation: Park) -> bool:
     fence = operation.fence
     row = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     notice, cancel_requested_at, _ = row
     if cancel_requested_at is not None or notice > operation.notice:
         return False
@@ -110,7 +109,7 @@ def give_back(transaction: Transaction, operation: GiveBack) -> None:
         {"id": fence.task_id, "claim": fence.claim, "due_at": operation.due_at, "now": transaction.now},
     )
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     if operation.refused is not None:
         transaction.execute(_REFUSE, {"id": fence.task_id, "refused": operation.refused})
     cancel_requested_at, status = row
@@ -177,7 +176,7 @@ def retry_run(transaction: Transaction, operation: RetryRun) -> bool:
         },
     )
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     if row[0] is not None:
         decide(transaction, fence.task_id, Ending.CANCELLED)
     else:
@@ -209,7 +208,7 @@ def again(transaction: Transaction, operation: Again) -> None:
         },
     )
     if row is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     # By the store's number: the tries of a step that was resumed count from one again.
     write_next(transaction, fence, operation.entry)
     if row[0] is not None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..entry import COMPENSABLE, Entry
-from ..errors import LeaseLost
 from ..operations import Start, Started, StartPart
 from ..plan import undone_places
 from .journal import load, write_entry
@@ -43,7 +42,7 @@ def start_part(transaction: Transaction, operation: StartPart) -> Started:
     fence = operation.fence
     held = transaction.one(_CLAIM_HELD, {"task_id": fence.task_id, "claim": fence.claim})
     if held is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     root_id, deadline_at = held
     part = operation.start
     within = _within(part, root_id=root_id, deadline_at=deadline_at)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..claimed import Fence
 from ..entry import Entry
-from ..errors import LeaseLost
 from ..model import compensation_code
 from ..operations import PassUndo, RecordUndo
 from ..plan import Undo, undo_plan
-from ..states import Status
+from ..states import Status, event_of_end
 from . import journal
 from .transaction import Transaction
 
@@ -58,7 +57,7 @@ def outcomes_not_taken(connection: sqlite3.Connection, task_id: int) -> list[Ent
         Entry(
             seq=0,
             path=path,
-            event=_event_of(status),
+            event=event_of_end(Status(status)),
             kind="child" if kind == "run" else "task",
             name=name,
             at=finished_at,
@@ -70,16 +69,6 @@ def outcomes_not_taken(connection: sqlite3.Connection, task_id: int) -> list[Ent
             _PARTS_OUTSIDE_JOURNAL, {"id": task_id}
         ).fetchall()
     ]
-
-
-def _event_of(status: str) -> str:
-    match Status(status):
-        case Status.COMPLETED:
-            return "completed"
-        case Status.CANCELLED:
-            return "cancelled"
-        case _:
-            return "failed"
 
 
 _HAS_COMPENSABLE = """
@@ -138,7 +127,7 @@ def record(transaction: Transaction, operation: RecordUndo) -> None:
     fence = operation.fence
     held = transaction.one(_HELD, {"id": fence.task_id, "claim": fence.claim})
     if held is None:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     if transaction.one(_IS_UNDONE, {"id": fence.task_id, "path": entry.path}) is None:
         journal.write_next(transaction, fence, entry)
     transaction.execute(_CLEAR_SUSPICION, {"id": fence.task_id})
@@ -176,5 +165,5 @@ def pass_on(transaction: Transaction, operation: PassUndo) -> None:
         },
     )
     if cursor.rowcount == 0:
-        raise LeaseLost(f"The lease of task {fence.task_id} (claim {fence.claim}) is lost.")
+        raise fence.lost()
     transaction.ring = True
