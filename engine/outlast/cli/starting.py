@@ -76,7 +76,7 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
     run = engine.start_input(definition, named, options)
     task_id, uid = context.find(engine.store, run.id)
     if wait:
-        output.note(f"Run {uid}")
+        _name(context, uid)
         over = follow(engine.store, task_id, silent=context.machine, raw=context.raw)
         assert over is not None
         if context.machine:
@@ -90,6 +90,12 @@ def start(context: Context, /, workflow: str, arguments: tuple[str, ...], wait: 
     else:
         output.write(uid)
     return 0
+
+
+def _name(context: Context, uid: str) -> None:
+    """Say which run this is; not to a script, to which stderr has the error and nothing else."""
+    if not context.machine:
+        output.note(f"Run {uid}")
 
 
 @command(
@@ -109,7 +115,7 @@ def run(context: Context, /, workflow: str, arguments: tuple[str, ...], concurre
     engine = context.engine()
     started = engine.start_input(definition, named, options)
     task_id, uid = context.find(engine.store, started.id)
-    output.note(f"Run {uid}")
+    _name(context, uid)
     over = _work_on(context, engine.store, task_id, uid, concurrency)
     return conclude(over, as_json=context.machine)
 
