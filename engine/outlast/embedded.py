@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from . import caller, registry
+from .errors import InvalidInput
 from .names import checked_name, checked_whole
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class EmbeddedAgent:
         self._store = store
         self._settings = settings
         self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
+        if isinstance(queues, str):
+            raise InvalidInput(f"queues of an agent must be a list of names, not {queues!r}.")
         self._queues = None if queues is None else tuple(_known(name, store) for name in queues)
         self._roles: ExitStack | None = None
 
