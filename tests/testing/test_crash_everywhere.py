@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import outlast
-from outlast import Retry, current, gather, payloads, sleep, step, transaction, wait_signal, workflow
+from outlast import InvalidInput, Retry, current, gather, payloads, sleep, step, transaction, wait_signal, workflow
 from outlast.testing import crash_everywhere
 
 
@@ -148,6 +148,11 @@ def test_the_undo_is_crashed_too(ledger: Path) -> None:
 
 def test_an_async_workflow_is_crashed_everywhere(ledger: Path) -> None:
     assert crash_everywhere(later, "o1", ledger=ledger).crashes >= 8
+
+
+def test_no_crash_at_all_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="crashes must be"):
+        crash_everywhere(careless, "o1", crashes=0)
 
 
 def test_two_crashes_in_one_run(ledger: Path) -> None:

@@ -87,6 +87,18 @@ async def overrun_later() -> None:
 
 
 @workflow
+def tells() -> None:
+    for day in range(1, 4):
+        outlast.emit("days", day)
+        sleep("1d")
+
+
+@workflow
+def approval_at_last() -> str:
+    return wait_signal("approval", str)
+
+
+@workflow
 def approval() -> str:
     return wait_signal("approval", str, timeout="2d")
 
@@ -244,10 +256,21 @@ def test_a_monkeypatched_function_is_what_the_step_calls(outlast_engine: DrivenE
 
 
 def test_the_fixture_works_inside_a_running_loop(outlast_engine: DrivenEngine) -> None:
-    async def test() -> int:
-        return outlast_engine.run(part, 3)  # type: ignore[no-any-return]
+    async def test() -> list[object]:
+        told = [message async for message in outlast_engine.start(tells).astream("days", after=1)]
+        return [outlast_engine.run(part, 3), await outlast_engine.start(part, 4), told]
 
-    assert asyncio.run(test()) == 6
+    assert asyncio.run(test()) == [6, 8, [2, 3]]
+
+
+def test_who_follows_a_stream_carries_the_run_on_for_more(outlast_engine: DrivenEngine) -> None:
+    run = outlast_engine.start(tells)
+    outlast_engine.until_idle()
+    days = run.stream("days")
+    assert (next(days), run.status) == (1, "waiting")
+    assert (list(days), run.status) == ([2, 3], "completed")
+    with pytest.raises(Stuck):
+        next(outlast_engine.start(approval_at_last).stream("days"))
 
 
 def test_a_session_that_does_not_use_the_plugin_imports_nothing_of_outlast(tmp_path: Path) -> None:

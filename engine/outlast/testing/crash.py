@@ -16,6 +16,7 @@ from typing import Any
 
 from ..definition import Workflow
 from ..errors import InvalidInput
+from ..names import checked_whole
 from .compare import Allowed, differences
 from .points import CLAIM, SIDES, Point
 from .trial import Outcome, Trials
@@ -59,6 +60,7 @@ def crash_everywhere(
     """
     if not isinstance(workflow, Workflow):
         raise InvalidInput(f"{workflow!r} is not a workflow.", hint="Give crash_everywhere a function that @workflow decorates.")
+    checked_whole(crashes, place="crashes", least=1)
     began = time.perf_counter()
     path = None if ledger is None else Path(ledger)
     with tempfile.TemporaryDirectory(prefix="outlast-crash-", dir=folder, ignore_cleanup_errors=True) as kept:

@@ -8,12 +8,12 @@ sleeps takes milliseconds. Refuses to move the clock for schedules while it wait
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .. import clock, registry
+from .. import clock, codec, registry
 from ..clock import SECOND
 from ..duration import seconds
 from ..engine import Engine
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..definition import Workflow
     from ..handles import Duration, Run
     from ..store.sqlite import SqliteStore
+    from ..views.following import Follower
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,7 +170,7 @@ def virtual_settings(**settings: Any) -> Settings:
 
 
 class DrivenRun(StoredRun[T]):
-    """A run whose `result` drives it."""
+    """A run that is driven by whoever waits for its result, or for more of a stream."""
 
     def __init__(self, engine: DrivenEngine, run_id: str) -> None:
         super().__init__(engine.store, engine.settings, run_id)
@@ -182,6 +183,22 @@ class DrivenRun(StoredRun[T]):
         if self.status not in (*FINAL, Status.HALTED):
             raise ResultTimeout(self.id, within or 0.0)
         return super().result(0)
+
+    async def _wait(self) -> T:
+        return self.result()
+
+    def _follow(self, follower: Follower) -> Iterator[object]:
+        """What has been emitted so far; who asks for more carries the run to its end."""
+        while (found := follower.look()) is not None:
+            yield from (codec.decode(data) for _, (_, data, *_) in found)
+            if not found:
+                self._engine.finish(self)
+                if self.status == Status.HALTED:
+                    raise self._engine._stuck(self)
+
+    async def _follow_async(self, follower: Follower) -> AsyncIterator[object]:
+        for message in self._follow(follower):
+            yield message
 
     def _another(self, run_id: str) -> DrivenRun[Any]:
         return DrivenRun(self._engine, run_id)
