@@ -37,6 +37,8 @@ def test_runs_filters(outlast: Call) -> None:
     assert outlast("runs", "--status", "failed", "--json").json == []
     assert outlast("runs", "--until", "1h", "--json").json == []
     assert len(outlast("runs", "--since", "1h", "--limit", "1", "--json").json) == 1
+    assert outlast("runs", "--limit", "1").err == "The newest 1; --limit shows more.\n"
+    assert outlast("runs", "--limit", "2").err == ""
 
 
 @pytest.mark.parametrize("arguments", [["--status", "done"], ["--since", "soon"], ["--tag", "x"], ["--limit", "0"]])

@@ -159,7 +159,8 @@ def retry(context: Context, /, from_step: str | None, **choice: Any) -> int:
     engine = context.engine()
 
     def act(uid: str) -> str:
-        return str(engine.get(uid).retry(from_step).id)
+        # As it is drawn: a name begins with a letter, a place with a number.
+        return str(engine.get(uid).retry(from_step and from_step.removeprefix("#")).id)
 
     return _act(context, engine.store, "retry", act, choice, ("failed", "compensated", "cancelled"), leaves_out=was_retried)
 

@@ -53,9 +53,10 @@ def runs(
         tags=read_tags(tags) or None,
         since=when(since, place="--since"),
         until=when(until, place="--until"),
-        limit=limit,
+        limit=min(limit + 1, LARGEST),
         raw=context.raw,
     )
+    found, has_more = found[:limit], len(found) > limit
     if context.machine:
         context.answer(found)
         return 0
@@ -65,7 +66,7 @@ def runs(
         empty="No runs." if not (statuses or workflow or tags or since or until) else "No run fits.",
         flexible=6,
     )
-    if len(found) == limit:
+    if has_more:
         output.note(f"The newest {limit}; --limit shows more.")
     return 0
 

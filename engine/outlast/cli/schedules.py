@@ -169,17 +169,18 @@ def ticks(context: Context, name: str, since: str | None, until: str | None, out
 
     begin, end = when(since, place="--since"), when(until, place="--until")
     try:
-        found = ticks_json(context.store(), name, since=begin, until=end, outcome=outcome, limit=limit)
+        found = ticks_json(context.store(), name, since=begin, until=end, outcome=outcome, limit=min(limit + 1, LARGEST))
     except ScheduleNotFound:
         # No scheduler has taken it up yet: it has no tick, and is listed all the same.
         if name not in code_of(context):
             raise
         found = []
+    found, has_more = found[:limit], len(found) > limit
     if context.machine:
         context.answer(found)
         return 0
     print_ticks(found, empty="No tick fits." if since or until or outcome else f"No tick of {safe(name)} is in the ledger yet.")
-    if len(found) == limit:
+    if has_more:
         output.note(f"The newest {limit}; --limit shows more.")
     return 0
 
