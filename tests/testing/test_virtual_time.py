@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -276,7 +277,8 @@ def test_who_follows_a_stream_carries_the_run_on_for_more(outlast_engine: Driven
 def test_a_session_that_does_not_use_the_plugin_imports_nothing_of_outlast(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("import sys\ndef test_it():\n    assert 'outlast' not in sys.modules\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "outlast_pytest", str(tmp_path / "test_it.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stdout
 
 
