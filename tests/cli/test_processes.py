@@ -41,9 +41,9 @@ def test_a_role_ends_by_a_sigterm_that_a_callback_of_the_interpreter_has_lost(mo
     assert run_role(lambda: pytest.fail("it lives on"), lambda: None) == 143
 
 
-def test_a_reader_that_has_gone_ends_a_command_quietly(process: Call, project: Path) -> None:
+def test_a_reader_that_has_gone_ends_a_command_quietly(outlast: Call, project: Path) -> None:
     for _ in range(3):
-        assert process("start", "waits").code == 0
+        assert outlast("start", "waits").code == 0
     command = f"for i in 1; do {sys.executable} -m outlast runs --jsonl; done | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False)
     assert done.stderr == ""
