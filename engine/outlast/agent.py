@@ -26,7 +26,7 @@ from .next_claim import NextClaim
 from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
-from .store.commits import Commits
+from .store.silent_commits import SilentCommits
 from .user_threads import has_busy_threads
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Agent:
         self._once = False
         self._wants_claim = self._pump_scheduled = self._is_finishing = False
         self._claimed_at = time.monotonic()
-        self._commits: Commits
+        self._commits: SilentCommits
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -151,7 +151,7 @@ class Agent:
         if listener.fileno() >= 0:
             loop.add_reader(listener.fileno(), self._rung, listener)
         logs.install()
-        self._commits = Commits(self.store)
+        self._commits = SilentCommits(self.store)
         self._repeat("heartbeat", self.settings.lease_seconds / 3, self._heartbeat)
         self._repeat("pulse", _PULSE_SECONDS, Pulse().beat)
         self._repeat("care", _CARE_SECONDS, self._look_after)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST_SPARED = 4
 
 
-class Commits:
+class SilentCommits:
     """Those of others since the last look. Of one thread."""
 
     def __init__(self, store: SqliteStore) -> None:
