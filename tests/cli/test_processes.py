@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,7 +188,9 @@ def test_the_demo_kills_an_agent_and_the_order_ends_as_it_should(process: Call) 
 
 def test_the_demo_tells_what_happens(process: Call) -> None:
     pytest.importorskip("outlast.agent")
-    out = process("demo").out
+    done = process("demo")
+    assert re.fullmatch(r"Created .*outlast\.db\.\n", done.err)
+    out = done.out
     assert "kill -9" in out
     assert "not charged twice" in out
 

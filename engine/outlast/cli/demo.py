@@ -74,6 +74,7 @@ class _Show:
         with ExitStack() as stack:
             store = SqliteStore(path, create=True)
             stack.callback(store.close)
+            output.note(f"Created {path}.")
             settings = Settings()
             stack.enter_context(self._agents_running(path, count=2))
             supervisor = Supervisor(store, settings, on_change=self._report)
