@@ -1,6 +1,6 @@
 """The command: `python -m benchmarks [--quick] [--no-bars] [--only NAME] [--json FILE] [--svg FILE]`.
 
-Measures every row of the speed contract, round by round through all of them, so that what else the machine does falls on each;
+Measures every figure, most of them against a bar, round by round through all of them, so that what else the machine does falls on each;
 then how costs grow with size. Ends with 1 when the median of a figure misses its bar. Needs a quiet machine to be believed.
 """
 

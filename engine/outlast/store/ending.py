@@ -1,8 +1,9 @@
 """How tasks end: an ending is decided once, and settles when nothing of the task is under way any more.
 
-Owns the two moves of SEMANTICS "How a run ends": `decide` stores the ending and cancels the parts; `settle` moves the task to its last
-status, or to its undo, once its parts are final and no try executes. Refuses to decide twice, and asks for no fence: what a holder writes
-is `last_writes`. Whoever ends a part settles its parent in the same transaction, so no sweep is needed; the supervisor's is a second look.
+Owns the two moves of an ending (docs/hard-cases.md, section 6): `decide` stores the ending and cancels the parts; `settle` moves the task
+to its last status, or to its undo, once its parts are final and no try executes. Refuses to decide twice, and asks for no fence: what a
+holder writes is `last_writes`. Whoever ends a part settles its parent in the same transaction, so no sweep is needed; the supervisor's is a
+second look.
 """
 
 from __future__ import annotations
