@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pydantic
 import pydantic_core
@@ -173,6 +174,34 @@ def test_a_class_that_is_not_loaded_becomes_a_remote_error() -> None:
     sys.modules.pop("wave", None)
     assert isinstance(codec.decode_error(data), RemoteError)
     assert "wave" not in sys.modules
+
+
+class Loaded(Exception):
+    pass
+
+
+def test_an_error_of_a_class_that_is_not_loaded_is_still_caught_by_its_bases() -> None:
+    """A replay in a process where nobody has imported the class has to go the way of the first execution."""
+
+    class Local(Loaded, ConnectionError):
+        pass
+
+    data = codec.encode_error(Local(5, "gone"))
+    again = codec.decode_error(data)
+    assert isinstance(again, RemoteError)
+    assert again.type_name.endswith("Local")
+    assert (isinstance(again, Loaded), isinstance(again, OSError), isinstance(again, ValueError)) == (True, True, False)
+    assert again.errno == 5
+    assert (codec.encode_error(again), type(back(again).__cause__)) == (data, type(None))
+    unknown = data.replace(b":Loaded", b":Unloaded")
+    assert isinstance(codec.decode_error(unknown), ConnectionError)
+    assert type(codec.decode_error(unknown.replace(b"builtins:", b"nowhere:"))) is RemoteError
+
+
+def test_an_error_that_is_an_argument_and_an_attribute_stays_both() -> None:
+    again = back(URLError(ConnectionRefusedError(111, "refused")))
+    assert (type(again), str(again)) == (URLError, "<urlopen error [Errno 111] refused>")
+    assert (again.reason.errno, again.args[0].errno) == (111, 111)
 
 
 def cyclic() -> BaseException:

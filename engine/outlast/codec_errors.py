@@ -3,7 +3,8 @@
 Owns how an exception is stored (its class's name, arguments, attributes, notes, cause, context, members of
 a group, traceback text) and built again without its `__init__`. Refuses to fail: `encode_error` returns
 bytes whatever the error is; what cannot be stored is dropped or becomes its `repr`, what is gigantic is
-cut. Refuses to import: an error whose class is not loaded here is a `RemoteError`.
+cut. Refuses to import: an error whose class is not loaded here is a `RemoteError`, which `except` clauses for
+the bases of that class still match, since a replay in another process must go the same way.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from .payloads import opened
 TRACEBACK = "__outlast_traceback__"
 """The attribute of a rebuilt error that holds the text of its original traceback."""
 
+_ORIGIN = "__outlast_origin__"
+"""The attribute of an error that stands in for one of a class that is not loaded: its description."""
+
 _LONGEST_TEXT = 16_384
 _LONGEST_REPR = 2_048
 _BUDGET = 262_144
 _LONGEST_CHAIN = 20
 _SPENT_TEXT = 60
 _MOST_FRAMES = 60
+_MOST_KINDS = 20
 _NOT_ATTRIBUTES = frozenset(
     {"__dict__", "__weakref__", "args", "__traceback__", "__context__", "__cause__", "__suppress_context__"}
-    | {"__notes__", "exceptions", "obj", "characters_written", TRACEBACK}
+    | {"__notes__", "exceptions", "obj", "characters_written", TRACEBACK, _ORIGIN}
 )
 
 
@@ -98,11 +103,17 @@ class _Describer:
     def __init__(self) -> None:
         self._left = _BUDGET
         self._seen: set[int] = set()
+        self._done: dict[int, dict[str, Any]] = {}
 
     def describe(self, error: BaseException, room: int) -> dict[str, Any]:
         self._seen.add(id(error))
         kind = type(error)
+        if isinstance(origin := error.__dict__.get(_ORIGIN), dict):
+            self._left -= len(dump(origin))
+            return origin
         node: dict[str, Any] = {TAG: "error", "c": clean(name_of_class(kind)), "type": type_name(kind)}
+        if kinds := _kinds(kind):
+            node["b"] = kinds
         node["m"] = self._spend(_message(error))
         node["tb"] = self._spend(_traceback(error)) if self._left > 0 else ""
         members = _members(error)
@@ -118,6 +129,7 @@ class _Describer:
         if isinstance(notes, (list, tuple)) and notes:
             node["n"] = [self._spend(clean(note if type(note) is str else short(note))) for note in notes[:100]]
         self._describe_origin(error, node, room)
+        self._done[id(error)] = node
         return node
 
     def _describe_origin(self, error: BaseException, node: dict[str, Any], room: int) -> None:
@@ -185,6 +197,10 @@ class _Describer:
     def _try(self, value: object) -> tuple[object, int]:
         """The value as JSON with tags, and its size: 0 if it cannot be stored, or is too big."""
         if isinstance(value, BaseException):
+            if (known := self._done.get(id(value))) is not None:
+                # An argument that is an attribute as well, as the `reason` of a URLError.
+                size = len(dump(known))
+                return (known, size) if size <= self._left else (None, 0)
             if not self._may_describe(value, 1):
                 return None, 0
             return self._inner(value, 1), 1
@@ -216,6 +232,14 @@ def _text(value: object) -> object:
 def type_name(kind: type) -> str:
     """The name of an error's type as a traceback shows it."""
     return clean(kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _kinds(kind: type) -> list[str]:
+    """What else an `except` clause may call it, but for what all errors are; nothing of a class that is loaded everywhere."""
+    if kind.__module__ in ("builtins", RemoteError.__module__):
+        return []
+    bases = [base for base in kind.__mro__[1:] if base not in (Exception, BaseException, object)]
+    return [clean(name_of_class(base)) for base in bases[:_MOST_KINDS]]
 
 
 def _message(error: BaseException) -> str:
@@ -272,7 +296,7 @@ def build_error(node: dict[str, Any]) -> BaseException:
         except Exception:  # noqa: BLE001 - not rebuildable: the caller gets what is known of it
             error = None
     if error is None:
-        error = RemoteError(node.get("type", "Exception"), node.get("m", ""))
+        error = _stand_in(node)
     _restore(error, node)
     return error
 
@@ -281,13 +305,21 @@ def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
     arguments = tuple(_value(argument) for argument in node.get("a", ()))
     if "members" in node:
         arguments = (*arguments, [build_error(member) for member in node["members"]])
-    # The first __new__ that is written in C: a user's own could want other arguments, or do things.
-    solid = next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
-    error: BaseException = solid.__new__(cls, *arguments)
+    error: BaseException = _solid(cls).__new__(cls, *arguments)
     if type(error) is not cls and not isinstance(error, BaseExceptionGroup):
         raise TypeError(f"{cls} makes {type(error)}")
     _set(error, "args", arguments)
-    slots = _slots(cls)
+    _set_attributes(error, node)
+    return error
+
+
+def _solid(cls: type) -> Any:
+    """The first class whose __new__ is written in C: a user's own could want other arguments, or do things."""
+    return next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
+
+
+def _set_attributes(error: BaseException, node: dict[str, Any]) -> None:
+    slots = _slots(type(error))
     for name, stored in node.get("d", {}).items():
         value = _value(stored)
         if name in slots:
@@ -297,6 +329,28 @@ def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
                 pass
         else:
             error.__dict__[name] = value
+
+
+def _stand_in(node: dict[str, Any]) -> BaseException:
+    """A `RemoteError`, which is also what the bases of its class are, as far as those are loaded."""
+    plain = RemoteError(node.get("type", "Exception"), node.get("m", ""))
+    bases: list[type[BaseException]] = []
+    for base in map(find_class, node.get("b", ())):
+        is_error = base is not None and issubclass(base, BaseException) and not any(issubclass(one, base) for one in bases)
+        if is_error and type(base) is type and isinstance(base.__init_subclass__, BuiltinFunctionType):
+            bases.append(base)
+    if not bases:
+        return plain
+    error: BaseException
+    try:
+        cls = type(RemoteError.__name__, (RemoteError, *bases), {"__module__": RemoteError.__module__})
+        error = _solid(cls).__new__(cls)
+    except TypeError:
+        return plain
+    _set_attributes(error, node)
+    _set(error, "args", plain.args)
+    error.__dict__.update(plain.__dict__)
+    error.__dict__[_ORIGIN] = node
     return error
 
 
