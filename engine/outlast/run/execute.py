@@ -118,10 +118,18 @@ def run_here(call: StepCall, number: int) -> Tried:
 class ThreadTry:
     """One try of a sync step in a thread of its own, since it has a timeout."""
 
-    def __init__(self, call: StepCall, number: int, *, on_late_end: Callable[[Tried], None]) -> None:
+    def __init__(
+        self,
+        call: StepCall,
+        number: int,
+        *,
+        on_late_end: Callable[[Tried], None],
+        on_overrun: Callable[[ThreadTry], None] | None = None,
+    ) -> None:
         self._call = call
         self._number = number
         self._on_late_end = on_late_end
+        self._on_overrun = on_overrun
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._overran = False
@@ -136,6 +144,8 @@ class ThreadTry:
             if self._tried is not None:
                 return self._tried
             self._overran = True
+        if self._on_overrun is not None:
+            self._on_overrun(self)
         assert self._call.timeout_seconds is not None
         return Tried(
             self.started_at,

@@ -174,7 +174,7 @@ class InlineStep:
         if definition.asynchronous:
             return await self._on_loop(call, number)
         if call.timeout_seconds is not None:
-            self._thread = ThreadTry(call, number, on_late_end=self._overrun_ended)
+            self._thread = ThreadTry(call, number, on_late_end=self._overrun_ended, on_overrun=partial(strays.goes_on, self._run))
             return await self._in_a_thread(self._thread.run)
         return await self._in_a_thread(partial(execute.run_here, call, number))
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..operation import Operation
 from ..operations import StrayEnded
+from ..store import agents
 from .tries import Tried
 
 if TYPE_CHECKING:
+    from .execute import ThreadTry
     from .held import Held
     from .host import Host
 
@@ -67,6 +69,24 @@ def try_ended(work: Held, path: str, tried: Tried) -> None:
     work.host.store.submit(StrayEnded(work.fence.task_id, work.agent_id, path, entry, work.run_id))
     if (work.lost or work.host.is_draining) and not work.strays:
         thread_ended(work)
+
+
+def goes_on(work: Held, thread: ThreadTry) -> None:
+    """A thread has overrun: where it does not end, and the end of its task waits for it, its process has to."""
+    work.host.on_loop(partial(_look_later, work, thread))
+
+
+def _look_later(work: Held, thread: ThreadTry) -> None:
+    work.host.loop.call_later(work.host.settings.grace_seconds, _look, work, thread)
+
+
+def _look(work: Held, thread: ThreadTry) -> None:
+    if thread.wait(0):
+        return
+    if agents.is_waited_for(work.host.store.connection(), work.agent_id, work.fence.task_id):
+        work.host.overran(work.fence.task_id)
+    else:
+        _look_later(work, thread)
 
 
 def lease_was_lost(work: Held) -> None:

@@ -171,7 +171,7 @@ class SyncRun(SyncParts):
             if definition.isolate:
                 return self._try_isolated(call, number), None
             if call.timeout_seconds is not None:
-                thread = ThreadTry(call, number, on_late_end=partial(self._late_end, call.path))
+                thread = ThreadTry(call, number, on_late_end=partial(self._late_end, call.path), on_overrun=partial(strays.goes_on, self))
                 return thread.run(), thread
             return execute.run_here(call, number), None
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import clock
@@ -168,7 +169,7 @@ class TaskRun(Held):
             self.kill_isolated = isolated.kill
             return isolated.run()
         if self.call.timeout_seconds is not None:
-            thread = ThreadTry(self.call, self.number, on_late_end=self._late_end)
+            thread = ThreadTry(self.call, self.number, on_late_end=self._late_end, on_overrun=partial(strays.goes_on, self))
             tried = thread.run()
             if thread.overran and unknown.asks(self.definition) and (late := self._wait_for(thread)) is not None:
                 return late

@@ -56,6 +56,14 @@ def named(connection: sqlite3.Connection, agent_id: int) -> list[Fence]:
     return [Fence(task_id, claim) for task_id, claim in connection.execute(_NAMED, {"agent_id": agent_id}).fetchall()]
 
 
+_IS_WAITED_FOR = "select 1 from outlast_stray where agent_id = :agent_id and task_id = :task_id limit 1"
+
+
+def is_waited_for(connection: sqlite3.Connection, agent_id: int, task_id: int) -> bool:
+    """Whether a try that outlived a task is named as under way in an agent."""
+    return connection.execute(_IS_WAITED_FOR, {"agent_id": agent_id, "task_id": task_id}).fetchone() is not None
+
+
 _OTHER_CODE = """
 select 1
 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
