@@ -180,7 +180,7 @@ def _build_custom(node: Any) -> Any:
 
 
 def _build_error(node: Any) -> BaseException:
-    from .codec_errors import build_error
+    from .codec_errors_build import build_error
 
     return build_error(node)
 

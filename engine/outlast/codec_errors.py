@@ -1,43 +1,28 @@
 """Errors as values, so that `except ThatError` matches on replay as it did on the first run.
 
 Owns how an exception is stored (its class's name, arguments, attributes, notes, cause, context, members of
-a group, traceback text) and built again without its `__init__`. Refuses to fail: `encode_error` returns
-bytes whatever the error is; what cannot be stored is dropped or becomes its `repr`, what is gigantic is
-cut. Refuses to import: an error whose class is not loaded here is a `RemoteError`, which `except` clauses for
-the bases of that class still match, since a replay in another process must go the same way.
+a group, traceback text). Refuses to fail: `encode_error` returns bytes whatever the error is; what cannot be
+stored is dropped or becomes its `repr`, what is gigantic is cut. How it is built again is `codec_errors_build`'s.
 """
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator
-from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from .codec_build import untag
+from .codec_errors_build import LONGEST_REPR, NOT_ATTRIBUTES, ORIGIN, TRACEBACK, build_error, slots, validation_error
 from .codec_tags import Tagger
-from .codec_types import TAG, NotDecodable, dump, find_class, load, name_of_class, short
+from .codec_types import TAG, NotDecodable, dump, load, name_of_class, short
 from .errors import RemoteError
 from .payloads import opened
 
-TRACEBACK = "__outlast_traceback__"
-"""The attribute of a rebuilt error that holds the text of its original traceback."""
-
-_ORIGIN = "__outlast_origin__"
-"""The attribute of an error that stands in for one of a class that is not loaded: its description."""
-
 _LONGEST_TEXT = 16_384
-_LONGEST_REPR = 2_048
 _BUDGET = 262_144
 _LONGEST_CHAIN = 20
 _SPENT_TEXT = 60
 _MOST_FRAMES = 60
 _MOST_KINDS = 20
-_NOT_ATTRIBUTES = frozenset(
-    {"__dict__", "__weakref__", "args", "__traceback__", "__context__", "__cause__", "__suppress_context__"}
-    | {"__notes__", "exceptions", "obj", "characters_written", TRACEBACK, _ORIGIN}
-)
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -108,7 +93,7 @@ class _Describer:
     def describe(self, error: BaseException, room: int) -> dict[str, Any]:
         self._seen.add(id(error))
         kind = type(error)
-        if isinstance(origin := error.__dict__.get(_ORIGIN), dict):
+        if isinstance(origin := error.__dict__.get(ORIGIN), dict):
             self._left -= len(dump(origin))
             return origin
         node: dict[str, Any] = {TAG: "error", "c": clean(name_of_class(kind)), "type": type_name(kind)}
@@ -120,7 +105,7 @@ class _Describer:
         node["a"] = [self._argument(argument) for argument in (error.args[:1] if members else error.args)]
         if members:
             node["members"] = [self._inner(member, room) for member in members]
-        if kind is _validation_error():
+        if kind is validation_error():
             node["v"] = self._validation(error)
         attributes = dict(self._attributes(error))
         if attributes:
@@ -169,7 +154,7 @@ class _Describer:
         if size:
             self._left -= size
             return stored
-        return self._spend(clean(short(value, _LONGEST_REPR)))
+        return self._spend(clean(short(value, LONGEST_REPR)))
 
     def _attributes(self, error: BaseException) -> Iterator[tuple[str, object]]:
         for name, value in _attribute_values(error):
@@ -210,11 +195,6 @@ class _Describer:
         except Exception:  # noqa: BLE001 - a stranger's object
             return None, 0
         return (stored, size) if size <= min(_LONGEST_TEXT, self._left) else (None, 0)
-
-
-def _validation_error() -> Any:
-    """Pydantic's error, which is looked at only if someone else has imported it."""
-    return getattr(sys.modules.get("pydantic_core"), "ValidationError", None)
 
 
 def _as_it_is(value: object) -> object:
@@ -265,7 +245,7 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 def _attribute_values(error: BaseException) -> Iterator[tuple[str, object]]:
     """What makes up the error: its dictionary, its slots, and what builtin errors keep in C (`errno`)."""
-    for name, descriptor in _slots(type(error)).items():
+    for name, descriptor in slots(type(error)).items():
         try:
             value = descriptor.__get__(error, type(error))
         except Exception:  # noqa: BLE001 - unset, or not for reading
@@ -273,123 +253,5 @@ def _attribute_values(error: BaseException) -> Iterator[tuple[str, object]]:
         if value is not None:
             yield name, value
     for name, value in error.__dict__.items():
-        if type(name) is str and name not in _NOT_ATTRIBUTES:
+        if type(name) is str and name not in NOT_ATTRIBUTES:
             yield name, value
-
-
-def _slots(cls: type) -> dict[str, Any]:
-    return {
-        name: descriptor
-        for base in reversed(cls.__mro__)
-        for name, descriptor in vars(base).items()
-        if isinstance(descriptor, (MemberDescriptorType, GetSetDescriptorType)) and name not in _NOT_ATTRIBUTES
-    }
-
-
-def build_error(node: dict[str, Any]) -> BaseException:
-    """Build the error of a stored description. Runs no code of the error's class."""
-    cls = find_class(node.get("c", ""))
-    error: BaseException | None = None
-    if cls is not None and issubclass(cls, BaseException):
-        try:
-            error = _validated(cls, node["v"]) if cls is _validation_error() else _build(cls, node)
-        except Exception:  # noqa: BLE001 - not rebuildable: the caller gets what is known of it
-            error = None
-    if error is None:
-        error = _stand_in(node)
-    _restore(error, node)
-    return error
-
-
-def _build(cls: type[BaseException], node: dict[str, Any]) -> BaseException:
-    arguments = tuple(_value(argument) for argument in node.get("a", ()))
-    if "members" in node:
-        arguments = (*arguments, [build_error(member) for member in node["members"]])
-    error: BaseException = _solid(cls).__new__(cls, *arguments)
-    if type(error) is not cls and not isinstance(error, BaseExceptionGroup):
-        raise TypeError(f"{cls} makes {type(error)}")
-    _set(error, "args", arguments)
-    _set_attributes(error, node)
-    return error
-
-
-def _solid(cls: type) -> Any:
-    """The first class whose __new__ is written in C: a user's own could want other arguments, or do things."""
-    return next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
-
-
-def _set_attributes(error: BaseException, node: dict[str, Any]) -> None:
-    slots = _slots(type(error))
-    for name, stored in node.get("d", {}).items():
-        value = _value(stored)
-        if name in slots:
-            try:
-                slots[name].__set__(error, value)
-            except (AttributeError, TypeError):
-                pass
-        else:
-            error.__dict__[name] = value
-
-
-def _stand_in(node: dict[str, Any]) -> BaseException:
-    """A `RemoteError`, which is also what the bases of its class are, as far as those are loaded."""
-    plain = RemoteError(node.get("type", "Exception"), node.get("m", ""))
-    bases: list[type[BaseException]] = []
-    for base in map(find_class, node.get("b", ())):
-        is_error = base is not None and issubclass(base, BaseException) and not any(issubclass(one, base) for one in bases)
-        if is_error and type(base) is type and isinstance(base.__init_subclass__, BuiltinFunctionType):
-            bases.append(base)
-    if not bases:
-        return plain
-    error: BaseException
-    try:
-        cls = type(RemoteError.__name__, (RemoteError, *bases), {"__module__": RemoteError.__module__})
-        error = _solid(cls).__new__(cls)
-    except TypeError:
-        return plain
-    _set_attributes(error, node)
-    _set(error, "args", plain.args)
-    error.__dict__.update(plain.__dict__)
-    error.__dict__[_ORIGIN] = node
-    return error
-
-
-def _validated(cls: Any, stored: Any) -> BaseException:
-    title, lines = untag(stored)
-    known = sys.modules["pydantic_core"]
-    try:
-        return cls.from_exception_data(title, [_line(line) for line in lines])  # type: ignore[no-any-return]
-    except KeyError:
-        # A kind of an application's own, of which only the message is known.
-        custom = [{**line, "type": known.PydanticCustomError(line["type"], line["msg"]), "ctx": {}} for line in lines]
-        return cls.from_exception_data(title, custom)  # type: ignore[no-any-return]
-
-
-def _line(line: dict[str, Any]) -> dict[str, Any]:
-    made = {"value_error": ValueError, "assertion_error": AssertionError}.get(line["type"])
-    context = {name: made(value) if made and name == "error" else value for name, value in line["ctx"].items()}
-    return {name: value for name, value in {**line, "ctx": context}.items() if name != "ctx" or value}
-
-
-def _value(stored: Any) -> Any:
-    try:
-        return untag(stored)
-    except Exception:  # noqa: BLE001 - a class that is not loaded here must not hide the error
-        return short(stored, _LONGEST_REPR)
-
-
-def _restore(error: BaseException, node: dict[str, Any]) -> None:
-    if node.get("n"):
-        error.__dict__["__notes__"] = list(node["n"])
-    if "cause" in node:
-        _set(error, "__cause__", build_error(node["cause"]))
-    if "context" in node:
-        _set(error, "__context__", build_error(node["context"]))
-    _set(error, "__suppress_context__", bool(node.get("suppress")))
-    if node.get("tb"):
-        error.__dict__[TRACEBACK] = node["tb"]
-
-
-def _set(error: BaseException, name: str, value: object) -> None:
-    # Past a __setattr__ of the error's own, which may refuse.
-    BaseException.__setattr__(error, name, value)
