@@ -219,7 +219,8 @@ def test_a_cancel_of_an_unleased_run_moves_it_in_the_same_transaction(file: Driv
         file.do(op.Cancel("r"))
 
 
-def test_a_cancel_reaches_children_and_submitted_steps(file: Driver) -> None:
+@pytest.mark.parametrize("undo", [None, "skipped"])
+def test_a_cancel_reaches_children_and_submitted_steps(file: Driver, undo: str | None) -> None:
     agent_id = file.agent()
     fence = file.claimed(agent_id)
     waiting_step = file.part(fence, "p1", seq=1)
@@ -227,7 +228,7 @@ def test_a_cancel_reaches_children_and_submitted_steps(file: Driver) -> None:
     (taken_child,) = [one for one in file.claim(agent_id) if one.fence.task_id == child]
     grandchild = file.part(taken_child.fence, "g", kind="run")
     assert file.do(op.Park(fence, None, parts=(child,)))
-    file.do(op.Cancel("r"))
+    file.do(op.Cancel("r", undo=undo is None))
     assert file.row(fence.task_id, "status, ending") == ("waiting", "cancelled")
     # Both were claimed: their agent is told, and only its end settles them.
     assert file.row(child, "notice") == (1,)
@@ -237,6 +238,8 @@ def test_a_cancel_reaches_children_and_submitted_steps(file: Driver) -> None:
     file.end(taken_child.fence, Ending.CANCELLED)
     assert file.status(grandchild) == "cancelled"
     assert file.status(fence.task_id) == "cancelled"
+    # Who leaves what a run did as it is leaves what its children did.
+    assert [file.row(one, "undo")[0] for one in (fence.task_id, child, grandchild)] == [undo] * 3
 
 
 @pytest.mark.parametrize("simple", [True, False])

@@ -27,6 +27,7 @@ set ending = :ending,
     paused_at = case when :ending = 'cancelled' then null else paused_at end,
     agent_id = null, due_at = null, suspect = 0, notice = 0
 where id = :id and ending is null and finished_at is null and status <> 'compensating'
+returning undo
 """
 
 
@@ -40,13 +41,13 @@ def decide(
     undo: bool = True,
 ) -> Status:
     """Store the ending, cancel what is open of the task, and settle it if nothing is. Deciding again changes nothing."""
-    cursor = transaction.execute(_DECIDE, {"id": task_id, "ending": ending, "undo": undo})
-    if cursor.rowcount:
+    row = transaction.one(_DECIDE, {"id": task_id, "ending": ending, "undo": undo})
+    if row is not None:
         if output is not None or error is not None:
             transaction.execute(INSERT_OUTCOME, {"id": task_id, "output": output, "error": error})
         if ending is not Ending.COMPLETED:
             # A cancel is a person's word, for all of the tree; an error or a deadline lets no undo be that gave up.
-            cancel_open_parts(transaction, task_id, lets_be=ending is Ending.CANCELLED)
+            cancel_open_parts(transaction, task_id, undo=row[0] != "skipped", lets_be=ending is Ending.CANCELLED)
         settle(transaction, task_id)
     return status_of(transaction, task_id)
 
@@ -72,11 +73,11 @@ select id from outlast_task where parent_id = :id and finished_at is null and en
 """
 
 
-def cancel_open_parts(transaction: Transaction, task_id: int, *, lets_be: bool = True) -> None:
+def cancel_open_parts(transaction: Transaction, task_id: int, *, undo: bool = True, lets_be: bool = True) -> None:
     """Cancel every submitted step and child that is not final yet. Without `lets_be`, what an undo that gave up has halted stands."""
     transaction.execute(_CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now})
     for (part_id,) in transaction.execute(_OPEN_PARTS, {"id": task_id}).fetchall():
-        cancel(transaction, part_id, lets_be=lets_be)
+        cancel(transaction, part_id, undo=undo, lets_be=lets_be)
 
 
 _REQUEST_CANCEL = """
@@ -112,7 +113,7 @@ def _override_completion(transaction: Transaction, task_id: int, *, undo: bool, 
     """A workflow that returned while its submitted steps are open can still be cancelled, and an undo that gave up let be."""
     cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo, "lets_be": lets_be})
     if cursor.rowcount:
-        cancel_open_parts(transaction, task_id, lets_be=lets_be)
+        cancel_open_parts(transaction, task_id, undo=undo, lets_be=lets_be)
         settle(transaction, task_id)
 
 
