@@ -36,6 +36,9 @@ class Caller(Protocol):
 
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]: ...
 
+    def keyed(self, options: Options) -> Options:
+        """The options of a start by an engine from within: with a key, by which a replay or another try gets the same run."""
+
     def map(
         self,
         definition: Definition,

@@ -107,7 +107,7 @@ class Engine:
         `if_exists="fail"` says so; then nothing was started.
         """
         definition = _workflow(workflow)
-        return self.start_call(definition, args, kwargs, definition.bound)
+        return self.start_call(definition, args, kwargs, _keyed(definition.bound))
 
     def start_call(
         self,
@@ -124,7 +124,7 @@ class Engine:
         annotated types.
         """
         definition = _workflow(name)
-        return self.start_input(definition, definition.signature.from_json(given), options)
+        return self.start_input(definition, definition.signature.from_json(given), _keyed(options))
 
     def start_input(self, definition: Workflow[..., Any], named: Mapping[str, object], options: Options = DEFAULT) -> StoredRun[Any]:
         """Start with arguments that are bound and converted already."""
@@ -301,6 +301,11 @@ def _leave(engine: Engine) -> bool:
         if not _engines:
             caller.start_outside = None
     return was_open
+
+
+def _keyed(options: Options) -> Options:
+    asking = caller.active.get()
+    return options if asking is None else asking.keyed(options)
 
 
 def _start_outside(workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:

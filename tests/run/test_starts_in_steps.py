@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from run_bench import effects
 
-from outlast import Retry, current, registry, step, workflow
+from outlast import Retry, aio, current, registry, step, wait_signal, workflow
 
+engines: dict[str, Any] = {}
 RETRY = Retry(3, initial="1ms", jitter=0)
 OPTIONS = {
     "plain": {},
@@ -49,6 +52,14 @@ with registry.isolated() as defined:
             raise RuntimeError("again")
         return [run.id for run in found]
 
+    @step(retry=RETRY)
+    def starts_by_an_engine(engine: str) -> list[str]:
+        # As where there are several engines in a process.
+        found = [engines[engine].start(other, 1), engines[engine].start(other, 2)]
+        if current().step.try_number < 2:
+            raise RuntimeError("again")
+        return [run.id for run in found]
+
     @step
     def takes() -> int:
         return 1
@@ -60,6 +71,14 @@ with registry.isolated() as defined:
     @workflow
     def calls(kind: str) -> list[str]:
         return starts(kind)
+
+    @workflow
+    def asks_an_engine(engine: str) -> list[str]:
+        return [*starts_by_an_engine(engine), engines[engine].start(other, 3).id, wait_signal("go", str)]
+
+    @workflow
+    async def asks_an_engine_async(engine: str) -> list[str]:
+        return [*await starts_by_an_engine.aio(engine), engines[engine].start(other, 3).id, await aio.wait_signal("go", str)]
 
     @workflow
     def calls_timed(kind: str) -> list[str]:
@@ -89,3 +108,15 @@ def test_another_try_of_a_step_starts_no_second_run(bench, flow, kind):
     bench.wait_for(run, "completed", "compensated")
     assert sorted(effects) == [1, 2]
     assert len(bench.engine.runs(workflow="other")) == 2
+
+
+@pytest.mark.parametrize("flow", [asks_an_engine, asks_an_engine_async])
+def test_neither_another_try_nor_a_replay_starts_a_second_run_by_an_engine(bench, flow):
+    engines["it"] = bench.engine
+    run = bench.start(flow, "it")
+    bench.agent()
+    bench.wait_for(run, "waiting")
+    bench.kill()
+    bench.agent()
+    run.signal("go", "on")
+    assert sorted([one.id for one in bench.engine.runs(workflow="other")] + ["on"]) == sorted(run.result(timeout=20))

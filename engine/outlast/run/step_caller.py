@@ -47,13 +47,16 @@ class StepCaller:
     def start(self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
         if caller.start_outside is None:
             raise _refusal(f"{workflow.name}.start(...)")
-        self.starts += 1
-        if options.key is None:
-            options = replace(options, key=f"{self.facts().idempotency_key}/{self.starts}")
+        options = self.keyed(options)
         if self.db is None:
             return caller.start_outside(workflow, args, kwargs, options)
         with self.db.lifted():
             return caller.start_outside(workflow, args, kwargs, replace(options, connection=self.db))
+
+    def keyed(self, options: Options) -> Options:
+        """With a key of the step's, which another try of it gives again."""
+        self.starts += 1
+        return options if options.key is not None else replace(options, key=f"{self.facts().idempotency_key}/{self.starts}")
 
     def map(self, definition: Definition, items: Any, options: Options, **_: Any) -> Any:
         raise _refusal(f"{definition.name}.map(...)")
