@@ -20,6 +20,15 @@ def test_start_prints_the_id_alone_and_says_that_it_made_the_file(outlast: Call,
     assert outlast("start", "add", "a=1").err == ""
 
 
+def test_what_a_start_refuses_makes_no_file(outlast: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outlast("start", "add", "a=1", "--queue", "nobody").code == 3
+    assert outlast("run", "add", "a=x").code == 2
+    monkeypatch.setenv("OUTLAST_MAX_PAYLOAD", "10")
+    refused = outlast("run", "add", "a=1234567890", "--json")
+    assert (refused.code, json.loads(refused.err)["error"]["type"]) == (2, "PayloadTooLarge")
+    assert not (project / "outlast.db").exists()
+
+
 def test_start_prints_the_run_where_json_is_asked_for(outlast: Call) -> None:
     run = outlast("start", "add", "a=1", "--json", "--tag", "shop=berlin", "--priority", "3").json
     assert run["workflow"] == "add"

@@ -222,7 +222,13 @@ def _read(
         named = signature.from_json(read_json(read_file(file), place="stdin" if file == "-" else file))
     else:
         named = signature.parse(arguments)
-    return definition, named, definition.options(**_options(given)).bound
+    options = definition.options(**_options(given)).bound
+    if not os.path.lexists(context.path):
+        from ..starts import start_operation
+
+        # What a start refuses makes no file.
+        start_operation(definition, named, options, context.settings)
+    return definition, named, options
 
 
 def _options(given: dict[str, Any]) -> Any:
