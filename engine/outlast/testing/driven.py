@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .. import clock, codec, registry
 from ..clock import SECOND
@@ -69,6 +69,10 @@ class DrivenEngine(Engine):
         self._driver: Driver | None = None
         self._defined: list[object] = []
 
+    @overload
+    def run(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run(self, workflow: str, /, *args: Any, **kwargs: Any) -> Any: ...
     def run(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Start a run, carry it to its end, and give its result or raise its error.
 

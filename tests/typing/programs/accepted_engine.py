@@ -31,6 +31,7 @@ from outlast import (
     transaction,
     workflow,
 )
+from outlast.testing import DrivenEngine
 
 
 @dataclass
@@ -154,6 +155,11 @@ def sync_program() -> None:
             assert_type(error.reason, str)
         except RunCancelled as error:
             assert_type(error.run_id, str)
+
+
+def test_program(outlast_engine: DrivenEngine) -> None:
+    assert_type(outlast_engine.run(fulfil, Order("o-1")), float)
+    assert_type(outlast_engine.run(answer.options(key="k"), 1), Literal["yes", "no"])
 
 
 async def async_program(run: Run[float]) -> None:
