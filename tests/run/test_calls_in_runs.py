@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -176,6 +177,21 @@ with registry.isolated() as defined:
         except PayloadTooLarge as error:
             return str(error)
         return "stored"
+
+    @step
+    def tells_too_much() -> list[str]:
+        logging.getLogger("app").warning("x" * 2000)
+        told = []
+        for tell in (outlast.publish, outlast.emit):
+            try:
+                tell("progress", "x" * 2000)
+            except PayloadTooLarge as error:
+                told.append(str(error)[:60])
+        return told
+
+    @workflow
+    def step_tells_too_much() -> list[str]:
+        return tells_too_much()
 
     @workflow
     def passes_nonsense() -> str:
@@ -456,6 +472,7 @@ def test_a_step_result_that_cannot_be_stored_fails_the_step_and_names_the_part(b
 def test_a_step_result_over_the_limit_is_never_retried(bench):
     bench.agent(max_payload=1000)
     assert "2,002 bytes" in bench.run(step_gives_too_much)
+    assert ["2,002 bytes" in line for line in bench.run(step_tells_too_much)] == [True, True]
     assert effects == ["too much"]
 
 
