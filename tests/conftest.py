@@ -21,7 +21,7 @@ from outlast import clock, registry
 from outlast.store.sqlite import SqliteStore
 
 TESTS = Path(__file__).parent
-DEAR = ("workflows", "docs", "typing", "crash", "test_node.py", "cli")
+SLOW = ("workflows", "docs", "typing", "crash", "test_node.py", "cli")
 MEMORY = Path("/dev/shm")
 ROOM = 2 << 30
 
@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The dear ones first: at the end nobody waits for the other's long test."""
-    rank = {name: number for number, name in enumerate(DEAR)}
-    items.sort(key=lambda item: rank.get(item.path.relative_to(TESTS).parts[0], len(DEAR)) if TESTS in item.path.parents else -1)
+    """The slow ones first, so that at the end neither process waits for a long test of the other."""
+    rank = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(TESTS).parts[0], len(SLOW)) if TESTS in item.path.parents else -1)
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def decide(
         if output is not None or error is not None:
             transaction.execute(INSERT_OUTCOME, {"id": task_id, "output": output, "error": error})
         if ending is not Ending.COMPLETED:
-            # A cancel is a person's word, for all of the tree; an error or a deadline lets no undo be that gave up.
-            cancel_open_parts(transaction, task_id, undo=row[0] != "skipped", lets_be=ending is Ending.CANCELLED)
+            # A cancel is a person's word, for all of the tree; an error or a deadline ends no undo that gave up.
+            cancel_open_parts(transaction, task_id, undo=row[0] != "skipped", ends_failed_undo=ending is Ending.CANCELLED)
         settle(transaction, task_id)
     return status_of(transaction, task_id)
 
@@ -73,11 +73,14 @@ select id from outlast_task where parent_id = :id and finished_at is null and en
 """
 
 
-def cancel_open_parts(transaction: Transaction, task_id: int, *, undo: bool = True, lets_be: bool = True) -> None:
-    """Cancel every submitted step and child that is not final yet. Without `lets_be`, what an undo that gave up has halted stands."""
+def cancel_open_parts(transaction: Transaction, task_id: int, *, undo: bool = True, ends_failed_undo: bool = True) -> None:
+    """Cancel every submitted step and child that is not final yet.
+
+    Without `ends_failed_undo`, a child whose undo gave up stays halted.
+    """
     transaction.execute(_CANCEL_PENDING_STEPS, {"id": task_id, "wall": transaction.wall, "now": transaction.now})
     for (part_id,) in transaction.execute(_OPEN_PARTS, {"id": task_id}).fetchall():
-        cancel(transaction, part_id, undo=undo, lets_be=lets_be)
+        cancel(transaction, part_id, undo=undo, ends_failed_undo=ends_failed_undo)
 
 
 _REQUEST_CANCEL = """
@@ -90,11 +93,11 @@ returning agent_id
 """
 
 
-def cancel(transaction: Transaction, task_id: int, *, undo: bool = True, lets_be: bool = True) -> None:
+def cancel(transaction: Transaction, task_id: int, *, undo: bool = True, ends_failed_undo: bool = True) -> None:
     """Cancel a task: at once where no agent has it, by notice where one has. An undo under way goes on."""
     row = transaction.one(_REQUEST_CANCEL, {"id": task_id, "wall": transaction.wall, "undo": undo})
     if row is None:
-        _override_completion(transaction, task_id, undo=undo, lets_be=lets_be)
+        _override_completion(transaction, task_id, undo=undo, ends_failed_undo=ends_failed_undo)
     elif row[0] is None:
         decide(transaction, task_id, Ending.CANCELLED, undo=undo)
     transaction.ring = True
@@ -105,19 +108,20 @@ update outlast_task
 set ending = 'cancelled', cancel_requested_at = coalesce(cancel_requested_at, :wall), paused_at = null, halted_at = null,
     undo = case when :undo or undo is not null then undo else 'skipped' end
 where id = :id and finished_at is null
-  and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null and :lets_be))
+  and ((status = 'waiting' and ending = 'completed') or (status = 'halted' and ending is not null and :ends_failed_undo))
 """
 
 
-def _override_completion(transaction: Transaction, task_id: int, *, undo: bool, lets_be: bool) -> None:
-    """A workflow that returned while its submitted steps are open can still be cancelled, and an undo that gave up let be."""
-    cursor = transaction.execute(_OVERRIDE_COMPLETION, {"id": task_id, "wall": transaction.wall, "undo": undo, "lets_be": lets_be})
+def _override_completion(transaction: Transaction, task_id: int, *, undo: bool, ends_failed_undo: bool) -> None:
+    """A workflow that returned while its submitted steps are open can still be cancelled, and an undo that gave up ended."""
+    given = {"id": task_id, "wall": transaction.wall, "undo": undo, "ends_failed_undo": ends_failed_undo}
+    cursor = transaction.execute(_OVERRIDE_COMPLETION, given)
     if cursor.rowcount:
-        cancel_open_parts(transaction, task_id, undo=undo, lets_be=lets_be)
+        cancel_open_parts(transaction, task_id, undo=undo, ends_failed_undo=ends_failed_undo)
         settle(transaction, task_id)
 
 
-# An undo that gave up stands until a person resumes it or lets it be, which takes its `halted_at`.
+# An undo that gave up stands until a person resumes it or cancels it, which takes its `halted_at`.
 _UNSETTLED = """
 select kind, ending, undo, parent_id, cancel_requested_at from outlast_task
 where id = :id and ending is not null and finished_at is null and agent_id is null and status <> 'compensating'
@@ -271,4 +275,4 @@ def _fail_completion(transaction: Transaction, task_id: int, part_id: int) -> No
         return
     transaction.execute(_TURN_TO_FAILURE, {"id": task_id})
     transaction.execute(INSERT_OUTCOME, {"id": task_id, "output": None, "error": row[0]})
-    cancel_open_parts(transaction, task_id, lets_be=False)
+    cancel_open_parts(transaction, task_id, ends_failed_undo=False)
