@@ -440,6 +440,26 @@ def test_a_child_finds_the_standard_library_before_the_files_of_the_app(tmp_path
     assert environ["PYTHONPATH"].split(os.pathsep) == ["/usr/lib/python", "/elsewhere", str(tmp_path), str(tmp_path / "src")]
 
 
+@pytest.mark.parametrize("before", ["/somewhere", None])
+def test_what_a_step_of_a_child_starts_does_not_find_the_modules_of_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "tells.py").write_text(
+        "import os\nfrom outlast import step, workflow\n@step\ndef path():\n    return os.environ.get('PYTHONPATH')\n"
+        "@step(isolate=True)\ndef isolated_path():\n    return os.environ.get('PYTHONPATH')\n"
+        "@workflow\ndef tells():\n    return [path(), isolated_path()]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", before) if before else monkeypatch.delenv("PYTHONPATH", raising=False)
+    told = subprocess.run(
+        [sys.executable, "-P", "-m", "outlast", "run", "tells", "--json"],
+        env=child_environ(Settings(), grace_seconds=1), stdout=subprocess.PIPE, check=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(told.stdout) == [before, before]
+
+
 def test_a_pulse_takes_its_pipe_out_of_the_environment() -> None:
     read, write = os.pipe()
     environ = {FD_VARIABLE: str(write)}

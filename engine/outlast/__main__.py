@@ -2,7 +2,11 @@
 that `up` starts.
 """
 
+import os
+
 from outlast.cli.main import main
+from outlast.node_path import take_out
 
 if __name__ == "__main__":
+    take_out(os.environ)
     main()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from .node_path import passed_on
 from .settings import HOME_VARIABLE, Settings, find_root
 
 SCHEDULER = -1
@@ -45,11 +46,7 @@ def child_environ(settings: Settings, *, grace_seconds: float) -> dict[str, str]
     paths.sort(key=lambda path: path in (str(root), str(root / "src")))
     values = {field.name.removesuffix("_seconds"): getattr(settings, field.name) for field in fields(settings)}
     values["grace"] = grace_seconds
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        **{f"OUTLAST_{name.upper()}": _as_text(value) for name, value in values.items()},
-    }
+    return passed_on(os.environ, paths) | {f"OUTLAST_{name.upper()}": _as_text(value) for name, value in values.items()}
 
 
 def _as_text(value: object) -> str:

@@ -101,7 +101,7 @@ def misspelt_variables() -> dict[str, str]:
 
 
 _PREFIX = "OUTLAST_"
-_OF_THE_PROGRAM = ("DEBUG", "HOME", "LIVENESS_FD", "LIVENESS_HANG")
+_OF_THE_PROGRAM = ("DEBUG", "HOME", "LIVENESS_FD", "LIVENESS_HANG", "PYTHONPATH")
 
 
 def find_root(cwd: str | Path | None = None) -> Path:
