@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_limits_that_make_no_sense_change_nothing(app: Path, outlast: Call, argu
     found = outlast("queue", "set", "emails", *arguments)
     assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)
     assert said in found.err
-    assert sqlite3.connect(app / "outlast.db").execute("select count(*) from outlast_queue").fetchone() == (0,)
+    with closing(sqlite3.connect(app / "outlast.db")) as connection:
+        assert connection.execute("select count(*) from outlast_queue").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("verb", [("pause",), ("resume",), ("set", "--reset")])

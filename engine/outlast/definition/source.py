@@ -66,6 +66,9 @@ def shown(file: str) -> str:
 def code_text(fn: Callable[..., Any]) -> str:
     """The function's source text; where there is none, text made of its compiled code."""
     code = _code(fn)
+    if code.co_filename == "<string>":
+        # Of `exec`, whichever text it had: from Python 3.13 on, one text goes by this name, that of `python -c`.
+        return "\n".join(_compiled(code))
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, fn.__globals__ if isinstance(fn, FunctionType) else None)
     if 0 < code.co_firstlineno <= len(lines):

@@ -207,7 +207,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         **_: Any,
     ) -> asyncio.Task[Any]:
         if self._branches:
-            return self._made_ahead(coro) or self._new_task(coro, self.branch().fork(self._run.delivered_seq), name, context)
+            try:
+                ahead = self._made_ahead(coro)
+            except BaseException:
+                coro.close()  # It never begins: nobody shall miss it.
+                raise
+            return ahead or self._new_task(coro, self.branch().fork(self._run.delivered_seq), name, context)
         self._main_context = context = context or contextvars.copy_context()
         return self._new_task(coro, self._main, name, context)
 
