@@ -167,7 +167,8 @@ def test_a_class_that_is_not_loaded_becomes_a_remote_error() -> None:
     again = back(Local("gone"))
     assert isinstance(again, RemoteError)
     assert again.type_name.endswith("Local")
-    assert again.remote_message == "gone"
+    assert again.message == "gone"
+    assert str(again) == f"{again.type_name}: gone" == str(back(again))
     data = codec.encode_error(ValueError("x")).replace(b"builtins:ValueError", b"builtins:int")
     assert isinstance(codec.decode_error(data), RemoteError)
     data = data.replace(b"builtins:int", b"wave:Error")

@@ -31,6 +31,13 @@ def test_fail_is_never_tried_again() -> None:
     assert not Retry(3, on=Fail).wants(Fail("no"), 1)
 
 
+def test_fail_can_be_raised_bare_and_of_an_error() -> None:
+    # A TypeError of its own would be tried again.
+    with pytest.raises(Fail):
+        raise Fail
+    assert str(Fail(ValueError("no"))) == "no"
+
+
 def test_retry_after_asks_for_a_try_whatever_the_classes_are_but_not_for_one_too_many() -> None:
     assert Retry(2, on=OSError).wants(RetryAfter("10s"), 1)
     assert not Retry(2, on=OSError).wants(RetryAfter("10s"), 2)

@@ -275,9 +275,11 @@ class RemoteError(OutlastError):
     """An error of a class that is not loaded in this process: its type's name and its message."""
 
     def __init__(self, type_name: str, message: str) -> None:
-        super().__init__(f"{type_name}: {message}" if message else type_name)
+        super().__init__(message)
         self.type_name = type_name
-        self.remote_message = message
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
 class PayloadUnreadable(OutlastError):
@@ -407,7 +409,10 @@ class LeaseLost(OutlastError):
 
 
 class Fail(OutlastError):
-    """Raised by a step that must not be tried again, whatever its Retry says."""
+    """Raised by a step that must not be tried again, whatever its Retry says; bare, or with a message."""
+
+    def __init__(self, message: object = "", *, hint: str = "") -> None:
+        super().__init__(str(message), hint=hint)
 
 
 class RetryAfter(OutlastError):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from ..errors import OutlastError
+from ..errors import OutlastError, RemoteError
 from .catalogue import wants_colour
 from .text import safe, safe_json, safe_lines
 
@@ -107,7 +107,8 @@ def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -
 
 def _facts(error: BaseException) -> tuple[str, str, str, int]:
     if isinstance(error, OutlastError):
-        return type(error).__name__, error.message, error.hint, error.exit_code
+        message = str(error) if isinstance(error, RemoteError) else error.message
+        return type(error).__name__, message, error.hint, error.exit_code
     if "click" in sys.modules:
         import click
 
