@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast import codec
@@ -240,6 +240,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_any_nesting_comes_back_equal(value: Any) -> None:
     back = codec.decode(codec.encode(value))
@@ -249,6 +250,7 @@ def test_any_nesting_comes_back_equal(value: Any) -> None:
     msgspec.json.encode(codec.readable(codec.encode(value)))
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.timezones()), st.integers(0, 1))
 def test_a_datetime_keeps_its_zone_and_fold(value: datetime, fold: int) -> None:
     value = value.replace(fold=fold)

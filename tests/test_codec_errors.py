@@ -12,7 +12,7 @@ from urllib.error import URLError
 import pydantic
 import pydantic_core
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast import codec
@@ -260,6 +260,7 @@ def test_no_error_is_too_nasty_to_encode(index: int) -> None:
     codec.encode_error(again)
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet=st.characters()),
     st.recursive(st.integers() | st.binary(), lambda inner: st.tuples(inner, inner)),

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.duration import describe, seconds
@@ -77,6 +77,7 @@ def test_nonsense_is_refused_with_one_sentence_that_names_what_is_allowed(value:
     str(refused.value).encode()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

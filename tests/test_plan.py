@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.entry import COMPENSABLE, PREVIEW, Entry
@@ -75,6 +75,7 @@ def test_a_compensation_that_gave_up_starts_to_count_anew_when_it_is_resumed() -
 EVENTS = st.sampled_from(["completed", "failed", "unknown"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.none() | EVENTS), max_size=12), st.integers(0, 12), st.randoms())
 def test_a_plan_that_is_carried_out_step_by_step_is_the_exact_reverse(
     steps: list[tuple[bool, str | None]], crash_after: int, random: object

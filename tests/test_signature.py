@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, 
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.errors import InvalidInput
@@ -107,6 +107,7 @@ def test_arguments_are_bound_by_name_in_the_order_of_the_parameters() -> None:
     assert W.required == ["a", "c"]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(), min_size=1, max_size=5),
     st.dictionaries(st.sampled_from(["b", "d", "e", "rest", "a", "extra"]), st.integers()),
@@ -301,6 +302,7 @@ def test_a_pair_that_does_not_fit_gets_one_sentence(text: str, annotation: Any, 
     str(refused.value).encode()
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet=st.characters()),
     st.sampled_from([int, str, bool, list[int], Item, Any, datetime, Colour, int | None]),
