@@ -64,6 +64,11 @@ def test_the_workflows_folder_is_the_app_where_none_is_named(root: Path) -> None
     assert registry.workflow("bill").module == "workflows.deep.bills"
 
 
+def test_without_that_folder_it_is_the_file_of_that_name(root: Path) -> None:
+    write(root / "workflows.py", WORKFLOW.format(name="alone"))
+    assert load(root) == ["alone"]
+
+
 def test_no_app_at_all_is_an_empty_one(root: Path) -> None:
     assert load(root) == []
 

@@ -1,7 +1,7 @@
 """Which code runs here: finding the workflow files, and importing each once under its real dotted name.
 
 Owns the root on `sys.path`, the order in which the app is looked for (`--app`, `$OUTLAST_APP`, `app` in
-`[tool.outlast]`, else `workflows/`) and the sentence that says why a file cannot be imported. Refuses to
+`[tool.outlast]`, else `workflows/`, or `workflows.py`) and the sentence that says why a file cannot be imported. Refuses to
 import a file under a second name: two copies of its classes would not be equal, and `except ThatError` would
 not match.
 """
@@ -72,6 +72,9 @@ def _wanted(apps: list[str], folder: Path, root: Path, environ: Mapping[str, str
         yield from ((name, root) for name in names)
     elif (root / DEFAULT_APP).is_dir():
         yield DEFAULT_APP, root
+    elif (root / f"{DEFAULT_APP}.py").is_file():
+        # One file, before it is outgrown.
+        yield f"{DEFAULT_APP}.py", root
 
 
 def _load_one(name: str, near: Path, places: list[Path]) -> None:
