@@ -77,6 +77,9 @@ with registry.isolated() as defined:
         [error] = await aio.gather(handle, return_exceptions=True)
         return [*said, error.run_id]
 
+    async def fails() -> None:
+        raise ValueError
+
     @workflow
     async def waits_for_what_is_cancelled() -> list[bool]:
         kept, stopped = child.start(), on_the_loop.options(delay="1h").submit()
@@ -87,6 +90,11 @@ with registry.isolated() as defined:
             await asyncio.wait_for(stopped, 0.001)
         except TimeoutError:
             effects.append("in time")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails())
+        except* ValueError:
+            pass
         found = [await waiting, await told(kept), await told(stopped)]
         await aio.wait_signal("go", str)
         return [ids == [handle.id] * 3 for ids, handle in zip(found, (kept, kept, stopped), strict=True)]

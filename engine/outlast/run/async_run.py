@@ -85,10 +85,11 @@ class AsyncRun(AsyncCalls):
                 raise ResultTimeout(part.id, timeout_seconds) from error
         if part.future is None:
             raise InvalidInput(f"{part!r} is not a handle of this run.")
+        before = _cancels()
         try:
             return await part.future
         except asyncio.CancelledError:
-            if _was_cancelled(part):
+            if _was_cancelled(part) and _cancels() == before:
                 raise RunCancelled(part.id) from None
             raise
 
@@ -122,6 +123,7 @@ class AsyncRun(AsyncCalls):
     async def _gathered(
         self, futures: Sequence[asyncio.Future[Any]], handles: tuple[Any, ...] = (), *, return_exceptions: bool
     ) -> list[Any]:
+        before = _cancels()
         try:
             return list(await asyncio.gather(*futures, return_exceptions=return_exceptions))
         except BaseException as error:
@@ -129,7 +131,7 @@ class AsyncRun(AsyncCalls):
             if self.unwinding is None:
                 for future in futures:
                     future.cancel()
-            if cancelled is not None and isinstance(error, asyncio.CancelledError):
+            if cancelled is not None and isinstance(error, asyncio.CancelledError) and _cancels() == before:
                 raise RunCancelled(cancelled.id) from None
             raise
 
@@ -242,7 +244,14 @@ class AsyncRun(AsyncCalls):
 
 
 def _was_cancelled(part: Part[Any]) -> bool:
-    """Whether a step or child that is waited for was cancelled, by whatever; not the task that waits, whose CancelledError is asyncio's."""
+    """Whether a step or child was cancelled, by whatever."""
+    return part.kind != "signal" and part.future is not None and part.future.cancelled()
+
+
+def _cancels() -> int:
+    """How often the task that runs now has been cancelled: one that is cancelled while it waits gets asyncio's own CancelledError.
+
+    The number is to be compared: a `TaskGroup` of Python 3.11 leaves it raised.
+    """
     task = asyncio.current_task()
-    is_cancelling = task is not None and task.cancelling() > 0
-    return part.kind != "signal" and part.future is not None and part.future.cancelled() and not is_cancelling
+    return 0 if task is None else task.cancelling()
