@@ -207,9 +207,11 @@ class TimedOut(OutlastError):
 class ResultTimeout(TimedOut):
     """A result was waited for long enough. Nothing was changed: the run goes on."""
 
-    def __init__(self, run_id: str, seconds: float | None) -> None:
+    def __init__(self, run_id: str, seconds: float | None, *, part: str = "") -> None:
+        """`part` names what is no run: a step, a signal."""
         waited = "is still open" if seconds is None else f"was not over after {seconds:g} s"
-        super().__init__(f"Run {run_id} {waited}.", hint=f"`outlast why {run_id}` says what it waits for.")
+        hint = "" if part else f"`outlast why {run_id}` says what it waits for."
+        super().__init__(f"{part or f'Run {run_id}'} {waited}.", hint=hint)
 
 
 class SignalTimeout(TimedOut):
@@ -242,8 +244,9 @@ class RunCancelled(OutlastError):
 
     exit_code = 6
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"Run {run_id} was cancelled.")
+    def __init__(self, run_id: str, *, part: str = "") -> None:
+        """`part` names what is no run: a step."""
+        super().__init__(f"{part or f'Run {run_id}'} was cancelled.")
         self.run_id = run_id
 
 

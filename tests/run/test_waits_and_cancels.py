@@ -75,6 +75,7 @@ with registry.isolated() as defined:
             except RunCancelled as error:
                 said.append(error.run_id)
         [error] = await aio.gather(handle, return_exceptions=True)
+        effects.append(str(error))
         return [*said, error.run_id]
 
     async def fails() -> None:
@@ -156,6 +157,8 @@ def test_who_awaits_a_cancelled_child_or_step_gets_run_cancelled_on_replay_too(b
     run.signal("go", "on")
     assert run.result(timeout=20) == [True] * 3
     assert effects.count("in time") == 2
+    assert "Step on_the_loop (at 2) was cancelled." in effects
+    assert f"Run {run.children()[0].id} was cancelled." in effects
     eventually(lambda: run.children()[0].status == "cancelled")
 
 

@@ -82,7 +82,7 @@ class AsyncRun(AsyncCalls):
                 async with asyncio.timeout(timeout_seconds):
                     return await self.wait_part(part, None)
             except TimeoutError as error:
-                raise ResultTimeout(part.id, timeout_seconds) from error
+                raise ResultTimeout(part.id, timeout_seconds, part=part.title) from error
         if part.future is None:
             raise InvalidInput(f"{part!r} is not a handle of this run.")
         before = _cancels()
@@ -90,7 +90,7 @@ class AsyncRun(AsyncCalls):
             return await part.future
         except asyncio.CancelledError:
             if _was_cancelled(part) and _cancels() == before:
-                raise RunCancelled(part.id) from None
+                raise RunCancelled(part.id, part=part.title) from None
             raise
 
     async def map(
@@ -118,7 +118,10 @@ class AsyncRun(AsyncCalls):
         self._enter()
         futures = [self.future_of(handle) for handle in handles]
         values = await self._gathered(futures, handles, return_exceptions=return_exceptions)
-        return [RunCancelled(handle.id) if _was_cancelled(handle) else value for handle, value in zip(handles, values, strict=True)]
+        return [
+            RunCancelled(handle.id, part=handle.title) if _was_cancelled(handle) else value
+            for handle, value in zip(handles, values, strict=True)
+        ]
 
     async def _gathered(
         self, futures: Sequence[asyncio.Future[Any]], handles: tuple[Any, ...] = (), *, return_exceptions: bool
@@ -132,7 +135,7 @@ class AsyncRun(AsyncCalls):
                 for future in futures:
                     future.cancel()
             if cancelled is not None and isinstance(error, asyncio.CancelledError) and _cancels() == before:
-                raise RunCancelled(cancelled.id) from None
+                raise RunCancelled(cancelled.id, part=cancelled.title) from None
             raise
 
     async def first(self, handles: tuple[Any, ...]) -> Any:

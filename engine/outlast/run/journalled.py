@@ -134,7 +134,9 @@ class Journalled(Held):
             case "completed":
                 return self._stored_value(entry) if entry.data is not None else None
             case "cancelled":
-                cancelled = RunCancelled(entry.data.decode(errors="replace") if entry.data else self.claimed.uid)
+                cancelled_id = entry.data.decode(errors="replace") if entry.data else self.claimed.uid
+                part = "" if entry.kind == "child" else f"Step {entry.name} (at {entry.path})"
+                cancelled = RunCancelled(cancelled_id, part=part)
                 self._raised.append((cancelled, entry))
                 raise cancelled
             case _:

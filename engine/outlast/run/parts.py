@@ -44,6 +44,11 @@ class Part(Handle[T]):
             task_id, self.id = record.started.data.decode().split(" ", 1)
             self.task_id = int(task_id)
 
+    @property
+    def title(self) -> str:
+        """How an error names it; nothing for a run, which has an id for that."""
+        return "" if self.kind == "child" else f"{'Signal' if self.kind == 'signal' else 'Step'} {self.name} (at {self.path})"
+
     def result(self, timeout: Duration | None = None) -> T:
         """Wait durably for the value; raises the part's own error, `RunCancelled`, or `ResultTimeout`."""
         limit = None if timeout is None else seconds(timeout, place="timeout")

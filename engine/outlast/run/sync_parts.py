@@ -159,14 +159,14 @@ class SyncParts(SyncWaits):
             record = self.visit(timer_path, "timer", "timeout")
             if record is not None and record.outcome is not None:
                 self.outcome_of(record.outcome)
-                raise self.timed_out(ResultTimeout(part.id, timeout_seconds), record.outcome)
+                raise self.timed_out(ResultTimeout(part.id, timeout_seconds, part=part.title), record.outcome)
             due_at = self._timer(timer_path, "timeout", timeout_seconds, record)
         if not self._has_outcome(part):
             self._wait(lambda: self._is_there(part), due_at=due_at, parts=(part,))
         if timeout_seconds is not None and not self._has_outcome(part) and not self._is_there(part):
             over = self._append(self.entry(timer_path, "completed", "timer", "timeout"))
             self.outcome_of(over)
-            raise self.timed_out(ResultTimeout(part.id, timeout_seconds), over)
+            raise self.timed_out(ResultTimeout(part.id, timeout_seconds, part=part.title), over)
         return self._part_value(part, self._take_parts([part])[0])
 
     def _part_value(self, part: Part[Any], entry: Entry) -> Any:
