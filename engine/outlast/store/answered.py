@@ -40,7 +40,7 @@ class Answered:
 
     def place(self) -> Place:
         """Where a caller is to wait for its answer."""
-        return held_lock() if _now() < self._haste_until else borrow()
+        return held_lock() if self._haste_until and _now() < self._haste_until else borrow()
 
     def add(self, caller: Place) -> None:
         """A caller has its answer; `let_next_go` follows."""
@@ -58,6 +58,7 @@ class Answered:
         if now < self._haste_until:
             self.let_all_go()
             return
+        self._haste_until = 0.0
         try:
             caller = self._waiting.popleft()
         except IndexError:

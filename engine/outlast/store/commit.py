@@ -92,7 +92,7 @@ class Committer(GroupTransactions):
             finally:
                 self._busy.release()
         pending = Pending(operation, _nobody, again=again)
-        waits = pending.waits = self._answered.place() if _takes_turns(operation) else held_lock()
+        waits = pending.waits = self._answered.place() if pending.takes_turns else held_lock()
         self._hand_over(pending)
         self._answered.let_next_go()
         waits.acquire()
@@ -281,7 +281,7 @@ class Committer(GroupTransactions):
     def _answer(self, pending: Pending) -> None:
         if pending.waits is None:
             pending.done(pending.result, pending.error)
-        elif _takes_turns(pending.operation):
+        elif pending.takes_turns:
             self._answered.add(pending.waits)
         else:
             pending.waits.release()
@@ -312,11 +312,6 @@ class Committer(GroupTransactions):
             for pending in group:
                 pending.again = True
             threading.Event().wait(_RETRY_SECONDS)
-
-
-def _takes_turns(operation: Operation[Any]) -> bool:
-    """Whether it is a run that waits: an application that starts one, say, does not come back to wake the next."""
-    return hasattr(operation, "fence")
 
 
 def _nobody(result: Any, error: BaseException | None) -> None:

@@ -32,7 +32,7 @@ class Handler(Protocol):
 
 
 class Pending:
-    __slots__ = ("again", "done", "error", "operation", "result", "waits")
+    __slots__ = ("again", "done", "error", "operation", "result", "takes_turns", "waits")
 
     def __init__(self, operation: Operation[Any], done: Done, *, again: bool = False) -> None:
         self.operation = operation
@@ -41,6 +41,8 @@ class Pending:
         """A transaction that held it failed as a whole: it may be in the file all the same."""
         self.waits: Place | None = None
         """Not released until the answer is there, where its caller's thread waits for it."""
+        self.takes_turns = hasattr(operation, "fence")
+        """Whether a run waits for it, which comes back with another and wakes the next: an application that starts runs does not."""
         self.result: Any = None
         self.error: BaseException | None = None
 
