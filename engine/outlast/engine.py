@@ -100,7 +100,7 @@ class Engine:
     def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> StoredRun[Any]: ...
     def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Start a run of a workflow: the workflow itself, perhaps with options bound to it, or `"name"` or
-        `"name@version"`.
+        `"name@version"`. Arguments are taken as they are: only text and JSON from outside are converted to the annotations.
 
         When this returns the run is on disk and never forgotten. Raises `InvalidInput` for arguments that
         do not fit or cannot be stored, `WorkflowNotFound`, `QueueNotFound`, and `Conflict` if
