@@ -294,6 +294,8 @@ def _refuse_stranger(tagger: Tagger, value: object) -> NoReturn:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if name == "coroutine":
         tagger.refuse("it is a coroutine", hint="Is an `await` missing?")
+    if callable(getattr(kind, "result", None)) and hasattr(kind, "__await__"):
+        tagger.refuse(f"it is a handle ({short(value)})", hint="Is its `.result()`, or an `await`, missing?")
     if isinstance(value, type):
         tagger.refuse(f"it is the class {value.__qualname__} itself", hint="Pass an instance, or its name.")
     article = "an" if name[:1] in "aeiouAEIOU" else "a"

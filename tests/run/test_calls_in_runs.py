@@ -194,9 +194,9 @@ with registry.isolated() as defined:
         return tells_too_much()
 
     @workflow
-    def passes_nonsense() -> str:
+    def passes_nonsense(kind: str) -> str:
         try:
-            same(object())
+            same(same.submit(1) if kind == "handle" else object())
         except NotStorable as error:
             return str(error)
         return "stored"
@@ -477,7 +477,8 @@ def test_a_step_result_over_the_limit_is_never_retried(bench):
 
 
 def test_arguments_that_cannot_be_stored_fail_the_call(bench):
-    assert "the arguments of same" in bench.run(passes_nonsense)
+    assert "the arguments of same" in bench.run(passes_nonsense, "object")
+    assert "it is a handle (<task same at 1>). Is its `.result()`, or an `await`, missing?" in bench.run(passes_nonsense, "handle")
 
 
 @pytest.mark.parametrize(
