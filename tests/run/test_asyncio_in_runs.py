@@ -10,6 +10,7 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 from outlast import InvalidInput, aio, first, registry, signal_handle, sleep, step, wait_signal, workflow
+from outlast.run.in_order import first_number
 
 gate = Gate()
 addresses: list[list[object]] = []
@@ -54,7 +55,7 @@ with registry.isolated() as defined:
         for future in futures:
             future.set_result(None)
         done, _ = await asyncio.wait([*tasks, *futures])
-        return [numbers[one] for one in given], [hash(one) - hash(tasks[0]) for one in tasks], sorted(map(hash, done))
+        return [numbers[one] for one in given], [hash(one) - hash(tasks[0]) for one in tasks], sorted(hash(one) % (1 << 20) for one in done)
 
     async def pair(number: int) -> tuple[int, int]:
         if number % 2:
@@ -200,6 +201,12 @@ def test_nothing_goes_by_the_addresses_of_tasks_and_coroutines(bench):
     assert effects[:8] == given
     assert numbers == list(range(8))
     assert max(hashes) < 100
+
+
+def test_the_tasks_of_a_thousand_runs_differ_in_their_hash_and_are_laid_out_alike():
+    firsts = [first_number(f"0rwgb13nga6zm6w{number:03}") for number in range(1_000)]
+    assert len(set(firsts)) == 1_000
+    assert {first % 1_024 for first in firsts} == {0}
 
 
 def test_what_has_no_order_is_refused_where_tasks_are_made_of_it(bench):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Set
 from types import FrameType
 from typing import Any
+from zlib import crc32
 
 from ..errors import InvalidInput
 
@@ -24,6 +25,18 @@ _CODES = {
     for made in (asyncio.as_completed, getattr(_ASYNCIO.get("_AsCompletedIterator"), "__init__", None))
     if inspect.isfunction(made)
 }
+
+
+_MOST_IN_A_RUN_BITS = 20
+
+
+def first_number(chain: str) -> int:
+    """Where the numbers of a run begin.
+
+    Below, they are those of one run alone, by which a set is laid out. Above, they tell the runs of a process apart: asyncio keeps all
+    tasks in one set, where those of one hash would be compared with each other.
+    """
+    return crc32(chain.encode()) << _MOST_IN_A_RUN_BITS
 
 
 class Numbered:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import OutsideRun
 from .branches import Branch
-from .in_order import NumberedFuture, NumberedTask, awaited_by, given_to_as_completed
+from .in_order import NumberedFuture, NumberedTask, awaited_by, first_number, given_to_as_completed
 
 if TYPE_CHECKING:
     from .async_delivery import AsyncDelivery
@@ -43,6 +43,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._callbacks = Branch("0.")
         self._finalizers = Branch("00.")
         self._main = Branch()
+        self._first_number = first_number(run.claimed.chain)
         self._futures = 0
         self._ahead: dict[int, asyncio.Task[Any]] = {}
         self._is_making_ahead = False
@@ -196,7 +197,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         self._futures += 1
-        return NumberedFuture(self._futures, loop=self)
+        return NumberedFuture(self._first_number + self._futures, loop=self)
 
     def create_task(
         self,
@@ -236,7 +237,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[Any]:
         context = context or contextvars.copy_context()
         name = name or f"branch {branch.prefix}"
-        task: Any = NumberedTask(coroutine, len(self._branches), loop=self, name=name, context=context)
+        task: Any = NumberedTask(coroutine, self._first_number + len(self._branches), loop=self, name=name, context=context)
         self._branches[task] = branch
         self._contexts[task] = context
         if self._is_unwinding:
