@@ -170,6 +170,7 @@ def test_a_unique_key_that_fails_starts_nothing(engine: Engine) -> None:
         (lambda e: e.runs(workflow=engine_double), InvalidInput),
         (lambda e: e.agent(queues=["nowhere"]), QueueNotFound),
         (lambda e: e.agent(queues="default"), InvalidInput),
+        (lambda e: e.agent(queues=[]), InvalidInput),
     ],
 )
 def test_bad_input_is_a_typed_error_and_nothing_is_written(

@@ -42,6 +42,8 @@ class EmbeddedAgent:
         self._concurrency = checked_whole(concurrency, place="concurrency of an agent", least=1)
         if isinstance(queues, str):
             raise InvalidInput(f"queues of an agent must be a list of names, not {queues!r}.")
+        if queues is not None and not queues:
+            raise InvalidInput("queues of an agent is empty: it would claim nothing.", hint="Leave it out for all queues.")
         self._queues = None if queues is None else tuple(_known(name, store) for name in queues)
         self._roles: ExitStack | None = None
 
