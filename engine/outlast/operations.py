@@ -93,6 +93,8 @@ class Append(Operation[bool | Wanted], frozen=True, gc=False):
     unless_signal: str | None = None
     seen_signal_id: int = 0
     clears_suspicion: bool = False
+    tries: int | None = None
+    """How many there have been of a submitted step, before its agent may be replaced."""
 
 
 class Publish(Operation[None], frozen=True, gc=False):

@@ -173,7 +173,7 @@ class TaskRun(Held):
             tried = thread.run()
             if thread.overran and unknown.asks(self.definition) and (late := self._wait_for(thread)) is not None:
                 return late
-            if thread.overran and self._is_worth_another(tried) and self._wait_for(thread) is not None:
+            if thread.overran and self._is_worth_another(tried) and self._counts() and self._wait_for(thread) is not None:
                 return tried
             if thread.overran:
                 self.overrunning.add("")
@@ -186,6 +186,16 @@ class TaskRun(Held):
 
     def _is_worth_another(self, tried: Tried) -> bool:
         return tried.error is not None and is_worth_another(self.policy, tried.error, self.number)
+
+    def _counts(self) -> bool:
+        """Count this try before its end, which may be that of this process: else the next agent would begin it again, for ever."""
+        if self.cancel_requested or self.ending_decided:
+            return False
+        try:
+            self.host.store.commit(Append(self.fence, [], tries=self.number))
+        except LeaseLost:
+            return False  # Its ending was decided beside us: nobody makes another.
+        return True
 
     def _wait_for(self, thread: ThreadTry) -> Tried | None:
         """What came of a try that overran, when its thread has ended: no other begins beside it, and nobody is asked what is known."""

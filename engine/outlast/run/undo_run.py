@@ -49,6 +49,7 @@ class UndoRun(Held):
     def __init__(self, host: Host, claimed: Claimed) -> None:
         super().__init__(host, claimed)
         self.store = host.store
+        self._overran: ThreadTry | None = None
 
     @property
     def is_in_threads(self) -> bool:
@@ -179,11 +180,18 @@ class UndoRun(Held):
                 ),
             )
         )  # fmt: skip
+        thread, self._overran = self._overran, None
         if goes_on:
+            # Only now, that its try is counted: where the thread does not end, this process is replaced.
+            if thread is not None:
+                self._wait_for_thread(thread)
             return PassUndo(self.fence, delay=delay) if delay else None
         counted = f"{number} {'try' if number == 1 else 'tries'}"
         reason = f"the compensation of {undo.name} gave up after {counted}: {payloads.told(error, repr(error))}"
-        return Halt(self.fence, reason[:500], error=encode_error(error))
+        if thread is not None and not thread.wait(0):
+            self.strays.add(path)
+            self.overrunning.add(path)
+        return Halt(self.fence, reason[:500], error=encode_error(error), strays=tuple(self.strays))
 
     def _try(self, undo: Undo, definition: Definition, compensation: Compensation, number: int, given: Given) -> Tried:
         call = _UndoCall(
@@ -210,12 +218,17 @@ class UndoRun(Held):
         if inspect.iscoroutinefunction(compensation.fn):
             return self._on_loop(call, number)
         if compensation.timeout_seconds is not None:
-            thread = ThreadTry(call, number, on_late_end=_nobody)
+            path = UNDO_PREFIX + undo.path
+            thread = ThreadTry(call, number, on_late_end=partial(self._late_end, path), on_overrun=partial(strays.goes_on, self))
             tried = thread.run()
-            if thread.overran:
-                self._wait_for_thread(thread)
+            self._overran = thread if thread.overran else None
             return tried
         return run_here(call, number)
+
+    def _late_end(self, path: str, tried: Tried) -> None:
+        self.strays.discard(path)
+        self.overrunning.discard(path)
+        self.host.stray_ended(self, path, tried)
 
     def _wait_for_thread(self, thread: ThreadTry) -> None:
         """Neither the next try nor the next compensation runs beside a thread that overran: it ends, or its agent is replaced."""
@@ -282,7 +295,3 @@ class _UndoCall(StepCall):
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self.given
-
-
-def _nobody(_: Tried) -> None:
-    """The loop of the undo waits for the thread itself."""

@@ -39,6 +39,10 @@ _CLEAR_SUSPICION = """
 update outlast_task set suspect = 0 where id = :task_id and claim = :claim and suspect = 1
 """
 
+_COUNT_TRIES = """
+update outlast_task set tries = :tries where id = :task_id and claim = :claim and status = 'running' and agent_id is not null
+"""
+
 _TAKE_SIGNAL = """
 update outlast_signal set taken_path = :path where id = :id and task_id = :task_id and taken_path is null
 """
@@ -62,6 +66,10 @@ def append(transaction: Transaction, operation: Append) -> bool | Wanted:
         },
     ):
         return False
+    if operation.tries is not None:
+        values = {"task_id": operation.fence.task_id, "claim": operation.fence.claim, "tries": operation.tries}
+        if not transaction.execute(_COUNT_TRIES, values).rowcount:
+            raise operation.fence.lost()
     is_asked = False
     for entry in operation.entries:
         if is_asked or not transaction.execute(_INSERT_UNASKED, _row(operation.fence, entry)).rowcount:
@@ -91,7 +99,8 @@ def wanted(transaction: Transaction, task_id: int) -> Wanted | None:
 
 def is_plain(operation: Append) -> bool:
     """Whether an append is its entries alone: no signal is taken or looked for with them."""
-    return operation.signal_id is None and operation.unless_signal is None and not operation.clears_suspicion
+    signals = operation.signal_id is not None or operation.unless_signal is not None
+    return not signals and not operation.clears_suspicion and operation.tries is None
 
 
 # Parameters by place, as many as the rows have: one statement is one release of the interpreter's lock, whatever it writes, while
