@@ -8,7 +8,7 @@ told of that run, and the others go on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..store.sqlite import SqliteStore
 
+_TOGETHER = 32
 _OPEN = ("pending", "running", "waiting", "compensating", "halted", "paused")
 
 Act = Callable[[str], str]
@@ -206,16 +207,32 @@ def _act(
     uids = _chosen(context, store, verb, choice, sensible, leaves_out)
     done: dict[str, None] = {}
     code = 0
-    for uid in uids:
-        try:
-            done[act(uid)] = None
-        except OutlastError as error:
-            if len(uids) == 1:
-                raise
-            refused = output.report(error, as_json=context.machine)
+    for outcome in [act(uids[0])] if len(uids) == 1 else _outcomes(act, uids):
+        if isinstance(outcome, OutlastError):
+            refused = output.report(outcome, as_json=context.machine)
             code = code or refused
+        else:
+            done[outcome] = None
     _report(context, store, list(done), as_list=len(choice["references"]) != 1)
     return code
+
+
+def _outcomes(act: Act, uids: list[str]) -> Iterator[str | OutlastError]:
+    """What became of each, in their order. Several at a time: what comes together is one commit."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def outcome(uid: str) -> str | OutlastError:
+        try:
+            return act(uid)
+        except OutlastError as error:
+            return error
+
+    threads = ThreadPoolExecutor(_TOGETHER)
+    try:
+        yield from threads.map(outcome, uids)
+    finally:
+        # Ctrl-C: what has not been begun is left as it is.
+        threads.shutdown(cancel_futures=True)
 
 
 def _chosen(
