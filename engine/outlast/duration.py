@@ -18,7 +18,9 @@ _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms"
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PART = re.compile(rf"({_NUMBER})\s*(ms|[wdhms])\s*")
 _BARE_NUMBER = re.compile(_NUMBER)
-_ALLOWED = 'a duration such as "1500ms", "30s", "5m", "1h30m", "7d" or "2w", a number of seconds, or a timedelta'
+_TEXT = 'a duration such as "1500ms", "30s", "5m", "1h30m", "7d" or "2w"'
+_ALLOWED_AS_TEXT = f"{_TEXT}, or a number of seconds"
+_ALLOWED = f"{_TEXT}, a number of seconds, or a timedelta"
 
 
 def seconds(value: str | int | float | timedelta, *, place: str = "duration") -> float:
@@ -31,12 +33,14 @@ def seconds(value: str | int | float | timedelta, *, place: str = "duration") ->
         found = _read_number(value)
     else:
         found = None
+    # Who wrote a text may be at a command line, where there is nothing else.
+    allowed = _ALLOWED_AS_TEXT if isinstance(value, str) else _ALLOWED
     if found is None or not math.isfinite(found):
-        raise InvalidInput(f"{place} must be {_ALLOWED}, not {_shown(value)}.")
+        raise InvalidInput(f"{place} must be {allowed}, not {_shown(value)}.")
     if found < 0:
-        raise InvalidInput(f"{place} must not be negative: {_shown(value)}; give {_ALLOWED}.")
+        raise InvalidInput(f"{place} must not be negative: {_shown(value)}; give {allowed}.")
     if found > LONGEST:
-        raise InvalidInput(f"{place} must not be longer than a thousand years: {_shown(value)}; give {_ALLOWED}.")
+        raise InvalidInput(f"{place} must not be longer than a thousand years: {_shown(value)}; give {allowed}.")
     return found
 
 
