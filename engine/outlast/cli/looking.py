@@ -49,12 +49,12 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
     task_id, _ = context.find(store, reference)
     if following and not undo:
         return _show_follow(context, store, task_id)
-    shown = show_json(store, task_id, raw=context.raw)
+    # What it waits for is drawn; a script is promised no such key, and asks `why`.
+    shown = show_json(store, task_id, raw=context.raw, waits=not context.machine)
     plan = undo_json(store, task_id, context.raw) if undo else []
     if context.machine:
         # `undo` is the undo that was; what would be undone has a name of its own.
-        promised = _as_promised(shown)
-        context.answer({**promised, "undo_plan": plan} if undo else promised)
+        context.answer({**shown, "undo_plan": plan} if undo else shown)
         return 0
     print_lines(run_lines(shown))
     last_id = last_in_line(store, task_id)
@@ -67,25 +67,14 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
     return 0
 
 
-def _as_promised(shown: dict[str, Any]) -> dict[str, Any]:
-    """A run with `steps` and `children`, as scripts are promised it: what it waits for is drawn, and asked by `why`."""
-    del shown["waits"]
-    open_runs = [shown]
-    while open_runs:
-        for child in open_runs.pop()["children"]:
-            del child["waits"]
-            open_runs.append(child)
-    return shown
-
-
 def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
     from ..views import show_json
     from ..views.chains import last_in_line
 
     follow(store, task_id, stream=sys.stdout, silent=context.machine, raw=context.raw)
-    shown = show_json(store, last_in_line(store, task_id), raw=context.raw)
+    shown = show_json(store, last_in_line(store, task_id), raw=context.raw, waits=not context.machine)
     if context.machine:
-        context.answer(_as_promised(shown))
+        context.answer(shown)
     elif not sys.stdout.isatty():
         print_lines(run_lines(shown))
     return output.exit_code(shown["status"])

@@ -148,9 +148,9 @@ def children_ids(store: SqliteStore, task_id: int) -> list[tuple[int, str]]:
     return [(row[0], row[1]) for row in store.connection().execute(_CHILDREN, {"id": task_id})]
 
 
-def show_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[str, Any]:
+def show_json(store: SqliteStore, task_id: int, *, raw: bool = False, waits: bool = True) -> dict[str, Any]:
     """A run with its `steps`, what it `waits` for, and its `children`, which are shown the same way, down to the last."""
-    whole = _shown(store, task_id, raw=raw)
+    whole = _shown(store, task_id, raw=raw, waits=waits)
     open_nodes, seen = [(task_id, whole)], {task_id}
     while open_nodes:
         parent_id, node = open_nodes.pop()
@@ -158,15 +158,15 @@ def show_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> dict[st
             if child_id in seen:
                 continue  # Only in a damaged file is a run its own descendant; without an end it would fill the memory.
             seen.add(child_id)
-            child = _shown(store, child_id, raw=raw)
+            child = _shown(store, child_id, raw=raw, waits=waits)
             node["children"].append(child)
             open_nodes.append((child_id, child))
     return whole
 
 
-def _shown(store: SqliteStore, task_id: int, *, raw: bool) -> dict[str, Any]:
-    run = run_json(store, task_id, raw=raw)
-    return {**run, "steps": steps_json(store, task_id, raw=raw), "waits": waits_json(store, task_id), "children": []}
+def _shown(store: SqliteStore, task_id: int, *, raw: bool, waits: bool) -> dict[str, Any]:
+    waiting = {"waits": waits_json(store, task_id)} if waits else {}
+    return {**run_json(store, task_id, raw=raw), "steps": steps_json(store, task_id, raw=raw), **waiting, "children": []}
 
 
 def _run(store: SqliteStore, row: tuple[Any, ...], *, raw: bool) -> dict[str, Any]:
