@@ -92,7 +92,6 @@ def up(context: Context, agents: int, concurrency: int, grace: str | None, reloa
 @click.option("--solo", is_flag=True, hidden=True, help="Take what brought an agent down, one at a time.")
 @click.pass_obj
 def agent(context: Context, queues: tuple[str, ...], concurrency: int, once: bool, grace: str | None, solo: bool) -> int:
-    # Before the application, which may import from asyncio what is ours then.
     from ..agent import Agent
     from ..store import queues as stored_queues
 
