@@ -79,22 +79,22 @@ class StepCall:
 
     def encode(self, value: object) -> bytes:
         """The stored form of what the step returned; `NotStorable` and `PayloadTooLarge` are outcomes, never retried."""
-        return self._stored(value, f"the result of {self.definition.name}", f"The result of {self.definition.name}")
+        return self._stored(value, f"the result of {self.definition.name}")
 
-    def _stored(self, value: object, place: str, named: str) -> bytes:
+    def _stored(self, value: object, place: str) -> bytes:
         data = codec.encode(value, place=place)
         if len(data) > self.max_payload:
-            raise PayloadTooLarge(named, len(data), self.max_payload)
+            raise PayloadTooLarge(place[0].upper() + place[1:], len(data), self.max_payload)
         return data
 
     def publish(self, key: str, value: Any) -> None:
-        data = self._stored(value, f"published {key!r}", f"published {key!r}")
+        data = self._stored(value, f"published {key!r}")
         self.store.submit(Publish(self.fence, None, key, data, run_id=self.run_id))
 
     def emit(self, stream: str, value: Any, number: int) -> None:
         place = f"message on {stream!r}"
         # What is logged has been cut to a length, and fails no step.
-        data = codec.encode(value, place=place) if stream == "log" else self._stored(value, place, place)
+        data = codec.encode(value, place=place) if stream == "log" else self._stored(value, place)
         self.store.submit(Emit(self.fence, None, stream, [data], step=self.path, try_number=number, run_id=self.run_id))
 
     def _beat(self, progress: object) -> None:
