@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -216,10 +215,6 @@ class AsyncRun(AsyncCalls):
 
     def uuid4(self) -> UUID:
         return self.uuid_at(self._loop.branch().value_place())
-
-    def keyed(self, options: Options) -> Options:
-        # Not a child, and not in the journal: by its place a replay gets the same run.
-        return options if options.key is not None else replace(options, key=str(self.uuid4()))
 
     def rng(self) -> Random:
         return self.random_at(self._loop.branch().value_place())

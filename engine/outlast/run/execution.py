@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec, payloads
@@ -32,16 +33,17 @@ from ..states import Ending
 from ..store import queues
 from ..stored_retry import stored_retry
 from .inheriting import is_equal
+from .journalled import Journalled
 from .tries import pause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from ..definition.definition import Definition
     from ..handles import Handle, Run
     from ..options import Options
     from .parts import Part
-from .journalled import Journalled
 
 Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park
 """What a run leaves by."""
@@ -49,7 +51,7 @@ Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park
 log = logging.getLogger("outlast")
 
 
-class Execution(Journalled, ABC):
+class Execution(Journalled):
     """The common part of a run of either colour."""
 
     def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Handle[Any]:
@@ -58,6 +60,14 @@ class Execution(Journalled, ABC):
     def start(self, workflow: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Run[Any]:
         part: Any = self.start_part("child", workflow, args, kwargs, options)
         return part  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def uuid4(self) -> UUID:
+        """The same at this place on every replay."""
+
+    def keyed(self, options: Options) -> Options:
+        # Not a child, and not in the journal: by its place a replay gets the same run.
+        return options if options.key is not None else replace(options, key=str(self.uuid4()))
 
     @abstractmethod
     def start_part(self, kind: str, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Part[Any]:

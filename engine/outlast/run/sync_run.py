@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -267,10 +266,6 @@ class SyncRun(SyncParts):
 
     def uuid4(self) -> UUID:
         return self.uuid_at(self.branch.value_place())
-
-    def keyed(self, options: Options) -> Options:
-        # Not a child, and not in the journal: by its place a replay gets the same run.
-        return options if options.key is not None else replace(options, key=str(self.uuid4()))
 
     def rng(self) -> Random:
         return self.random_at(self.branch.value_place())
