@@ -546,3 +546,31 @@ def test_the_group_dies_with_its_agent_even_where_it_holds_the_interpreters_lock
     finally:
         if forks == "fork":
             os.kill(pid_in(tmp_path / "fork"), signal.SIGKILL)
+
+
+STREAMLESS_AGENT = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from shop_of_the_tests import steps
+from outlast import codec
+from outlast.handles import Current, CurrentStep
+from outlast.run.isolated import Completed, IsolatedTry
+from outlast.run.isolated_call import IsolatedCall
+
+facts = Current("run1", "shop", None, {}, None, "k", CurrentStep("add", "add#1", 1))
+call = IsolatedCall.of(steps.add, codec.encode({"a": 1}), facts)
+tried = IsolatedTry(call, on_output=None, on_message=None, max_payload=1 << 20)
+for number in range(3):
+    os.close(number)
+tried.start()
+outcome = tried.wait(None)
+os._exit(7 if isinstance(outcome, Completed) and codec.decode(outcome.output) == 3 else 1)
+"""
+
+
+def test_an_agent_whose_standard_streams_a_step_has_closed_isolates_the_next(steps: Any, tmp_path: Path) -> None:
+    agent = subprocess.run(
+        [sys.executable, "-c", STREAMLESS_AGENT, str(tmp_path / "app")],
+        env=os.environ | {"PYTHONPATH": ENGINE}, timeout=60, check=False,
+    )  # fmt: skip
+    assert agent.returncode == 7

@@ -60,6 +60,29 @@ assert borrow() is place
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_what_is_written_to_a_closed_standard_stream_wakes_nobody() -> None:
+    code = """
+import os, threading
+from outlast.store.waiting_place import borrow
+for number in range(3):
+    os.close(number)
+places = [borrow() for _ in range(4)]
+for number in range(3):
+    try:
+        os.write(number, b"8 bytes\\n")
+    except OSError:
+        pass
+answered = []
+for place in places:
+    threading.Timer(0.05, lambda place=place: (answered.append(place), place.release())).start()
+    place.acquire()
+    if place not in answered:
+        os._exit(1)
+os._exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7
+
+
 @pytest.fixture
 def none_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting_place, "_kept", deque())

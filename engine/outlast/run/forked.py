@@ -27,7 +27,7 @@ def end_child(before: int, what: str, error: BaseException | None = None) -> Non
     try:
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             status = error.code or 0
-        else:
+        elif sys.__stderr__ is not None and not sys.__stderr__.closed:  # Else its number may be that of anything.
             os.write(2, f"{what} has forked; the child that came back from it ends here.\n".encode(errors="backslashreplace"))
         sys.stdout.flush()
     finally:

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from .. import clock
+from ..store.descriptor import beyond_standard
 from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
 from .isolated_call import IsolatedCall as IsolatedCall
 from .isolated_output import Output
@@ -168,11 +169,11 @@ class IsolatedTry:
             self._signal_group()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = (socket.socket(fileno=beyond_standard(end.detach())) for end in socket.socketpair())
         with ExitStack() as childs:
             self._resources.callback(ours.close)
             childs.callback(theirs.close)
-            result, result_of_child = os.pipe()
+            result, result_of_child = map(beyond_standard, os.pipe())
             self._resources.callback(os.close, result)
             childs.callback(os.close, result_of_child)
             numbers = [str(theirs.fileno()), str(result_of_child), str(os.getpid())]

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from .descriptor import beyond_standard
+
 _ONE = (1).to_bytes(8, "little")
 _SHARE, _MOST = 8, 1_024
 """One in so many of the descriptors that the process may have: the steps need them too, for their sockets and files."""
@@ -76,7 +78,8 @@ def borrow() -> Place:
     except IndexError:
         return held_lock()
     try:
-        return _Descriptor(os.eventfd(0, os.EFD_CLOEXEC))
+        # What a stranger writes to it would be taken for an answer, of a commit that is not on disk.
+        return _Descriptor(beyond_standard(os.eventfd(0, os.EFD_CLOEXEC)))
     except OSError:
         _allowed.append(None)
         return held_lock()
