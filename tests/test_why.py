@@ -103,7 +103,9 @@ def test_a_suspect_waits_to_run_alone(store: SqliteStore, make: Maker) -> None:
     claimed = make.running()
     store.commit(op.AgentEnded(1, "crashed", "exit status -11", 5, True))
     make.agent()
-    assert "run alone" in why(store, claimed.fence.task_id).summary
+    found = why(store, claimed.fence.task_id)
+    assert "run alone" in found.summary
+    assert found.details == ["Its neighbours must not suffer. Crashes while it was alone, so far: 0."]
 
 
 def test_refused_fingerprints_wait_for_other_code(store: SqliteStore, make: Maker) -> None:

@@ -120,6 +120,6 @@ class Current:
     _heartbeat: Callable[[object], None] | None = field(default=None, repr=False)
 
     def heartbeat(self, progress: object = None) -> None:
-        """Say that a long step is alive, and how far it is; shown by `outlast show`. Does nothing outside a step."""
+        """Say how far a long step is: `outlast query RUN progress:PLACE` prints it. Does nothing outside a step."""
         if self._heartbeat is not None:
             self._heartbeat(progress)

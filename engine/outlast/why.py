@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .duration import describe
+from .duration import describe, times
 from .entry import Entry
 from .errors import RunNotFound
 from .states import Status
@@ -95,7 +95,7 @@ def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
             error = _last_error(store, facts["id"], of_run=facts["kind"] == "run") or facts["error"]
             # Of what a workflow raised by itself nothing is written until it has no tries left.
             because = f", the last by {error_line(error)}" if error is not None else "."
-            explanation.details.append(f"It has failed {_times(facts['tries'])}{because}")
+            explanation.details.append(f"It has failed {times(facts['tries'])}{because}")
         return explanation
     return _waiting(store, facts, depth)
 
@@ -140,7 +140,7 @@ def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
     if facts["error"] is not None:
         explanation.details.append(f"Its error: {error_line(facts['error'])}")
     if facts["crashes"]:
-        explanation.details.append(f"It took down its agent {_times(facts['crashes'])} while it ran alone.")
+        explanation.details.append(f"It took down its agent {times(facts['crashes'])} while it ran alone.")
     if facts["undo"] == "pending":
         explanation.details.append("It is halted in its undo; `resume` tries the compensation again.")
     return explanation
@@ -221,7 +221,7 @@ def _compensating(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         explanation.details.append(f"{_count(len(plan), 'compensation')} left to run.")
         if step.tries:
             error = _last_error(store, facts["id"], f"undo/{step.path}")
-            explanation.details.append(f"It has failed {_times(step.tries)}, the last by {error_line(error)}")
+            explanation.details.append(f"It has failed {times(step.tries)}, the last by {error_line(error)}")
     first = explanation.summary
     why_unclaimed(store, facts, explanation, what=what)
     explanation.details.insert(0, explanation.summary)
@@ -343,7 +343,3 @@ def _length(microseconds: int) -> str:
 
 def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

@@ -551,6 +551,7 @@ def test_published_state_can_be_queried_and_a_replay_does_not_publish_again(benc
     bench.wait_for(run, "waiting")
     assert run.query("progress") == 1
     assert run.query("from step") == [1]
+    assert run.query("progress:2") == {"done": 3}
     run.signal("go")
     assert run.result(timeout=20) == "ok"
     assert run.query("progress") == 2

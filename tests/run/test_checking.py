@@ -125,6 +125,9 @@ def test_code_that_ends_or_fails_before_its_journal_does_is_a_difference(bench):
     parked(bench, ships, "x")
     assert judge(bench, SHIPS.replace("pack(item)\n", "return\n")).code == "the end of the workflow"
     assert "by ZeroDivisionError" in (judge(bench, SHIPS.replace("pack(item)\n", "1 / 0\n")).code or "")
+    # A sentence that ends in a full stop, within one that does.
+    stopped = judge(bench, SHIPS.replace("pack(item)\n", "raise ValueError('No more.')\n"))
+    assert stopped.code == "the end of the workflow, by ValueError: No more"
     assert judge(bench, SHIPS.replace("; pack(item)", "")).result == "differs"
 
 

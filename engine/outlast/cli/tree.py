@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..duration import times
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
 from .text import age, instant, is_future, local, safe, shortened, span
@@ -65,7 +66,7 @@ def _facts(run: dict[str, Any]) -> Line:
     if run["claim"] > 1:
         facts.append(f"claimed {run['claim']} times")
     if run["crashes"]:
-        facts.append(f"crashed {run['crashes']} times")
+        facts.append(f"crashed {times(run['crashes'])}")
     if run["parent_id"]:
         facts.append(f"child of {run['parent_id']}")
     if run["retry_of"]:

@@ -154,7 +154,8 @@ class Execution(Journalled):
         elif not self.asynchronous and not isinstance(value, CodeMismatch):
             # An async run has refused this where it ended. Code that fails where it once went on is other code.
             try:
-                self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {payloads.told(value, _first_line(value))}")
+                because = payloads.told(value, _first_line(value)).removesuffix(".")
+                self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {because}")
             except CodeMismatch as error:
                 value = error
         if isinstance(value, CodeMismatch):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..claimed import Fence
+from ..duration import times
 from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
 from . import ending, halting
@@ -191,7 +192,7 @@ def ended(transaction: Transaction, operation: AgentEnded) -> list[str]:
             # Its process may go on: a takeover need not wait for it, an ending must.
             transaction.execute(_ADD_STRAY, {"task_id": held.task_id, "agent_id": agent_id, "wall": transaction.wall})
         if crashed and held.alone and _crashed_too_often(transaction, held, operation):
-            changed.append(f"halted {held.name} {held.uid}: it took down its agent {held.crashes + 1} times")
+            changed.append(f"halted {held.name} {held.uid}: it took down its agent {times(held.crashes + 1)}")
         else:
             _give_back(transaction, held, crashed=crashed)
             changed.append(f"gave back {held.name} {held.uid}")
@@ -231,7 +232,7 @@ def _crashed_too_often(transaction: Transaction, held: _Held, operation: AgentEn
     limit = held.max_crashes if held.max_crashes is not None else operation.max_crashes
     if held.crashes + 1 < limit:
         return False
-    reason = f"it took down its agent {held.crashes + 1} times while it ran alone; the last time: {operation.evidence}"
+    reason = f"it took down its agent {times(held.crashes + 1)} while it ran alone; the last time: {operation.evidence}"
     transaction.execute(_HALT_POISON, {"id": held.task_id, "reason": reason, "now": transaction.now})
     halting.after_halt(transaction, held.task_id, reason)
     return True

@@ -75,7 +75,7 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         _nobody_serves(facts, able, text, what=what)
     elif facts["suspect"]:
         text.summary = f"{what} waits to run alone: an agent crashed while it was on it."
-        text.details.append(f"It took down an agent {facts['crashes']} times while alone; its neighbours must not suffer.")
+        text.details.append(f"Its neighbours must not suffer. Crashes while it was alone, so far: {facts['crashes']}.")
     elif not fitting:
         text.summary = f"{what} waits for other code: that of every live agent disagreed with its journal."
         text.details.append(f"Refused {_code(facts['needs'])}: {', '.join(facts['refused'])}.")
