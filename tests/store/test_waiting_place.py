@@ -15,16 +15,12 @@ import pytest
 from outlast.store import waiting_place
 from outlast.store.waiting_place import borrow, give_back
 
-
-def test_a_release_that_comes_before_the_wait_ends_it() -> None:
-    place = borrow()
-    place.release()
-    place.acquire()
+pytestmark = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="without eventfd every place is a lock, and none is kept")
 
 
 def test_a_place_at_which_a_wait_has_ended_is_used_again() -> None:
     place = borrow()
-    place.release()
+    place.release()  # Before the wait, which it ends all the same.
     place.acquire()
     give_back(place)
     assert borrow() is place
