@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,25 @@ from outlast import aio, checking, gather, patched, payloads, register_payload_c
 from outlast.cli.main import call
 from outlast.settings import Settings
 
+
+@dataclass
+class Parcel:
+    item: str
+
+
 with registry.isolated() as defined:
+
+    @step
+    def wrap(item: str) -> Parcel:
+        return Parcel(item)
+
+    @workflow
+    def wraps(item: str) -> str:
+        return wrap(item).item + wait_signal("go", str)
+
+    @workflow
+    async def awraps(item: str) -> str:
+        return (await wrap.aio(item)).item + await aio.wait_signal("go", str)
 
     @step
     def pick(item: str) -> str:
@@ -129,6 +148,16 @@ def test_code_that_ends_or_fails_before_its_journal_does_is_a_difference(bench):
     stopped = judge(bench, SHIPS.replace("pack(item)\n", "raise ValueError('No more.')\n"))
     assert stopped.code == "the end of the workflow, by ValueError: No more"
     assert judge(bench, SHIPS.replace("; pack(item)", "")).result == "differs"
+
+
+@pytest.mark.parametrize("flow", [wraps, awraps])
+def test_an_outcome_whose_class_is_gone_is_a_difference_at_its_place(bench, monkeypatch, flow):
+    run = parked(bench, flow, "x")
+    monkeypatch.delattr(f"{__name__}.Parcel")
+    (verdict,) = checking.check(bench.engine.path, defined, Settings()).runs
+    assert (verdict.result, verdict.journal, verdict.place) == ("differs", "step wrap", bench.journal(run)[0].path)
+    assert "no way to read its outcome" in (verdict.code or "")
+    assert "has no class Parcel. " in f"{verdict.message} "
 
 
 def test_async_code_that_has_changed_differs(bench):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
 from ..claimed import Claimed
+from ..codec import NotDecodable
 from ..entry import PREVIEW, Entry
 from ..errors import CodeMismatch, Parked
 from ..operations import ContinueAsNew, End, GiveBack, Halt, Park
@@ -142,6 +143,12 @@ class _Replay(Execution):
     def mismatch(self, error: CodeMismatch) -> GiveBack | Halt:
         self.found.difference = error
         return Halt(self.fence, error.message)
+
+    def _leave_unread(self, entry: Entry, error: NotDecodable) -> NoReturn:
+        # On an agent this halts the run. Code that merely stopped here would be blamed for what the journal holds beyond, or not at all.
+        found = f"no way to read its outcome: {error.message.removesuffix('.')}"
+        self.found.difference = self.found.difference or CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found=found)
+        super()._leave_unread(entry, error)
 
     def leave_by(self, operation: GiveBack | Halt | ContinueAsNew | End | Park) -> NoReturn:
         self.found.ended |= isinstance(operation, ContinueAsNew)
