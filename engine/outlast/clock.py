@@ -8,7 +8,7 @@ the store from these two. Tests replace `current` by a `ManualClock`, or freeze 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,26 @@ SECOND = 1_000_000
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def _read_boot_id() -> str:
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID_COMMAND = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
+
+
+def read_boot_id(path: Path = _BOOT_ID, command: Sequence[str] = _BOOT_ID_COMMAND) -> str:
+    """What names this boot: Linux has it in a file, macOS prints it."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return path.read_text().strip()
     except OSError:
-        # macOS: the boot instant names the boot well enough (to ten seconds, since it is computed from the wall clock).
-        return f"boot-{round((time.time() - time.clock_gettime(_ELAPSED)) / 10)}"
+        pass
+    import subprocess
+
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        printed = ""
+    else:
+        printed = done.stdout.strip()
+    # The last resort is the boot instant, to ten seconds: it moves when somebody sets the wall clock.
+    return printed or f"boot-{round((time.time() - time.clock_gettime(_ELAPSED)) / 10)}"
 
 
 class Clock(Protocol):
@@ -41,7 +55,7 @@ class SystemClock:
     """The machine's clocks."""
 
     def __init__(self) -> None:
-        self._boot_id = _read_boot_id()
+        self._boot_id = read_boot_id()
 
     def wall(self) -> int:
         return int(time.time() * SECOND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from freezegun import freeze_time
 
 from outlast import clock
 from outlast.clock import SECOND, ManualClock
@@ -137,3 +138,15 @@ def test_the_second_of_two_processes_that_adopt_takes_over_what_the_first_wrote(
     manual.jump(50)
     second = _adopt(connection)
     assert second.offset == first.offset
+
+
+def test_where_no_file_names_the_boot_the_system_does_and_not_the_wall_clock(tmp_path):
+    named = clock.read_boot_id(tmp_path / "none", ("/bin/echo", "5B0D-77"))
+
+    with freeze_time("2031-01-01"):
+        assert clock.read_boot_id(tmp_path / "none", ("/bin/echo", "5B0D-77")) == named == "5B0D-77"
+
+
+def test_a_boot_has_a_name_where_the_system_does_not_tell_it(tmp_path):
+    for command in [str(tmp_path / "none")], ["/bin/echo"], ["/bin/sh", "-c", "exit 1"]:
+        assert clock.read_boot_id(tmp_path / "none", command).startswith("boot-")
