@@ -255,6 +255,29 @@ def test_after_a_clock_that_was_a_year_ahead_ticks_go_on_at_once(store: SqliteSt
     assert ledger(store) == [("coalesced", 1, 1), ("fired", 2, 1), ("fired", far, 1)]
 
 
+def test_a_tick_whose_row_was_pruned_while_the_clock_was_ahead_keeps_its_run(
+    store: SqliteStore, app: Registry, manual: clock.ManualClock
+) -> None:
+    workflow(schedule=Every("1m", overlap="allow"))(nightly)
+    settle(ours := scheduler(store, app))
+    manual.advance(60)
+    settle(ours)
+    manual.advance(60)
+    settle(ours)
+    assert len(finish(store, "nightly", 2)) == 2
+    manual.jump(365 * DAY)
+    assert store.commit(sop.PruneTicks(clock.wall(), 500)) == 2
+    manual.jump(-365 * DAY - 60)
+    settle(ours)
+    manual.advance(60)
+    settle(ours)
+    assert [row[:2] for row in ledger(store)] == [("fired", 2)]
+    assert len(runs(store)) == 2
+    manual.advance(60)
+    settle(ours)
+    assert len(runs(store)) == 3
+
+
 def test_a_day_ahead_is_downtime(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:
     workflow(schedule=Every("1h", overlap="allow"))(nightly)
     settle(ours := scheduler(store, app))

@@ -58,6 +58,19 @@ def start(transaction: Transaction, operation: Start) -> Started:
     return insert(transaction, operation)
 
 
+_BY_UID = "select id from outlast_task where uid = :uid"
+
+
+def start_once(transaction: Transaction, operation: Start) -> Started:
+    """Start a run whose id says what it is for, or find it.
+
+    The ledger may have forgotten a tick whose run is still there: it was pruned while the wall clock was ahead,
+    and then the clock was set back to before the tick.
+    """
+    found = transaction.one(_BY_UID, {"uid": operation.uid})
+    return start(transaction, operation) if found is None else Started(found[0], operation.uid, False)
+
+
 def run_of_key(connection: sqlite3.Connection, workflow: str, key: str) -> str | None:
     """The id of the run that a key leads to."""
     row = connection.execute(_BY_KEY, {"workflow": workflow, "key": key}).fetchone()

@@ -167,7 +167,7 @@ def _start(
     place: str | None = None,
     reason: str | None = None,
 ) -> Decided:
-    started = starting.start(transaction, start)
+    started = starting.start_once(transaction, start)
     if place == "waiting":
         transaction.execute(_HOLD_BACK, {"id": started.task_id})
     transaction.execute(
