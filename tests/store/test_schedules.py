@@ -15,7 +15,7 @@ from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.states import Ending
-from outlast.store import schedules
+from outlast.store import schedulers, schedules
 from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
 from outlast.views.schedules import ticks_json
@@ -197,6 +197,14 @@ def test_one_schedule_that_cannot_be_written_leaves_the_others_of_its_transactio
     assert twin.error is not None
     assert "refused here" in twin.error
     assert run_count(store) == 1
+
+
+def test_a_scheduler_elsewhere_that_was_heard_before_the_clock_was_set_back_is_not_up(manual: clock.ManualClock) -> None:
+    heard = schedulers.SchedulerRow("s", "elsewhere/0/0", "boot", 1, "1", "[]", 0, clock.wall())
+    manual.advance(60)
+    assert schedulers.is_live(heard)
+    manual.jump(-86_400)
+    assert not schedulers.is_live(heard)
 
 
 def test_the_database_refuses_a_tick_twice(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:

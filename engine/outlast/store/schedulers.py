@@ -67,7 +67,8 @@ def is_live(row: SchedulerRow) -> bool:
     """
     seen = is_alive(ProcessIdentity(row.host, row.boot_id, row.pid, row.process_started))
     if seen is None:
-        return clock.wall() - row.heartbeat_at < _HEARD_SECONDS * clock.SECOND
+        # Heard in the future: the wall clock was set back since, and one that lives would have been heard again.
+        return abs(clock.wall() - row.heartbeat_at) < _HEARD_SECONDS * clock.SECOND
     return seen
 
 
