@@ -10,12 +10,15 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from .one_processor import Trial
 from .waiting_place import Place, borrow, held_lock
 
 _SLOW_SECONDS = 0.00025
 """What a caller may take, from being woken to its next commit, if the next is to wait for it."""
 _SLACK_SECONDS = 0.004
 """What is forgiven to all of them together: a machine that was busy with something else for a moment."""
+_CROWD = 16
+"""A few that happen to take turns say nothing of where they should wake, and gain nothing."""
 LEAST_PATIENCE_SECONDS, _MOST_PATIENCE_SECONDS = 0.001, 0.01
 _LEAST_HASTE_SECONDS, _MOST_HASTE_SECONDS = 0.005, 0.2
 """For how long all are woken at once: longer with each time that somebody was waited for in vain."""
@@ -32,11 +35,17 @@ class Answered:
         self._seen = 0
         self._turn_seconds = _SLOW_SECONDS / 2
         """A moving mean of what one takes."""
+        self._trial = Trial()
         self._haste_until = 0.0
         self._haste_seconds = _LEAST_HASTE_SECONDS
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    @property
+    def bound(self) -> bool:
+        """Whether who waits is to be bound to one processor meanwhile."""
+        return self._trial.bound and not self._haste_until
 
     def place(self) -> Place:
         """Where a caller is to wait for its answer."""
@@ -67,7 +76,10 @@ class Answered:
             self._woken += 1
         else:
             if self._woken:
-                self._turn_seconds += 0.1 * ((now - self._began) / self._woken - self._turn_seconds)
+                turn_seconds = (now - self._began) / self._woken
+                self._turn_seconds += 0.1 * (turn_seconds - self._turn_seconds)
+                if self._woken >= _CROWD:
+                    self._trial.took(turn_seconds)
             self._woken, self._seen, self._haste_seconds = 0, 0, _LEAST_HASTE_SECONDS
         caller.release()
 
@@ -98,6 +110,7 @@ class Answered:
         return False
 
     def _hurry(self, now: float) -> None:
+        self._trial.begin_anew()
         self._haste_until = now + self._haste_seconds
         self._haste_seconds = min(2 * self._haste_seconds, _MOST_HASTE_SECONDS)
 

@@ -23,6 +23,7 @@ from .answered import LEAST_PATIENCE_SECONDS, Answered
 from .connection import ThreadConnections
 from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
+from .one_processor import bind, unbind
 from .sealing import sealed_or_refused
 from .turn import Turn
 from .waiting_place import give_back, held_lock
@@ -93,9 +94,14 @@ class Committer(GroupTransactions):
                 self._busy.release()
         pending = Pending(operation, _nobody, again=again)
         waits = pending.waits = self._answered.place() if pending.takes_turns else held_lock()
-        self._hand_over(pending)
-        self._answered.let_next_go()
-        waits.acquire()
+        self._hand_over(pending)  # Before it is bound, since it may start the writer, a thread that would be bound for ever.
+        allowed = bind() if pending.takes_turns and self._answered.bound else None
+        try:
+            self._answered.let_next_go()
+            waits.acquire()
+        finally:
+            if allowed is not None:
+                unbind(allowed)
         give_back(waits)
         if pending.error is not None:
             raise pending.error
