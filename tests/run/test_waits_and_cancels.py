@@ -131,7 +131,7 @@ def test_runs_beyond_those_that_may_wait_in_memory_park_at_once(bench, flow, mon
     bench.agent(concurrency=1, park_after_seconds=60.0)
     runs = [bench.start(flow) for _ in range(4)]
     eventually(lambda: sum(bench.status(run) == "waiting" for run in runs) >= 2)
-    assert "running" in {bench.status(run) for run in runs}
+    eventually(lambda: "running" in {bench.status(run) for run in runs})  # The last may not be claimed yet.
 
 
 @pytest.mark.parametrize("which", STEPS)
