@@ -244,6 +244,11 @@ def test_a_probe_is_kept_and_given_back_unchanged(tmp_path: Path) -> None:
         ("@book.compensation\ndef unbook(result, x): ...", "Write `def unbook(db, result, x)`."),
         ("@book.compensation\nasync def unbook(db, result, x): ...", "under a transaction it cannot await"),
         ("@ship.compensation\ndef unship(result): ...", "Write `def unship(result, *parcels)`."),
+        (
+            "@charge.compensation\ndef refund(r, o, a): ...\n@charge.compensation\ndef void(r, o, a): ...",
+            "@charge.compensation is given to two functions, refund (",
+        ),
+        ("@charge.probe\ndef seen(o, a): ...\n@charge.probe\ndef looked(o, a): ...", "@charge.probe is given to two functions, seen ("),
     ],
 )
 def test_a_compensation_that_does_not_fit_is_refused_with_one_that_does(tmp_path: Path, text: str, said: str) -> None:
@@ -254,6 +259,13 @@ def test_a_compensation_that_does_not_fit_is_refused_with_one_that_does(tmp_path
     ):
         module_of(tmp_path / "a.py", definitions + text)
     assert said in str(refused.value)
+
+
+def test_a_compensation_that_is_written_anew_stands_in_for_itself(tmp_path: Path) -> None:
+    text = "@step\ndef charge(x): ...\n" + "@charge.compensation\ndef refund(result, x): ...\n" * 2
+    with registry.isolated():
+        module = module_of(tmp_path / "a.py", text)
+    assert module.charge.compensated_by.fn is module.refund
 
 
 def test_a_compensation_need_not_repeat_the_defaults_of_its_step(tmp_path: Path) -> None:

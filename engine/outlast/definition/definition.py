@@ -171,6 +171,7 @@ class Definition:
                 retry=retry,
                 timeout=timeout,
                 inherited=inherited,
+                kept=self.definition.compensated_by,
             )
             registry.changed()
             return fn

@@ -35,7 +35,7 @@ class Step(Submits[P, R], Undoable[P, R]):
         It takes the step's arguments and returns the step's result, or `NOT_DONE`; it runs under the step's
         own retry and timeout. Returns the function unchanged. Raises `InvalidDefinition` if it does not fit.
         """
-        self.definition.probed_by = probe_of(fn, self.fn)
+        self.definition.probed_by = probe_of(fn, self.fn, kept=self.definition.probed_by)
         return fn
 
 

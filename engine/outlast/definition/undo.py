@@ -61,14 +61,16 @@ def compensation_of(
     retry: Retry | int | None,
     timeout: Duration | None,
     inherited: tuple[Retry, float | None],
+    kept: Compensation | None,
 ) -> Compensation:
     """A compensation of `definition`, or `InvalidDefinition`.
 
     `leading` names what comes before the arguments, `skip` how many parameters of the definition are no
-    arguments. The retry and timeout that are not given are the inherited ones.
+    arguments. The retry and timeout that are not given are the inherited ones. `kept` is the one there is.
     """
     decorator = f"@{definition.__name__}.compensation"
     checked = checked_function(fn, decorator)
+    _check_only_one(checked, kept, decorator)
     _check_arguments(checked, definition, decorator, leading=leading, skip=skip)
     return Compensation(
         checked,
@@ -78,10 +80,11 @@ def compensation_of(
     )
 
 
-def probe_of(fn: object, definition: Callable[..., Any]) -> Probe:
-    """A probe of the step `definition`, or `InvalidDefinition`."""
+def probe_of(fn: object, definition: Callable[..., Any], *, kept: Probe | None) -> Probe:
+    """A probe of the step `definition`, or `InvalidDefinition`. `kept` is the one there is."""
     decorator = f"@{definition.__name__}.probe"
     checked = checked_function(fn, decorator)
+    _check_only_one(checked, kept, decorator)
     _check_arguments(checked, definition, decorator, leading=(), skip=0)
     return Probe(checked, inspect.iscoroutinefunction(checked))
 
@@ -92,6 +95,16 @@ def positive_seconds(value: Duration, *, place: str) -> float:
     if length <= 0:
         raise InvalidDefinition(f"{place} must be more than 0 s, not {value!r}.")
     return length
+
+
+def _check_only_one(fn: Callable[..., Any], kept: Compensation | Probe | None, decorator: str) -> None:
+    # A function of the same name is the same one, written anew: in a notebook, say.
+    if kept is not None and kept.fn.__qualname__ != fn.__qualname__:
+        raise InvalidDefinition(
+            f"{decorator} is given to two functions, {kept.fn.__qualname__} ({place_of(kept.fn)}) and {fn.__qualname__} ({place_of(fn)}):"
+            " the second would stand in for the first.",
+            hint="Take it off one of them, and call that one from the other.",
+        )
 
 
 def _check_arguments(
