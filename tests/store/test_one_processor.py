@@ -13,6 +13,7 @@ from driving import Driver, driver, entry
 
 from outlast import operations as op
 from outlast.store import one_processor
+from outlast.store.commit import Committer
 from outlast.store.one_processor import Trial, bind, unbind
 
 
@@ -66,18 +67,23 @@ needs_linux = pytest.mark.skipif(
 )
 
 
-@needs_linux
-def test_a_thread_is_bound_while_it_waits_and_runs_as_before(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    fence = file.claimed(file.agent())
+def crowded(file: Driver, monkeypatch: pytest.MonkeyPatch) -> Committer:
+    """The committer of a file, with many callers for whom it is quicker to be bound."""
     committer = file.store.committer
     committer.callers = 100
     monkeypatch.setattr(committer._answered, "_trial", SimpleNamespace(bound=True, took=lambda _: None))
+    return committer
+
+
+@needs_linux
+def test_a_thread_is_bound_while_it_waits_and_runs_as_before(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = file.claimed(file.agent())
+    committer = crowded(file, monkeypatch)
     before = os.sched_getaffinity(0)
     waits = threading.Event()
     seen: list[set[int]] = []
 
     def wait() -> None:
-        os.sched_setaffinity(0, before)
         thread.append(threading.get_native_id())
         waits.set()
         file.do(op.Append(fence, [entry(1)]))
@@ -95,15 +101,16 @@ def test_a_thread_is_bound_while_it_waits_and_runs_as_before(file: Driver, monke
         assert len(os.sched_getaffinity(thread[0])) == 1
     caller.join(20)
     assert seen == [before]
-    assert {frozenset(os.sched_getaffinity(int(number))) for number in os.listdir("/proc/self/task")} == {frozenset(before)}
+    writer = committer._writer
+    assert writer is not None
+    assert writer.native_id is not None
+    assert os.sched_getaffinity(writer.native_id) == before, "the writer was started by a thread that was bound"
 
 
 @needs_linux
 def test_a_wait_that_is_broken_off_leaves_its_thread_free(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     fence = file.claimed(file.agent())
-    committer = file.store.committer
-    committer.callers = 100
-    monkeypatch.setattr(committer._answered, "_trial", SimpleNamespace(bound=True, took=lambda _: None))
+    committer = crowded(file, monkeypatch)
 
     def broken_off() -> None:
         raise KeyboardInterrupt
