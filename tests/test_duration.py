@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlast.duration import describe, seconds, times
+from outlast.duration import describe, seconds
 from outlast.errors import InvalidInput
 
 
@@ -106,7 +106,3 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 def test_a_duration_is_described_in_its_two_largest_units(value: float, text: str) -> None:
     assert describe(value) == text
-
-
-def test_how_often_is_said_without_a_number_of_one() -> None:
-    assert [times(count) for count in (1, 2, 1_000)] == ["once", "2 times", "1,000 times"]

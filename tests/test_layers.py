@@ -16,7 +16,7 @@ ROOT = Path(outlast.__file__).parent
 
 LAYERS = (
     # 0: no I/O; the one place that reads the time.
-    r"errors|clock|codec(_\w+)?|payloads|duration|printable",
+    r"errors|clock|codec(_\w+)?|payloads|duration|printable|counted",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
     r"states|model|names|entry|claimed|operation|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
     r"|(\w+_)?operations|signature(_\w+)?|definition(\..+)?|timetable(\..+)?",

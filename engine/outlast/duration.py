@@ -1,6 +1,6 @@
 """Durations as people write them: `"1500ms"`, `"30s"`, `"1h30m"`, a number of seconds, a timedelta.
 
-Owns their reading and their display, and how often is said. Refuses what is negative, not finite, longer than a thousand years, or
+Owns their reading and their display. Refuses what is negative, not finite, longer than a thousand years, or
 not understood, with one sentence that names what is allowed. Pure.
 """
 
@@ -64,11 +64,6 @@ def describe(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(part for part in parts if part)
-
-
-def times(count: int) -> str:
-    """How often: `once`, `3 times`."""
-    return "once" if count == 1 else f"{count:,} times"
 
 
 def _read_text(text: str) -> float | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .duration import describe, times
+from .counted import counted, times
+from .duration import describe
 from .entry import Entry
 from .errors import RunNotFound
 from .states import Status
@@ -197,7 +198,7 @@ def _ending(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanatio
     found = waiting.strays(store, facts["id"])
     explanation = Explanation(f"It {ending}, and waits until nothing of it runs any more.")
     if count:
-        explanation.summary = f"It {ending}, and waits for {_count(count, 'open part')} to end."
+        explanation.summary = f"It {ending}, and waits for {counted(count, 'open part')} to end."
     tell_strays(found, uid, explanation)
     if found and not count:
         explanation.summary = f"It {ending}, and waits until a try that may still run has ended."
@@ -218,7 +219,7 @@ def _compensating(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         step = plan[0]
         what = f"The compensation of {step.name} at {step.path}"
         explanation.summary = f"It is being undone: next comes the compensation of {step.name} ({step.path})."
-        explanation.details.append(f"{_count(len(plan), 'compensation')} left to run.")
+        explanation.details.append(f"{counted(len(plan), 'compensation')} left to run.")
         if step.tries:
             error = _last_error(store, facts["id"], f"undo/{step.path}")
             explanation.details.append(f"It has failed {times(step.tries)}, the last by {error_line(error)}")
@@ -244,7 +245,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
     if len(texts) == 1:
         explanation = Explanation(texts[0])
     elif texts:
-        explanation.summary = f"It waits for {_count(len(texts), 'thing')} at once."
+        explanation.summary = f"It waits for {counted(len(texts), 'thing')} at once."
     elif facts["awaits"]:
         explanation.summary = f"It waits for a signal: {', '.join(facts['awaits'])}."
     elif facts["due_at"] is not None:
@@ -255,7 +256,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         explanation.summary = f"It waits for parts of it, of which {waiting.count_open_parts(store, facts['id']):,} are open."
     if facts["wait_count"]:
         what = " or the first that fails" if facts["wait_fails_fast"] else ""
-        explanation.details.append(f"It continues after the end of {_count(facts['wait_count'], 'more part')}{what}.")
+        explanation.details.append(f"It continues after the end of {counted(facts['wait_count'], 'more part')}{what}.")
     _add_unread(store, facts, explanation)
     explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
     _add_parts(store, facts, explanation, depth)
@@ -270,7 +271,7 @@ def _add_unread(store: SqliteStore, facts: dict[str, Any], explanation: Explanat
         awaited = {entry.name for entry in waiting.open_entries(entries) if entry.kind == "signal"}
     for name, count in waiting.unread_signals(store, facts["id"]).items():
         problem = "does not fit the waiting type" if name in awaited else "is not what it waits for"
-        explanation.details.append(f"{_count(count, 'signal')} named {name!r} unread: it {problem}.")
+        explanation.details.append(f"{counted(count, 'signal')} named {name!r} unread: it {problem}.")
 
 
 def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanation, depth: int) -> None:
@@ -285,7 +286,7 @@ def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanati
         if count == 1:
             explanation.actions += [action for action in reason.actions if action not in explanation.actions]
     if count > len(shown):
-        explanation.details.append(f"{_count(count - len(shown), 'more part')} not ended.")
+        explanation.details.append(f"{counted(count - len(shown), 'more part')} not ended.")
 
 
 def _add_intents(store: SqliteStore, facts: dict[str, Any], explanation: Explanation) -> None:
@@ -339,7 +340,3 @@ def _when(store: SqliteStore, engine_at: int) -> str:
 
 def _length(microseconds: int) -> str:
     return describe(microseconds / clock.SECOND)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

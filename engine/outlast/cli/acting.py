@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..counted import counted
 from ..errors import InvalidInput, OutlastError
 from . import output
 from .context import Context
@@ -270,7 +271,7 @@ def _chosen(
 
 
 def _ask(verb: str, count: int) -> None:
-    runs = "1 run" if count == 1 else f"{count:,} runs"
+    runs = counted(count, "run")
     if not sys.stdin.isatty():
         raise InvalidInput(f"This would {verb} {runs}.", hint="Say --yes to do it.")
     if not click.confirm(f"{verb.capitalize()} {runs}?", err=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..counted import counted
 from ..states import FINAL
 from . import output
 from .context import Context
@@ -64,7 +65,7 @@ def prune(
         if dry_run:
             _report(context, runs, ticks, 0, is_dry=True)
             return 0
-        if not click.confirm(f"Delete {_counted(runs, 'run')} and {_counted(ticks, 'tick')}?", err=True):
+        if not click.confirm(f"Delete {counted(runs, 'run')} and {counted(ticks, 'tick')}?", err=True):
             output.note("Nothing was done.")
             return 0
     before = _size(store)
@@ -101,8 +102,4 @@ def _report(context: Context, runs: int, ticks: int, freed: int, *, is_dry: bool
         return
     verb = "Would prune" if is_dry else "Pruned"
     room = f"; the file is {freed:,} bytes smaller" if freed else ""
-    output.write(f"{verb} {_counted(runs, 'run')} and {_counted(ticks, 'tick')}{room}.")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    output.write(f"{verb} {counted(runs, 'run')} and {counted(ticks, 'tick')}{room}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..duration import times
+from ..counted import times
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
 from .text import age, instant, is_future, local, safe, shortened, span

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..claimed import Fence
-from ..duration import times
+from ..counted import times
 from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..states import Ending
 from . import ending, halting

@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from datetime import date, datetime
 from typing import NamedTuple, NoReturn
 
+from ..counted import counted
 from ..errors import InvalidInput
 
 MINUTES = 1440
@@ -199,8 +200,7 @@ def _read(text: object) -> list[str]:
         hint = "They are minute, hour, day-of-month, month and day-of-week."
         if len(words) in (6, 7):
             hint += ' For seconds use Every("10s"); for a zone use timezone=.'
-        count = f"{len(words)} field{'' if len(words) == 1 else 's'}"
-        raise InvalidInput(f"Cron {_clip(text)!r} has {count}; cron has 5.", hint=hint)
+        raise InvalidInput(f"Cron {_clip(text)!r} has {counted(len(words), 'field')}; cron has 5.", hint=hint)
     return [",".join(_term(text, field, term) for term in word.split(",")) for field, word in zip(_FIELDS, words, strict=True)]
 
 

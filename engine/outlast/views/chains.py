@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..counted import counted
 from ..store.succession import last_of_line
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def chain_texts(store: SqliteStore, uid: str) -> list[str]:
     texts = []
     row = store.connection().execute(_RETRY_OF, {"uid": uid}).fetchone()
     if row is not None and row[0] is not None:
-        count = "1 result" if row[1] == 1 else f"{row[1]:,} results"
-        texts.append(f"It is a retry of {row[0]}, and began with {count} of the runs before.")
+        texts.append(f"It is a retry of {row[0]}, and began with {counted(row[1], 'result')} of the runs before.")
     last = last_of_line(store.connection(), uid)
     if last != uid:
         texts.append(f"It went on as a new run; the last of them is {last}.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import clock
+from ..counted import counted
 from ..duration import describe
 from . import waiting
 from .held_back import why_held_back, why_not_yet
@@ -127,8 +128,7 @@ def _others_go_first(store: SqliteStore, facts: dict[str, Any], fitting: list[Ca
     slots, running = sum(agent.slots for agent in fitting), sum(agent.running for agent in fitting)
     waited = describe((store.now() - facts["due_at"]) / clock.SECOND)
     if ahead:
-        noun = "task" if ahead == 1 else "tasks"
-        text.summary = f"{what} is due for {waited}, behind {ahead:,} {noun} of the queue {facts['queue']!r}."
+        text.summary = f"{what} is due for {waited}, behind {counted(ahead, 'task')} of the queue {facts['queue']!r}."
     elif running >= slots:
         text.summary = f"{what} is due for {waited} and the next in line; every slot is taken."
     else:
