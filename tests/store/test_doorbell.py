@@ -54,6 +54,42 @@ def test_rings_that_nobody_took_count_as_one(bell):
     listener.close()
 
 
+def test_a_spare_listener_has_forgotten_what_was_rung_before(bell, root):
+    listener = bell.listen()
+    bell.give_back(listener)
+    bell.ring()
+    assert bell.take_spare() is listener
+    assert not listener.wait(0)
+    bell.ring()
+    assert listener.wait(5)
+    assert bell.take_spare() is None
+    listener.close()
+
+
+def test_one_spare_listener_is_kept_until_the_bell_is_closed(bell, root):
+    one, two = bell.listen(), bell.listen()
+    bell.give_back(one)
+    bell.give_back(two)
+    assert two.fileno() == -1
+    bell.close()
+    assert one.fileno() == -1
+    assert bell.take_spare() is None
+    assert [path for path in root.rglob("*") if path.is_socket()] == []
+
+
+def test_a_spare_listener_is_not_used_over_a_fork(bell, root):
+    listener = bell.listen()
+    bell.give_back(listener)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if bell.take_spare() is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert bell.take_spare() is listener
+    bell.ring()
+    assert listener.wait(5)
+    listener.close()
+
+
 def test_a_ring_may_leave_out_the_listener_of_the_one_that_rings(bell):
     own, other = bell.listen(), bell.listen()
     bell.ring(besides=own)

@@ -33,6 +33,7 @@ class Doorbell:
         self._name = hashlib.blake2b(os.fsencode(real), digest_size=8).hexdigest()
         self._houses: list[_House] | None = None
         self._socket: socket.socket | None = None
+        self._spare: list[Listener] = []
 
     def listen(self) -> Listener:
         """Begin to hear rings.
@@ -44,6 +45,29 @@ class Doorbell:
             if bound is not None:
                 return Listener(*bound)
         return Listener(None, "")
+
+    def take_spare(self) -> Listener | None:
+        """A listener that was given back, all that was rung until now forgotten; None where there is none.
+
+        Who waits again and again would else make a socket each time, and whoever rings list the folder anew.
+        """
+        while True:
+            try:
+                listener = self._spare.pop()
+            except IndexError:
+                return None
+            if listener.is_of_this_process:
+                listener.drain()
+                return listener
+            listener.close()
+
+    def give_back(self, listener: Listener) -> None:
+        """Keep a listener for who waits next; a second one is closed. What is rung until then stays in its socket, as far as that
+        has room."""
+        if self._spare or listener.fileno() < 0:
+            listener.close()
+        else:
+            self._spare.append(listener)
 
     def ring(self, *, besides: Listener | None = None) -> None:
         """Wake every listener, at most leaving out one's own.
@@ -57,7 +81,9 @@ class Doorbell:
                 self._send(name)
 
     def close(self) -> None:
-        """Free the sending socket; the next ring makes another."""
+        """Free the sending socket and the spare listener; the next ring makes another."""
+        while self._spare:
+            self._spare.pop().close()
         sender, self._socket = self._socket, None
         if sender is not None:
             sender.close()
@@ -94,6 +120,11 @@ class Listener:
         self._poll = select.poll()
         if bound is not None:
             self._poll.register(bound, select.POLLIN)
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether it was not carried over a fork: parent and child would take each other's rings."""
+        return self._process == os.getpid()
 
     def fileno(self) -> int:
         """The descriptor to watch for reading; -1 where there is none."""

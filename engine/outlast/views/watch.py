@@ -30,19 +30,20 @@ class Watch:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._listener: Listener | None = None
-        self._version = store.data_version()
+        self._listener: Listener | None = store.doorbell.take_spare()
+        self._version: int | None = None
+        """None until it is read for the first time, which counts as a change: what was committed before is found by the look after it."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._listener is not None:
-            self._listener.close()
+            self._store.doorbell.give_back(self._listener)
 
     def wait(self, at_most_seconds: float | None) -> None:
-        """Wait for news, for at most so long. The first call only makes the listener, and says to look once
-        more.
+        """Wait for news, for at most so long. Where there was no spare listener the first call only makes one,
+        and says to look once more.
         """
         listener = self._listener
         if listener is None:
@@ -76,9 +77,8 @@ class Watch:
         return None
 
     def _begin(self) -> None:
-        # Most runs have ended by the first look: a socket is made for the second alone, and what
-        # was committed
-        # before it could be rung is found by looking again.
+        # Most runs have ended by the first look: a socket is made for the second alone, and what was committed before it could be
+        # rung is found by looking again.
         self._listener = self._store.listen()
 
     def _has_changed(self) -> bool:
