@@ -242,7 +242,7 @@ class Agent:
         self._next.came_back(claim, len(claims or ()))
         if isinstance(error, LeaseLost) and claim.agent_id != self.agent_id:
             claims, error = [], None  # It was under way as this agent began anew.
-        self._claimed(claim.suspects, claims, error)
+        self._claimed(claim.suspects or claim.suspects_first, claims, error)
 
     def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
         if isinstance(error, LeaseLost):
@@ -255,7 +255,7 @@ class Agent:
         if claims:
             self._claimed_at = time.monotonic()
             taken = self._holding.take(claims)
-            if suspects and taken:
+            if suspects and taken and claims[0].alone:
                 self._next.alone = taken[0]
         if claims or self._wants_claim or (self._concurrency == 1 and suspects):
             self._changed()

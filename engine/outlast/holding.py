@@ -120,8 +120,7 @@ class Holding:
                 self._waiting.append(work)
             else:
                 sync.append(work)
-        if sync:
-            self.runners.add(sync)
+        if sync and self.runners.add(sync):
             self._stir()
         self.start_waiting()
         return taken

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import clock
 from .operations import Claim
-from .store import claiming
+from .store import claiming, next_due
 
 if TYPE_CHECKING:
     from .code import Code
@@ -73,9 +73,14 @@ class NextClaim:
         limit = self._room()
         if limit <= 0:
             return None
-        alone, suspects = self._mode()
+        is_idle = self._root_id is None and self._concurrency > 1 and not (self._holding.runs or self._under_way)
+        # What is idle needs no look beforehand: the claim itself sees whether suspects are due.
+        alone, suspects = (False, False) if is_idle else self._mode()
         if alone is None or (alone and self._under_way):
             return None
+        if is_idle:
+            self._suspects_since = None
+            self._has_plenty = False  # Nothing is claimed beside what may come back with a suspect.
         claim = Claim(
             agent_id,
             1 if alone else limit,
@@ -84,6 +89,7 @@ class NextClaim:
             root_id=self._root_id,
             alone=alone,
             suspects=suspects,
+            suspects_first=is_idle,
             taken=self.taken,
         )
         self._under_way.append(claim)
@@ -105,7 +111,7 @@ class NextClaim:
 
     def seconds_until_due(self) -> float | None:
         """How long until something is due that this agent has the code of; None where nothing will be by itself."""
-        due_at = claiming.next_due_at(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
+        due_at = next_due.next_due_at(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
         if due_at is None:
             return None
         left = (due_at - self._store.now()) / clock.SECOND
@@ -136,7 +142,7 @@ class NextClaim:
             self._suspects_since = None
             return False, False
         if not self._holding.runs:
-            return True, True
+            return None, False  # Idle, once the claim that is under way has come back.
         now = time.monotonic()
         if self._suspects_since is None:
             self._suspects_since = now

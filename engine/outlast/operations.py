@@ -66,7 +66,8 @@ class StartPart(Operation[Started], frozen=True, gc=False):
 class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     """Take up to `limit` due tasks whose code this agent has. `code` maps `needs` to the fingerprint of its source.
 
-    `taken` is how many the agent has taken so far: every eighth is the longest due, whatever its priority.
+    `taken` is how many the agent has taken so far: every eighth is the longest due, whatever its priority. With `suspects_first`,
+    where a suspect is due, take one of those and nothing else, as with `suspects`, `alone` and a limit of one.
     """
 
     agent_id: int
@@ -76,6 +77,7 @@ class Claim(Operation[list[Claimed]], frozen=True, gc=False):
     root_id: int | None = None
     alone: bool = False
     suspects: bool = False
+    suspects_first: bool = False
     taken: int = 0
 
 

@@ -50,13 +50,17 @@ class Runners(Generic[Item]):
     def __len__(self) -> int:
         return len(self._backlog)
 
-    def add(self, items: list[Item]) -> None:
+    def add(self, items: list[Item]) -> bool:
+        """Add to the backlog; gives whether somebody must look by `stir` that all of it is begun."""
+        is_backlog = bool(self._backlog)
         now = time.monotonic()
         for item in items:
             self._backlog.append((now, item))
         # What waits for nothing is done sooner by one thread than by many, which only take the interpreter's lock from each other.
-        for _ in range(1 if self.seconds < _ALONE_SECONDS else min(len(items), max(1, self._slots.free))):
+        threads = 1 if self.seconds < _ALONE_SECONDS else min(len(items), max(1, self._slots.free))
+        for _ in range(threads):
             self.wake()
+        return is_backlog or threads < len(items)
 
     def stir(self) -> bool:
         """Wake as many threads as there are slots where nothing has been begun since the last look; whether to look again soon."""

@@ -14,7 +14,7 @@ from outlast.claimed import Claimed, Fence
 from outlast.entry import COMPENSABLE, Entry
 from outlast.operation import Operation
 from outlast.states import Ending
-from outlast.store import claiming
+from outlast.store import next_due
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
 
@@ -90,8 +90,8 @@ class Driver:
         return fence
 
     def next_due_at(self, code: Collection[str] = CODE) -> int | None:
-        now = {"now": self.store.now()} if "now" in signature(claiming.next_due_at).parameters else {}
-        return claiming.next_due_at(self.store.connection(), frozenset(code), None, **now)
+        now = {"now": self.store.now()} if "now" in signature(next_due.next_due_at).parameters else {}
+        return next_due.next_due_at(self.store.connection(), frozenset(code), None, **now)
 
     def row(self, task_id: int, columns: str = "status") -> tuple[Any, ...]:
         found: tuple[Any, ...] = self.store.connection().execute(f"select {columns} from outlast_task where id = ?", (task_id,)).fetchone()

@@ -189,6 +189,28 @@ def test_suspects_are_claimed_only_by_who_asks_for_them(file: Driver) -> None:
     assert not claiming.has_suspects(connection, frozenset(CODE), None, now=file.store.now())
 
 
+def test_an_idle_agent_takes_one_suspect_alone_where_there_is_one(file: Driver) -> None:
+    agent_id = file.agent()
+    suspects = [file.claimed(agent_id, f"suspect {number}").task_id for number in (1, 2)]
+    innocent = file.start("innocent")
+    file.crash(agent_id)
+    other = file.agent()
+    for task_id in suspects:
+        (taken,) = file.claim(other, suspects_first=True)
+        assert (taken.fence.task_id, taken.suspect, taken.alone) == (task_id, True, True)
+    (taken,) = file.claim(other, suspects_first=True)
+    assert (taken.fence.task_id, taken.suspect, taken.alone) == (innocent, False, False)
+
+
+def test_a_suspect_that_an_agent_has_no_code_for_holds_up_nothing_of_it(file: Driver) -> None:
+    agent_id = file.agent()
+    file.claimed(agent_id)
+    file.crash(agent_id)
+    other = file.agent(code={"workflow:c": "1"})
+    file.start("innocent", name="c", needs="workflow:c")
+    assert [one.uid for one in file.claim(other, suspects_first=True, code={"workflow:c": "1"})] == ["innocent"]
+
+
 def test_two_starts_with_one_key_get_one_run(file: Driver) -> None:
     first = file.do(op.Start("a", "run", "w", "workflow:w", "default", b"1", key="k"))
     second = file.do(op.Start("b", "run", "w", "workflow:w", "default", b"2", key="k"))

@@ -19,6 +19,7 @@ from outlast.errors import QueueNotFound
 from outlast.operations import Again, Cancel, Claim, GiveBack, Park, Start, StartPart
 from outlast.queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
 from outlast.store import claiming, contended, queues
+from outlast.store.next_due import next_due_at
 from outlast.store.sqlite import SqliteStore
 from outlast.store.transaction import Transaction
 
@@ -55,7 +56,7 @@ def ids(taken: list[Claimed]) -> list[int]:
 
 
 def next_due(file: Driver) -> int | None:
-    return claiming.next_due_at(file.store.connection(), CODE, None, now=file.store.now())
+    return next_due_at(file.store.connection(), CODE, None, now=file.store.now())
 
 
 def seconds_until_due(file: Driver) -> float | None:
@@ -518,7 +519,7 @@ def test_no_claim_scans_the_tasks_or_sorts_them(file: Driver, hold: str) -> None
         file.claim(agent, 40, suspects=True)
         file.claim(agent, 40)
         look = (file.store.connection(), CODE, None)
-        claiming.next_due_at(*look, now=file.store.now())
+        next_due_at(*look, now=file.store.now())
         claiming.has_suspects(*look, now=file.store.now())
 
     for statement, step in _plans(file, work):
@@ -546,7 +547,7 @@ def test_few_waiting_tasks_read_at_once_are_those_that_the_walk_finds(file: Driv
     def found() -> Any:
         with file.store.transaction() as connection:
             transaction = Transaction(connection, now=file.store.now(), wall=clock.wall())
-            return claiming._found(transaction, operation, contended.Contention(connection, now=transaction.now))
+            return claiming._found(transaction, operation, contended.Contention(connection, now=transaction.now), are_partitioned=True)
 
     at_once = found()
     monkeypatch.setattr(claiming, "_MOST_OF_FEW", -1)

@@ -12,11 +12,13 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from ..claimed import Claimed, Fence
 from ..errors import LeaseLost
 from ..operations import Claim
 from ..states import Status
-from . import contended, queues
+from . import contended
 from .contended import Found
 from .places import set_place
 from .transaction import Transaction
@@ -86,7 +88,14 @@ _MOST_OF_ROOT = 10_000
 _OLDEST_OF = 8
 
 
-_IS_LIVE = "select 1 from outlast_agent where id = :id and status in ('active', 'draining')"
+# In one statement, since most claims find none of these and so need to read nothing more of them.
+_SITUATION = """
+select
+  exists (select 1 from outlast_task
+          where suspect = 1 and due_at is not null and paused_at is null and due_at <= :now and queue > ''),
+  exists (select 1 from outlast_task where due_at is not null and paused_at is null and partition is not null and queue > '')
+from outlast_agent where id = :id and status in ('active', 'draining')
+"""
 
 
 def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
@@ -94,11 +103,15 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
 
     An agent whose lease has been ended takes nothing: nobody watches over it any more, and what it held would be held for ever.
     """
-    if transaction.one(_IS_LIVE, {"id": operation.agent_id}) is None:
+    situation = transaction.one(_SITUATION, {"id": operation.agent_id, "now": transaction.now})
+    if situation is None:
         raise LeaseLost(f"The lease of agent {operation.agent_id} was ended.")
+    are_suspected, are_partitioned = situation
+    if operation.suspects_first and are_suspected:
+        operation = _alone_if_suspects(transaction, operation)
     taken: list[Claimed] = []
     contention = contended.Contention(transaction.connection, now=transaction.now)
-    in_order = _in_order(_found(transaction, operation, contention), operation.taken)
+    in_order = _in_order(_found(transaction, operation, contention, are_partitioned=bool(are_partitioned)), operation.taken)
     plain: dict[int, str] = {}
     for _, _, _, task_id, needs, candidate in in_order:
         if candidate is None:
@@ -127,7 +140,13 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     return taken
 
 
-def _found(transaction: Transaction, operation: Claim, contention: contended.Contention) -> list[Found]:
+def _alone_if_suspects(transaction: Transaction, operation: Claim) -> Claim:
+    if not has_suspects(transaction.connection, operation.code, operation.queues, now=transaction.now):
+        return operation
+    return structs.replace(operation, limit=1, alone=True, suspects=True)
+
+
+def _found(transaction: Transaction, operation: Claim, contention: contended.Contention, *, are_partitioned: bool) -> list[Found]:
     """What could be taken, best first."""
     if operation.root_id is not None:
         rows = transaction.execute(
@@ -140,8 +159,8 @@ def _found(transaction: Transaction, operation: Claim, contention: contended.Con
         return sorted(contention.as_they_are(rows, operation.code))
     connection = transaction.connection
     code = operation.code
-    partitioned = [one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code]
-    contention.expect(partitioned)
+    if are_partitioned:
+        contention.expect(one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code)
     few = connection.execute(_FEW).fetchall()
     waiting = _of_few if len(few) <= _MOST_OF_FEW else _of_many
     found = waiting(transaction, operation, contention, few)
@@ -265,44 +284,6 @@ def _leaves_to_others(transaction: Transaction, needs: str, refused: str, finger
     if fingerprint not in json.loads(refused):
         return False
     return transaction.one(_OTHER_CODE, {"needs": needs, "now": transaction.now, "refused": refused}) is not None
-
-
-_NEXT_DUE = """
-select due_at from outlast_task
-where due_at is not null and paused_at is null and partition is null
-  and queue = :queue and priority = :priority and needs = :needs and due_at > :after
-order by due_at limit 1
-"""
-
-_NEXT_DUE_OF_PARTITIONS = """
-select due_at from outlast_task
-where due_at is not null and paused_at is null and partition is not null
-  and queue = :queue and priority = :priority and needs = :needs and due_at > :after
-order by due_at limit 1
-"""
-
-
-def next_due_at(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> int | None:
-    """The engine instant at which the next task that this code can take falls due, or may start by its queue's rate.
-
-    What a full or a paused queue holds back is left out: whoever ends that writes to the file, and so wakes us.
-    """
-    limited = queues.limited(connection)
-    due = [
-        queues.next_start_at(connection, limits, now=now)
-        for limits in limited.values()
-        if limits.rate is not None and limits.paused_at is None and queues.starts_left(connection, limits, now=now) == 0
-    ]
-    for kind, statement in ((PLAIN, _NEXT_DUE), (PARTITIONED, _NEXT_DUE_OF_PARTITIONS)):
-        for queue, priority, needs in combinations(connection, queues_served, kind):
-            limits = limited.get(queue)
-            if needs not in code or (limits is not None and limits.paused_at is not None):
-                continue
-            after = -1 if limits is None else now
-            row = connection.execute(statement, {"queue": queue, "priority": priority, "needs": needs, "after": after}).fetchone()
-            if row is not None:
-                due.append(row[0])
-    return min(due, default=None)
 
 
 _SUSPECTS = """

@@ -44,6 +44,7 @@ class Committer(GroupTransactions):
     def __init__(
         self,
         connections: ThreadConnections,
+        claiming: ThreadConnections,
         turn: Turn,
         handlers: Mapping[type, Handler],
         engine_time: Callable[[], EngineTime],
@@ -51,7 +52,7 @@ class Committer(GroupTransactions):
         *,
         patient: Callable[[], bool],
     ) -> None:
-        super().__init__(connections, turn, handlers, engine_time, ring)
+        super().__init__(connections, claiming, turn, handlers, engine_time, ring)
         self._patient = patient
         self._queue: deque[Pending] = deque()
         """What nobody has begun to write. It is taken from with `_busy` held, so that who has that has all before it on disk."""

@@ -13,14 +13,13 @@ import stat
 import threading
 import time
 import warnings
-import weakref
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly
-from . import library, pragmas
+from . import library, over_fork, pragmas
 from .filesystem import refuse_network
 from .library import sqlite3
 from .translation import BUSY_SECONDS as BUSY_SECONDS
@@ -31,10 +30,6 @@ from .turn import Turn
 _STATEMENTS = 512
 _TOLERANT = partial(str, encoding="utf-8", errors="replace")
 
-# Between the creation of a file and the closing of that descriptor no other thread may open it: the closing
-# would drop its locks.
-_opening = threading.Lock()
-_open: weakref.WeakSet[StoreConnection] = weakref.WeakSet()
 _warned = False
 
 
@@ -165,12 +160,19 @@ class ThreadConnections:
     """The connections of one file: each thread has its own, from its first use until the thread ends."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, create: bool = False, allow_network: bool = False, durability: str = "full"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        allow_network: bool = False,
+        durability: str = "full",
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
         self.durability = durability
+        self._busy_seconds = busy_seconds
         self._local = threading.local()
         self._is_closed = False
 
@@ -183,6 +185,8 @@ class ThreadConnections:
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
         connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self.durability)
+        if self._busy_seconds != BUSY_SECONDS:
+            set_busy_seconds(connection, self._busy_seconds)
         self._local.held = (os.getpid(), connection)
         return connection
 
@@ -206,7 +210,7 @@ def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 def _open_file(name: str, *, create: bool, allow_network: bool, durability: str) -> StoreConnection:
-    with _opening:
+    with over_fork.opening:
         is_new = _prepare(name, create=create, allow_network=allow_network)
         connection = sqlite3.connect(
             f"file:{quote(name)}?mode=rw",
@@ -220,7 +224,7 @@ def _open_file(name: str, *, create: bool, allow_network: bool, durability: str)
     connection.path = name
     try:
         library.guard(name, connection)
-        _open.add(connection)
+        over_fork.keep(connection)
         _configure(connection, may_convert=create, is_new=is_new, durability=durability)
     except BaseException:
         connection.close()
@@ -321,29 +325,3 @@ def _warn_once() -> None:
 def _now() -> float:
     # A real wait for real processes: neither a test's clock nor freezegun may stop it.
     return time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-_held_over_fork: list[StoreConnection] = []
-
-
-def _before_fork() -> None:
-    # In the child, the thread-local storage of the parent's other threads is torn down before any hook runs,
-    # which would close their connections there; a reference taken now keeps them.
-    _held_over_fork.extend(_open)
-
-
-def _after_fork_in_child() -> None:
-    global _opening
-    _opening = threading.Lock()
-    if not _held_over_fork:
-        return
-    import ctypes
-
-    # Even closing an inherited connection is forbidden by SQLite, so they are kept beyond the end of the
-    # interpreter.
-    for connection in _held_over_fork:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-    _held_over_fork.clear()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_held_over_fork.clear, after_in_child=_after_fork_in_child)

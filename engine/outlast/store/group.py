@@ -14,10 +14,9 @@ from typing import Any, Protocol
 from ..errors import OutlastError, StoreError
 from ..operation import Operation
 from . import lost_answers
-from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, set_busy_seconds, transaction
+from .connection import BUSY_SECONDS, ThreadConnections, transaction
 from .engine_time import EngineTime
 from .library import sqlite3
-from .pragmas import synchronous
 from .together import TOGETHER, Uneven, runs_of_a_kind
 from .transaction import Transaction
 from .translation import is_of_the_file
@@ -53,12 +52,15 @@ class GroupTransactions:
     def __init__(
         self,
         connections: ThreadConnections,
+        claiming: ThreadConnections,
         turn: Turn,
         handlers: Mapping[type, Handler],
         engine_time: Callable[[], EngineTime],
         ring: Callable[[], None],
     ) -> None:
         self._connections = connections
+        self._claiming = claiming
+        """Those of `try_claim`: they wait for no lock, and not for the disk."""
         self._turn = turn
         self._handlers = handlers
         self._engine_time = engine_time
@@ -95,20 +97,11 @@ class GroupTransactions:
             self._ring()
 
     def _run_here(self, pending: Pending) -> bool:
-        """`try_claim`'s one transaction, on the caller's connection, with the turn held; false where it must be handed over."""
-        connection = self._connections.get()
-        set_busy_seconds(connection, 0)
-        connection.execute(f"pragma synchronous = {synchronous('normal')}")
+        """`try_claim`'s one transaction, on the claiming connection, with the turn held; false where it must be handed over."""
         try:
-            return self._run_within(connection, pending)
-        finally:
-            set_busy_seconds(connection, BUSY_SECONDS)
-            connection.execute(f"pragma synchronous = {synchronous(self._connections.durability)}")
-
-    def _run_within(self, connection: StoreConnection, pending: Pending) -> bool:
-        try:
+            connection = self._claiming.get()
             connection.execute("begin immediate")
-        except sqlite3.OperationalError:
+        except (StoreError, sqlite3.OperationalError):
             return False
         try:
             context = self._context(connection)

@@ -138,6 +138,7 @@ class SqliteStore:
         self.durability = durability
         """"full", or "normal" where its user accepts that a power cut takes the last commits."""
         self._connections = self.connections_type(self.path, create=create, allow_network=allow_network, durability=durability)
+        self._claiming = self.connections_type(self.path, allow_network=allow_network, durability="normal", busy_seconds=0)
         self.turn = Turn(self.path)
         self.doorbell = Doorbell(self.path)
         self.patient = False
@@ -149,6 +150,7 @@ class SqliteStore:
             raise
         self.committer = self.committer_type(
             self._connections,
+            self._claiming,
             self.turn,
             HANDLERS,
             self.engine_time,
@@ -236,6 +238,7 @@ class SqliteStore:
         if committer is not None:
             committer.close()
         self._connections.close()
+        self._claiming.close()
         self.doorbell.close()
         self.turn.close()
 

@@ -24,7 +24,7 @@ from ..operations import Sweep
 from ..registry import Registry
 from ..scheduler import Scheduler
 from ..settings import Settings
-from ..store import claiming, schedules, sweeping
+from ..store import next_due, schedules, sweeping
 from ..user_threads import busy_threads
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _DrivenAgent(Agent):
 
     def next_due_at(self) -> int | None:
         """The engine instant at which something falls due that it has the code of."""
-        return claiming.next_due_at(self.store.connection(), self._code.fingerprints, None, now=self.store.now())
+        return next_due.next_due_at(self.store.connection(), self._code.fingerprints, None, now=self.store.now())
 
     def drop(self) -> None:
         """Forget everything, as a dead process does."""

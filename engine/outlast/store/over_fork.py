@@ -1,0 +1,47 @@
+"""What a fork must not do to the file: connections are never used, or closed, in a child.
+
+Owns the connections that are open in this process, and the lock under which one is opened. Refuses to know what they are for. SQLite
+forbids even the closing of a connection that was carried over a fork, so a child keeps those beyond the end of its interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .library import sqlite3
+
+opening = threading.Lock()
+"""Between the creation of a file and the closing of that descriptor no other thread may open it: the closing would drop its locks."""
+
+_open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+_held: list[sqlite3.Connection] = []
+
+
+def keep(connection: sqlite3.Connection) -> None:
+    """It is open from now on, until nobody holds it."""
+    _open.add(connection)
+
+
+def _before_fork() -> None:
+    # In the child, the thread-local storage of the parent's other threads is torn down before any hook runs,
+    # which would close their connections there; a reference taken now keeps them.
+    _held.extend(_open)
+
+
+def _after_fork_in_child() -> None:
+    global opening
+    opening = threading.Lock()
+    if not _held:
+        return
+    import ctypes
+
+    for connection in _held:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    _held.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_held.clear, after_in_child=_after_fork_in_child)
