@@ -18,18 +18,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from . import caller, clock, registry
+from .definition import Workflow
 from .duration import seconds
 from .embedded import EmbeddedAgent
 from .errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
 from .names import checked_whole
 from .options import DEFAULT, Options, checked_tags
+from .run_handle import StoredRun
 from .settings import Settings, database_path, resolve
 from .starts import start_operation
 
 if TYPE_CHECKING:
-    from .definition import Workflow
     from .handles import Duration, Run
-    from .run_handle import StoredRun
     from .store.sqlite import SqliteStore
 
 P = ParamSpec("P")
@@ -128,8 +128,6 @@ class Engine:
 
     def start_input(self, definition: Workflow[..., Any], named: Mapping[str, object], options: Options = DEFAULT) -> StoredRun[Any]:
         """Start with arguments that are bound and converted already."""
-        from .run_handle import StoredRun
-
         operation = start_operation(definition, named, options, self.settings, has_queue=self._has_queue)
         if options.connection is None:
             started = self.store.commit(operation)
@@ -155,7 +153,6 @@ class Engine:
 
         Raises `RunNotFound`, `AmbiguousRun`, and `KeyNotFound` for a key that no run of the workflow has.
         """
-        from .run_handle import StoredRun
         from .views.find import find_run
 
         if key is None:
@@ -183,7 +180,6 @@ class Engine:
         `since` and `until` are about the instant of the start: a datetime, or how long ago, as `"1h"`.
         `limit=None` returns all. Raises `InvalidInput` for an unknown status.
         """
-        from .run_handle import StoredRun
         from .views.runs import find_runs
 
         name = workflow if isinstance(workflow, str) or workflow is None else _workflow(workflow).name
@@ -250,8 +246,6 @@ def _workflow(given: Any) -> Workflow[..., Any]:
     if isinstance(given, str):
         name, at_sign, version = given.partition("@")
         return registry.workflow(name, version if at_sign else None)
-    from .definition import Workflow
-
     if not isinstance(given, Workflow):
         shown = getattr(given, "__name__", None) or repr(given)
         raise InvalidInput(f"{shown} is not a workflow.", hint="Decorate it with @workflow, or give a workflow's name.")
