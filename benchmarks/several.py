@@ -86,7 +86,7 @@ def shares(path: Path, engine: Engine, agents: int) -> tuple[float, float]:
 
 
 def four_agents(setting: Setting) -> Round:
-    count = setting.size(40_000, 24_000)
+    count = setting.size(80_000, 24_000)
     rates, fairness = {}, 0.0
     for agents in (1, 4):
         with setting.new_folder() as folder, Engine(folder / "app.db") as engine:

@@ -30,7 +30,8 @@ class NextClaim:
     """The claims of one agent; `root_id` limits them to one run and its parts.
 
     One at a time, and where there is plenty two: the second is in the writer's hands before the first has come back, so that it goes to
-    disk with what has ended meanwhile, and the tasks of one are carried out while the other is written.
+    disk with what has ended meanwhile, and the tasks of one are carried out while the other is written. Where agents compete for the turn
+    each has one: which of them had more of the processors would else run ahead of the others (of four on two processors, by a third).
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class NextClaim:
     def came_back(self, claim: Claim, count: int) -> None:
         """A claim was answered, by so many tasks."""
         self._under_way.remove(claim)
-        self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects
+        self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects and not self._store.turn.is_shared
         self.taken += count
 
     def see_whether_alone_has_left(self) -> None:

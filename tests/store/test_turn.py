@@ -70,6 +70,21 @@ def test_only_one_has_the_turn(make):
     one.release()
 
 
+def test_a_turn_that_was_waited_for_counts_as_shared_for_a_moment(make, monkeypatch):
+    one, other = make(), make()
+    assert one.acquire(1)
+    one.release()
+    assert not one.is_shared
+    assert other.acquire(1)
+    assert not one.acquire(0.001)
+    other.release()
+    assert one.is_shared
+    assert not other.is_shared
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)
+    monkeypatch.setattr("outlast.store.turn._now", lambda: now + 1)
+    assert not one.is_shared
+
+
 def test_whoever_lets_go_comes_behind_the_one_that_waits(make):
     one, other = make(), make()
     go_on = threading.Event()

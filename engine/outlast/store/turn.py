@@ -24,6 +24,9 @@ SLICE_SECONDS = 0.002
 changing hands, and on reading pages that the other has written, than on their work.
 """
 
+_SHARED_SECONDS = 0.1
+"""For how long another process that we waited for is taken to want the turn again."""
+
 _LOOK_AGAIN_SECONDS = (0.005, 0.002)
 """The longest pause before another look at `next` and at the turn, should a wakeup be lost. Looking at `next`
 often would put whoever happens to look first ahead of those whom the kernel wakes in the order of their
@@ -87,6 +90,11 @@ class Turn:
             self._locks.free_turn()
         self._thread_turn.release()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether this process had to wait for another one a moment ago."""
+        return _now() - self._waited_at < _SHARED_SECONDS
+
     def close(self) -> None:
         """Close the file. The turn may be taken again afterwards, which opens it anew."""
         if self._locks is not None:
@@ -127,6 +135,7 @@ class Turn:
         remaining = deadline - _now()
         if remaining <= 0:
             return False
+        self._waited_at = _now()
         locks.pause(lock, min(remaining, _LOOK_AGAIN_SECONDS[lock]))
         return True
 
@@ -140,6 +149,7 @@ class Turn:
         self._locks = None
         self._is_impatient = False
         self._slice_until = 0.0
+        self._waited_at = -_SHARED_SECONDS
 
     def forget_after_fork(self) -> None:
         """Close what the parent had opened."""
