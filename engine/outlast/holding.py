@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import payloads
 from .answers import Answers, nothing
@@ -116,10 +116,10 @@ class Holding:
             self.has_news = self.has_news or work.claimed.notice > 0
             self.runs[work.fence.task_id] = work
             watch_deadline(self, work)
-            if isinstance(work, AsyncRun) or (isinstance(work, TaskRun) and work.definition.asynchronous):
-                self._waiting.append(work)
+            if work.is_on_loop:
+                self._waiting.append(cast("AsyncRun | TaskRun", work))
             else:
-                sync.append(work)
+                sync.append(cast("Threaded", work))
         if sync and self.runners.add(sync):
             self._stir()
         self.start_waiting()
@@ -183,11 +183,11 @@ class Holding:
             return
 
         def written(result: Any, error: BaseException | None) -> None:
-            if isinstance(operation, Park) and error is None and not result:
+            if not result and error is None and isinstance(operation, Park):
                 # What it waits for is there: it comes back at once, by replay, since its code has unwound.
                 self._finished(work, GiveBack(work.fence))
                 return
-            if isinstance(operation, RetryRun) and error is None and not result:
+            if not result and error is None and isinstance(operation, RetryRun):
                 # Steps of the try before still run: who comes anew would begin them a second time beside themselves.
                 again = GiveBack(work.fence) if self.is_draining else operation
                 self.loop.call_later(_RETRY_SECONDS, self._finished, work, again)
@@ -196,10 +196,10 @@ class Holding:
                 # What it would leave by cannot be written, a reason can: it waits for a codec that works.
                 self._finished(work, Halt(work.fence, str(error)))
                 return
-            if error is not None and not isinstance(error, LeaseLost):
-                log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
             if isinstance(error, LeaseLost):
                 strays.lease_was_lost(work)
+            elif error is not None:
+                log.error("the end of task %s could not be written: %s", work.fence.task_id, error)
             strays.after_write(work, operation)
             self.forget(work)
 

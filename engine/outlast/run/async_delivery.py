@@ -33,7 +33,7 @@ from .workflow_loop import WorkflowLoop
 class AsyncDelivery(Execution):
     """Drives the code of one async workflow."""
 
-    asynchronous = True
+    asynchronous = is_on_loop = True
     in_step = False
 
     def __init__(self, *args: Any, finished: Callable[[Any, Ended | None], None]) -> None:

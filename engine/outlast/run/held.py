@@ -21,8 +21,22 @@ if TYPE_CHECKING:
 class Held(ABC):
     """A task between its claim and the write with which it leaves."""
 
+    # What most tasks never change stands in the classes: tens of thousands are made in a second, and a thread makes them all.
     kill_isolated: Callable[[], None] | None = None
     """Kills the process of the isolated step that executes in its thread."""
+    is_on_loop = False
+    """Whether the agent's loop executes its code, not a thread."""
+    ended = False
+    """Whether its code has ended."""
+    lost = False
+    """Whether its lease is over: nothing of it can be written any more."""
+    ending_decided = False
+    """Whether its last write was made while its code goes on in a thread."""
+    cancel_requested = False
+    pause_requested = False
+    drain_requested = False
+    late = False
+    """Whether its deadline has passed."""
 
     def __init__(self, host: Host, claimed: Claimed) -> None:
         self.host = host
@@ -30,17 +44,6 @@ class Held(ABC):
         self.fence = claimed.fence
         self.agent_id = host.agent_id
         """By which number the agent claimed it: an agent that begins anew has another."""
-        self.ended = False
-        """Whether its code has ended."""
-        self.lost = False
-        """Whether its lease is over: nothing of it can be written any more."""
-        self.ending_decided = False
-        """Whether its last write was made while its code goes on in a thread."""
-        self.cancel_requested = False
-        self.pause_requested = False
-        self.drain_requested = False
-        self.late = False
-        """Whether its deadline has passed."""
         self.strays: set[str] = set()
         """The places of tries that go on although the task has moved on; its ending waits for them."""
         self.overrunning: set[str] = set()

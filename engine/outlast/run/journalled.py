@@ -55,6 +55,12 @@ class Journalled(Held):
 
     asynchronous = False
     has_started_compensable = False
+    unwinding: type[Unwinding] | None = None
+    wanted: Wanted | None = None
+    last_write: GiveBack | Halt | ContinueAsNew | End | Park | None = None
+    """What is to be written when the code has unwound, decided where it was told to."""
+    last_timer: Entry | None = None
+    """The timer that was over last: what raised a `TimeoutError` that no outcome stands behind."""
 
     def __init__(self, host: Host, claimed: Claimed, definition: Definition, entries: list[Entry]) -> None:
         super().__init__(host, claimed)
@@ -70,12 +76,8 @@ class Journalled(Held):
         )
         self.seq = self.history.last_seq
         self.journal_at = self.inheritance.began_at or claimed.started_at
-        self.unwinding: type[Unwinding] | None = None
         self.cancel_requested = claimed.cancel_requested
-        self.wanted: Wanted | None = None
         self.has_parts = self.history.has_parts
-        self.last_write: GiveBack | Halt | ContinueAsNew | End | Park | None = None
-        """What is to be written when the code has unwound, decided where it was told to."""
         self._clears_suspicion = claimed.alone
         self.step_names: dict[str, str] = {}
         self.step_inputs: dict[str, tuple[bytes, int]] = {}
@@ -85,8 +87,6 @@ class Journalled(Held):
         self.policy = retry_from(claimed.options) if claimed.options else definition.retry
         """Of the whole run."""
         self._raised: list[tuple[BaseException, Entry]] = []
-        self.last_timer: Entry | None = None
-        """The timer that was over last: what raised a `TimeoutError` that no outcome stands behind."""
 
     @cached_property
     def tags(self) -> dict[str, str]:

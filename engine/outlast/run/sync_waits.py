@@ -44,24 +44,25 @@ _ENDLESS = 1 << 62
 class SyncWaits(Execution):
     """A run whose thread blocks until what it wrote or waits for is there."""
 
+    step_path: str | None = None
+    """The place of the sync step that executes in this thread; None between steps."""
+    unwinding_since: float | None = None
+    _seen_arrival = 0
+    _handed_over = 0
+    _committed = 0
+    _last: tuple[str, Tried] | None = None
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.branch = Branch()
         self.news = News()
-        self.step_path: str | None = None
-        """The place of the sync step that executes in this thread; None between steps."""
-        self.unwinding_since: float | None = None
         self._parts: dict[str, Part[Any]] = {}
         self._arrivals: dict[str, Arrival] = {}
-        self._seen_arrival = 0
-        self._handed_over = 0
         self._refused: list[Part[Any]] = []
         """Parts whose start was refused, and whose refusal is not in the journal yet."""
-        self._committed = 0
         self._commits = News()
         self._seen_signals: dict[str, int] = {}
         self._thread = threading.get_ident()
-        self._last: tuple[str, Tried] | None = None
 
     def notify(self) -> None:
         """Tell the thread to look again: an intent was set, or something has arrived."""

@@ -43,6 +43,7 @@ class TaskRun(Held):
     def __init__(self, host: Host, claimed: Claimed, definition: Definition) -> None:
         super().__init__(host, claimed)
         self.definition = definition
+        self.is_on_loop = definition.asynchronous
         self.cancel_requested = claimed.cancel_requested
         self.number = claimed.tries + 1
         self.task: asyncio.Task[None] | None = None
@@ -72,7 +73,7 @@ class TaskRun(Held):
 
     @property
     def is_in_threads(self) -> bool:
-        return not (self.ended or self.definition.asynchronous)
+        return not (self.ended or self.is_on_loop)
 
     @property
     def run_id(self) -> int | None:
