@@ -58,6 +58,16 @@ def test_a_tick_that_nobody_has_fired_is_due_unless_it_is_held(outlast: Call) ->
         assert " due " not in outlast("schedules").out
 
 
+def test_what_happened_before_the_wall_clock_was_set_back_is_ahead(outlast: Call) -> None:
+    manual = clock.ManualClock()
+    with clock.use(manual):
+        assert outlast("schedule", "create", "hourly", "nightly", "--every", "1h").code == 0
+        run_id = outlast("schedule", "trigger", "hourly", "--json").json["run_id"]
+        manual.jump(-3 * 3600)
+        assert "triggered 3h ahead" in outlast("schedules").out
+        assert "(3h ahead)" in outlast("show", run_id).out
+
+
 def test_next_shows_local_and_utc_times(outlast: Call) -> None:
     found = outlast("schedule", "next", "nightly", "-n", "3", "--json").json
     assert len(found) == 3

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from outlast.errors import InvalidInput
 from outlast.timetable import Cron
+from outlast.timetable.zone import find_zone
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday
 
@@ -159,6 +162,19 @@ def test_what_is_no_text_is_refused() -> None:
 def test_an_unknown_zone_is_refused_with_a_close_name(name: str, meant: str) -> None:
     with pytest.raises(InvalidInput, match=f"no time zone '{name}'. Did you mean '{meant}'"):
         Cron("@daily", timezone=name)
+
+
+@pytest.mark.parametrize("data", [b"TZif2" + b"\0" * 20, b"TZif2" + b"\0" * 30 + b"\1" * 9], ids=["header", "body"])
+def test_the_data_of_a_zone_that_are_cut_short_are_named_and_utc_needs_none(tmp_path: Path, data: bytes) -> None:
+    before = zoneinfo.TZPATH
+    (tmp_path / "Cut_Short").write_bytes(data)
+    zoneinfo.reset_tzpath(to=[str(tmp_path)])
+    try:
+        with pytest.raises(InvalidInput, match="data of the time zone 'Cut_Short' cannot be read"):
+            Cron("@daily", timezone="Cut_Short")
+        assert find_zone("UTC").info is UTC
+    finally:
+        zoneinfo.reset_tzpath(to=before)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "", "Europe", "Mars/Olympus", "a\0b", 5, "/etc/localtime"])

@@ -16,7 +16,7 @@ from .group import LARGEST, Nouns, command
 from .render import STYLES, Cell, mark, print_facts, print_lines, print_table, status_cell
 from .starting import instant
 from .starting import tags as read_tags
-from .text import age, brief, safe, span
+from .text import age, ago, brief, safe, span
 from .tree import error_text
 
 
@@ -234,7 +234,7 @@ def agents(context: Context, everyone: bool) -> int:
                 status_cell(one["status"]),
                 (f"{one['running']} of {one['slots']}", ""),
                 (safe(", ".join(one["queues"]) if one["queues"] else "all"), ""),
-                (f"{age(one['heartbeat_at'])} ago", ""),
+                (ago(one["heartbeat_at"]), ""),
             ]
             for one in found
         ],

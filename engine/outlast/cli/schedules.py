@@ -17,7 +17,7 @@ from .group import LARGEST, Command, Nouns, command
 from .render import Cell, print_facts, print_table
 from .schedule_changes import VERBS
 from .schedule_view import STYLES, code_of, print_ticks, word_cell
-from .text import age, safe
+from .text import age, ago, safe
 
 
 @command("schedules", help="List schedules, and when each fires next.", examples=["outlast schedules --json"])
@@ -202,7 +202,7 @@ def _next(one: dict[str, Any]) -> str:
 
 
 def _last(row: dict[str, Any] | None) -> Cell:
-    return ("-", "") if row is None else (f"{row['outcome']} {age(row['until'])} ago", STYLES.get(row["outcome"], ""))
+    return ("-", "") if row is None else (f"{row['outcome']} {ago(row['until'])}", STYLES.get(row["outcome"], ""))
 
 
 def _sentence(row: dict[str, Any]) -> str:

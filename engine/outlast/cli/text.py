@@ -42,6 +42,12 @@ def age(iso: object) -> str:
     return f"in {brief(-seconds)}" if seconds < -0.5 else brief(max(0.0, seconds))
 
 
+def ago(iso: object) -> str:
+    """The age of what has happened, as `5m ago`; `5m ahead` where the wall clock was set back since."""
+    text = age(iso)
+    return f"{text[3:]} ahead" if text.startswith("in ") else f"{text} ago"
+
+
 def brief(seconds: float) -> str:
     """A duration by its largest unit, where a table has little room."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):

@@ -12,7 +12,7 @@ from typing import Any
 from ..counted import times
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
-from .text import age, instant, is_future, local, safe, shortened, span
+from .text import age, ago, instant, is_future, local, safe, shortened, span
 
 _VALUE_WIDTH = 100
 FINAL = frozenset({"completed", "failed", "compensated", "cancelled"})
@@ -62,7 +62,7 @@ def _facts(run: dict[str, Any]) -> Line:
         facts.append(f"partition {safe(run['partition'])}")
     if run["key"]:
         facts.append(f"key {safe(run['key'])}")
-    facts.append(f"created {local(run['created_at'])} ({age(run['created_at'])} ago)")
+    facts.append(f"created {local(run['created_at'])} ({ago(run['created_at'])})")
     if run["claim"] > 1:
         facts.append(f"claimed {run['claim']} times")
     if run["crashes"]:

@@ -128,20 +128,36 @@ def find_zone(name: str | tzinfo | None) -> Zone:
 
 @lru_cache(maxsize=1024)
 def _named(name: str) -> Zone:
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+    if name in ("UTC", "Etc/UTC"):
+        return Zone("UTC", UTC)  # It needs no data, and a machine may have lost them.
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
     try:
-        return Zone("UTC" if name in ("UTC", "Etc/UTC") else name, ZoneInfo(name))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return Zone(name, ZoneInfo(name))
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if isinstance(error, ValueError) and name in available_timezones():
+            raise _unreadable(name, error) from None
         raise InvalidInput(f"There is no time zone {name!r}.", hint=_close(name)) from None
+    except Exception as error:  # noqa: BLE001 - what zoneinfo raises for a damaged file is not documented
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: Exception) -> InvalidInput:
+    return InvalidInput(
+        f"The data of the time zone {name!r} cannot be read on this machine: {error}.",
+        hint="Install the system's time zones anew (tzdata), and look at PYTHONTZPATH.",
+    )
 
 
 def _close(name: str) -> str:
     from difflib import get_close_matches
     from zoneinfo import available_timezones
 
-    names = {known.lower(): known for known in sorted(available_timezones())}
-    tails = {known.rsplit("/", 1)[-1].lower(): known for known in sorted(available_timezones(), reverse=True)}
+    zones = available_timezones()
+    if not zones:
+        return "This machine has no time zones but UTC: install tzdata, or look at PYTHONTZPATH."
+    names = {known.lower(): known for known in sorted(zones)}
+    tails = {known.rsplit("/", 1)[-1].lower(): known for known in sorted(zones, reverse=True)}
     wanted = name.strip().lower().replace(" ", "_")
     tail = wanted.rsplit("/", 1)[-1]
     found = names.get(wanted) or tails.get(tail)
