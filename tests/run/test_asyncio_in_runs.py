@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from asyncio import as_completed
 
@@ -159,6 +160,20 @@ with registry.isolated() as defined:
         return await aio.wait_signal("go", str)
 
     @workflow
+    async def waits_without_end() -> str:
+        for seconds in (math.inf, 1e300):
+            async with asyncio.timeout(seconds):
+                sleeper = asyncio.create_task(asyncio.sleep(seconds))
+                await work(1)
+                assert not sleeper.done()
+                sleeper.cancel()
+        try:
+            await asyncio.sleep(math.nan)
+        except ValueError:
+            return await aio.wait_signal("go", str)
+        return "not a number was slept"
+
+    @workflow
     def first_of_three() -> list[object]:
         step_handle, child_run, signalled = slow.submit(), child.start(), signal_handle("go", int)
         won = first(step_handle, child_run, signalled)
@@ -228,6 +243,15 @@ def test_a_step_that_the_code_cancelled_is_not_executed_again(bench):
     run.signal("go", "on")
     assert run.result(timeout=20) == "on"
     assert effects.count("hangs") == 1
+
+
+def test_a_delay_without_end_is_waited_for_without_end(bench):
+    bench.agent()
+    run = bench.start(waits_without_end)
+    bench.wait_for(run, "waiting")
+    run.signal("go", "on")
+    assert run.result(timeout=20) == "on"
+    assert bench.one("select max(seq) = count(*) from outlast_journal") == 1
 
 
 @pytest.mark.parametrize("flow", [first_of_three, afirst_of_three])

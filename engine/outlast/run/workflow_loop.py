@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ..duration import LONGEST
 from ..errors import OutsideRun
 from .branches import Branch
 from .in_order import NumberedFuture, NumberedTask, awaited_by, first_number, given_to_as_completed
@@ -172,11 +173,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
+        if delay != delay:
+            raise ValueError("Invalid delay: NaN (not a number)")  # As asyncio says it.
         timer = asyncio.TimerHandle(self.time() + max(0.0, delay), callback, args, self, context)
         if delay <= 0:
             self._ready.append(timer)
         else:
-            self._run.start_timer(timer, delay)
+            self._run.start_timer(timer, min(delay, LONGEST))  # `sleep(inf)` waits until it is cancelled.
         return timer
 
     def call_at(  # type: ignore[override]
