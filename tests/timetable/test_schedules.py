@@ -176,6 +176,15 @@ def test_a_bad_instant_is_refused(at: object) -> None:
         At(at)  # type: ignore[arg-type]
 
 
+def test_an_instant_out_of_range_is_refused_in_any_zone() -> None:
+    for start in ("0001-01-01", "0001-12-31T23:59Z"):
+        with pytest.raises(InvalidInput, match="start of .* is out of range"):
+            Cron("@daily", timezone="Pacific/Apia", start=start)
+    with pytest.raises(InvalidInput, match="9999-12-31T00:00Z' is out of range"):
+        At("9999-12-31T00:00Z")
+    assert Cron("@daily", end="9999-12-31T23:59:59Z").next(datetime(2026, 1, 1, tzinfo=UTC))
+
+
 @pytest.mark.parametrize("trigger", [None, 5, [], object(), NOW, CronTrigger, {"cron": "* * * * *"}])
 def test_what_is_no_trigger_is_refused(trigger: object) -> None:
     with pytest.raises(InvalidDefinition):

@@ -20,7 +20,7 @@ from .cron import CronTable
 from .foreign import wrap
 from .plain import SHORTEST, AtTable, EveryTable
 from .table import AnyOf, Between, Timetable
-from .zone import Zone, find_zone
+from .zone import FIRST, LAST, Zone, find_zone
 
 CatchUp = Literal["latest", "all", "none"]
 Overlap = Literal["skip", "allow", "queue_one", "cancel_running"]
@@ -209,7 +209,7 @@ class At(Schedule):
     """One instant. A naive datetime is local time, as everywhere in Python."""
 
     def __init__(self, at: Instant, **options: Unpack[Options]) -> None:
-        tick = _instant("An instant", at, None)
+        tick = _instant("An instant", at, None, last=LAST * SECOND)
         if tick is None:
             raise InvalidInput("At() needs an instant.", hint="A datetime, or ISO 8601 text.")
         super().__init__(AtTable(tick), **options)
@@ -266,7 +266,7 @@ def _choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
     raise InvalidInput(f"{what} cannot be {value!r}.", hint=f"It is one of {', '.join(map(repr, allowed))}.")
 
 
-def _instant(what: str, value: object, zone: Zone | None) -> int | None:
+def _instant(what: str, value: object, zone: Zone | None, *, last: int | None = None) -> int | None:
     if value is None:
         return None
     read = value
@@ -281,9 +281,13 @@ def _instant(what: str, value: object, zone: Zone | None) -> int | None:
             hint='As "2026-10-25T02:30:00+01:00".',
         )
     try:
-        return _microseconds(read, zone)
+        found: int | None = _microseconds(read, zone)
     except (ValueError, OverflowError, OSError):
-        raise InvalidInput(f"{what} of {value!r} is out of range.", hint="Years 2 to 9998 will do.") from None
+        found = None
+    # One of a zone ahead of UTC may lie in the year 0, which no datetime has.
+    if found is None or found < FIRST * SECOND or (last is not None and found > last):
+        raise InvalidInput(f"{what} of {value!r} is out of range.", hint="Years 2 to 9998 will do.")
+    return found
 
 
 def _microseconds(value: datetime, zone: Zone | None) -> int:
