@@ -211,6 +211,18 @@ def test_a_suspect_that_an_agent_has_no_code_for_holds_up_nothing_of_it(file: Dr
     assert [one.uid for one in file.claim(other, suspects_first=True, code={"workflow:c": "1"})] == ["innocent"]
 
 
+def test_a_suspect_that_is_left_to_other_code_holds_up_nothing(file: Driver) -> None:
+    old, new = file.agent(code={"workflow:w": "old"}), file.agent(code={"workflow:w": "new"})
+    file.start("suspect")
+    (taken,) = file.claim(old, code={"workflow:w": "old"})
+    file.do(op.GiveBack(taken.fence, refused="old"))
+    file.claim(new, code={"workflow:w": "new"})
+    file.crash(new)
+    file.agent(code={"workflow:w": "new"})  # It is busy for long, or takes from other queues.
+    file.start("innocent")
+    assert [one.uid for one in file.claim(old, suspects_first=True, code={"workflow:w": "old"})] == ["innocent"]
+
+
 def test_two_starts_with_one_key_get_one_run(file: Driver) -> None:
     first = file.do(op.Start("a", "run", "w", "workflow:w", "default", b"1", key="k"))
     second = file.do(op.Start("b", "run", "w", "workflow:w", "default", b"2", key="k"))

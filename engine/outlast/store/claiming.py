@@ -229,10 +229,11 @@ def _take(transaction: Transaction, operation: Claim, tasks: Mapping[int, str]) 
         return []
     ids = json.dumps(list(tasks))
     given = {row[0]: row for row in transaction.execute(_INPUT, {"ids": ids})}
+    connection, now = transaction.connection, transaction.now
     refused = {
         task_id
         for task_id, row in given.items()
-        if row[-1] is not None and _leaves_to_others(transaction, tasks[task_id], row[-1], operation.code[tasks[task_id]])
+        if row[-1] is not None and _leaves_to_others(connection, tasks[task_id], row[-1], operation.code[tasks[task_id]], now=now)
     }
     if refused:
         ids = json.dumps([task_id for task_id in tasks if task_id not in refused])
@@ -279,11 +280,11 @@ limit 1
 """
 
 
-def _leaves_to_others(transaction: Transaction, needs: str, refused: str, fingerprint: str) -> bool:
+def _leaves_to_others(connection: sqlite3.Connection, needs: str, refused: str, fingerprint: str, *, now: int) -> bool:
     """Whether this code disagreed with the journal before while a live agent has code that has not."""
     if fingerprint not in json.loads(refused):
         return False
-    return transaction.one(_OTHER_CODE, {"needs": needs, "now": transaction.now, "refused": refused}) is not None
+    return connection.execute(_OTHER_CODE, {"needs": needs, "now": now, "refused": refused}).fetchone() is not None
 
 
 _SUSPECTS = """
@@ -298,13 +299,23 @@ def _suspects(connection: sqlite3.Connection, queues_served: tuple[str, ...] | N
     return rows if queues_served is None else [row for row in rows if row[6] in queues_served]
 
 
+_REFUSED = "select refused from outlast_input where task_id = :id"
+
+
 def has_suspects(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
-    """Whether a task waits that must run alone, and that no limit of its queue holds back."""
+    """Whether a task waits that must run alone, that no limit of its queue holds back, and that this code does not leave to other code."""
     rows = _suspects(connection, queues_served, now=now)
     if not rows:
         return False
     contention = contended.Contention(connection, now=now)
-    return any(one[5] is None or contention.place_for(one[5]) != contended.REFUSED for one in contention.as_they_are(rows, code))
+    fingerprints = code if isinstance(code, Mapping) else {}
+    for _, _, _, task_id, needs, candidate in contention.as_they_are(rows, code):
+        if candidate is not None and contention.place_for(candidate) == contended.REFUSED:
+            continue
+        refused, own = connection.execute(_REFUSED, {"id": task_id}).fetchone()[0], fingerprints.get(needs)
+        if refused is None or own is None or not _leaves_to_others(connection, needs, refused, own, now=now):
+            return True
+    return False
 
 
 _NOTICES = """
