@@ -125,6 +125,13 @@ def test_query_and_stream_print_what_a_run_says(outlast: Call) -> None:
     missing = outlast("query", "add:k", "nothing", "--json")
     assert missing.code == 3
     assert missing.error["type"] == "KeyNotFound"
+    (only,) = outlast("query", "add:k", "--json").json
+    assert set(only) == {"key", "value", "at"}
+    assert (only["key"], only["value"]) == ("progress", {"at": 50})
+    assert outlast("query", "add:k", "--jsonl").json == only
+    heads, row = outlast("query", "add:k").out.splitlines()
+    assert heads.split() == ["KEY", "AGE", "VALUE"]
+    assert row.split(maxsplit=2)[::2] == ["progress", '{"at": 50}']
     assert [message["value"] for message in outlast("stream", "add:k", "log", "--json").json] == [
         "begin",
         "end",

@@ -104,7 +104,10 @@ UNHARMED = {
     "published state": f"update outlast_published set value = {JUNK} where task_id = :id",
     "a stream": f"update outlast_stream set value = {JUNK} where task_id = :id",
 }
-LOOKS = (["show"], ["show", "--undo"], ["show", "--json"], ["why"], ["result"], ["query", "p"], ["stream", "s"], ["logs"], ["export"])
+LOOKS = (
+    *(["show"], ["show", "--undo"], ["show", "--json"], ["why"], ["result"]),
+    *(["query"], ["query", "p"], ["stream", "s"], ["logs"], ["export"]),
+)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ _TABLE = (
     Entry("show", _LOOK, "looking", "show", "Draw a run: its steps, children, times, tries and errors."),
     Entry("result", _LOOK, "looking", "result", "Print what a run returned."),
     Entry("why", _LOOK, "looking", "why", "Say what a run waits for, and what to do."),
-    Entry("query", _LOOK, "looking", "query", "Print a value that a run has published."),
+    Entry("query", _LOOK, "looking", "query", "Print what a run has published."),
     Entry("stream", _LOOK, "looking", "stream", "Print the messages of a run's stream."),
     Entry("logs", _LOOK, "logs", "logs", "Print what a run and its steps have logged."),
     Entry("cancel", _ACT, "acting", "cancel", "Cancel runs, and undo what they did."),

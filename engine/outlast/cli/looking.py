@@ -15,9 +15,9 @@ from . import output
 from .context import Context
 from .follow import conclude, follow
 from .group import LARGEST, command
-from .render import print_lines
+from .render import print_lines, print_table
 from .schedule_view import code_of
-from .text import safe_lines
+from .text import age, safe, safe_lines
 from .tree import is_over, run_lines, undo_lines
 
 if TYPE_CHECKING:
@@ -157,20 +157,32 @@ def _explanation(context: Context, reference: str) -> Explanation:
 
 @command(
     "query",
-    help="Print a value that a run has published.",
-    examples=["outlast query 4x2k progress"],
+    help="Print a value that a run has published.\n\nWithout a KEY: all of them, as a list.",
+    examples=["outlast query 4x2k progress", "outlast query fulfil:o-1"],
 )
 @_RUN
-@click.argument("key")
+@click.argument("key", required=False)
 @click.pass_obj
-def query(context: Context, reference: str, key: str) -> int:
+def query(context: Context, reference: str, key: str | None) -> int:
     store = context.store()
     task_id, uid = context.find(store, reference)
     from .. import payloads
     from ..views.chains import last_in_line
-    from ..views.state import published_value
+    from ..views.state import published_list, published_value
     from ..views.values import value_json
 
+    if key is None:
+        found = published_list(store, last_in_line(store, task_id), raw=context.raw)
+        if context.machine:
+            context.answer(found)
+            return 0
+        print_table(
+            ["KEY", "AGE", "VALUE"],
+            [[(safe(one["key"]), "bold"), (age(one["at"]), ""), (output.dumped(one["value"]), "")] for one in found],
+            empty=f"Run {uid} has published nothing so far.",
+            flexible=2,
+        )
+        return 0
     stored = published_value(store, last_in_line(store, task_id), key, run_id=uid)
     output.document(value_json(payloads.opened(stored), raw=context.raw))
     return 0

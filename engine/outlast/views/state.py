@@ -71,6 +71,12 @@ def published_json(store: SqliteStore, task_id: int, *, raw: bool = False) -> di
     return {key: value_json(value, raw=raw) for key, value, _ in store.connection().execute(_PUBLISHED, {"id": task_id})}
 
 
+def published_list(store: SqliteStore, task_id: int, *, raw: bool = False) -> list[dict[str, Any]]:
+    """All published values in the order of their keys, each with the wall instant at which it was set."""
+    rows = store.connection().execute(_PUBLISHED, {"id": task_id})
+    return [{"key": key, "value": value_json(value, raw=raw), "at": wall_json(at)} for key, value, at in rows]
+
+
 _MESSAGES = """
 select number, value, at, step, try_number from outlast_stream
 where task_id = :id and stream = :stream and number > :after
