@@ -56,7 +56,7 @@ class ClassNotLoaded(NotDecodable):
             )
         else:
             problem, hint = "is not loaded in this process", f"Import {module} where the workflow is defined."
-        super().__init__(f"A stored value is a {qualname} of {module}, and that module {problem}.", hint=hint)
+        super().__init__(f"A stored value is of the class {qualname} of {module}, and that module {problem}.", hint=hint)
         self.name = name
 
 
