@@ -68,6 +68,9 @@ class Supervisor:
         self._stall = max(round(_SHORTEST_STALL_SECONDS * SECOND), self._lease // 3)
         self._planned_at: int | None = None
         self._spared_until = 0
+        self._skew: int | None = None
+        self._jump = 0
+        self._jump_counts_until = 0
         self._swept_at: int | None = None
         self._recorded_at: int | None = None
         self._loop = RoleLoop("supervisor", self.tick, store, watched=self._watch.fds)
@@ -163,8 +166,22 @@ class Supervisor:
         is_late = deadline_at is not None and deadline_at <= now
         is_time = self._swept_at is None or now - self._swept_at >= _SWEEP_SECONDS * SECOND
         if at_once or is_late or is_time:
-            self._say(*self._store.commit(Sweep(self._lease)))
+            self._say(*self._store.commit(Sweep(self._patience(now))))
             self._swept_at = now
+
+    def _patience(self, now: int) -> int:
+        """How long an undo waits for code. Of an agent's start only the wall instant is known: set forward, the wall
+        clock says that it was long ago, until a lease has passed.
+        """
+        skew = self._store.engine_time().skew()
+        set_forward = 0 if self._skew is None else skew - self._skew
+        self._skew = skew
+        if now >= self._jump_counts_until:
+            self._jump = 0
+        if set_forward > SECOND:
+            self._jump += set_forward
+            self._jump_counts_until = now + self._lease
+        return self._lease + self._jump
 
     def _record_time(self, now: int) -> None:
         """Keep fresh what bridges a reboot; a write, so no more often than a lease needs it."""

@@ -12,8 +12,10 @@ from outlast import operations as op
 from outlast.claimed import Fence
 from outlast.clock import SECOND
 from outlast.entry import COMPENSABLE
+from outlast.settings import Settings
 from outlast.states import Ending
 from outlast.store import sweeping
+from outlast.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -472,6 +474,22 @@ def test_an_undo_whose_code_has_just_gone_is_given_a_whole_lease(file: Driver) -
     file.clock.advance(2)
     file.do(op.Sweep(LEASE))
     assert file.status(fence.task_id) == "halted"
+
+
+def test_a_wall_clock_set_forward_halts_no_undo_for_want_of_code_before_its_lease_is_over(file: Driver) -> None:
+    fence = file.undoing()
+    supervisor = Supervisor(file.store, Settings())
+    for (agent_id,) in file.query("select id from outlast_agent"):
+        file.do(op.LeaveAgent(agent_id))
+    file.clock.advance(100)
+    without = file.agent(code={"workflow:w": "f"})
+    supervisor.tick(file.store.now())
+    file.clock.jump(3600)
+    for seconds, status in ((6, "compensating"), (23, "compensating"), (8, "halted")):
+        file.clock.advance(seconds)
+        file.do(op.Heartbeat(without, LEASE))
+        supervisor.tick(file.store.now())
+        assert file.status(fence.task_id) == status
 
 
 def test_a_paused_undo_is_not_halted_for_want_of_code(file: Driver) -> None:
