@@ -34,5 +34,6 @@ class Entry(Struct, frozen=True, gc=False):
     flags: int = 0
     started_at: int | None = None
     due_at: int | None = None
+    """Engine time: of what is waited for, when it is over; of an outcome in an async run, when it was written."""
     input: bytes | None = None
     data: bytes | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Retry, SignalTimeout, StepTimeout, gather, sleep, step, user_threads, wait_signal, workflow
+from outlast import Cron, Retry, SignalTimeout, StepTimeout, clock, gather, sleep, step, user_threads, wait_signal, workflow
 from outlast.testing import DrivenEngine, Stuck, driven_engine, driver
+from outlast.testing.virtual import VirtualClock
 
 tries: list[datetime] = []
 
@@ -47,6 +49,31 @@ def persistent() -> str:
 async def persistent_later() -> str:
     await asyncio.sleep(86_400)
     return await flaky.aio()
+
+
+@step
+def set_wall_clock(seconds: int) -> int:
+    assert isinstance(clock.current, VirtualClock)
+    clock.current._instants[0] += seconds * clock.SECOND
+    return clock.elapsed()
+
+
+@workflow
+async def by_the_loops_clock(seconds: int, first: bool) -> float:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 60
+    if first:
+        began = await set_wall_clock.aio(0)
+    await asyncio.sleep(10)
+    done = await set_wall_clock.aio(seconds)
+    if not first:
+        began = done - 10 * clock.SECOND
+    while loop.time() < end - 30:
+        await asyncio.sleep(5)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(end):
+            await asyncio.sleep(100_000)
+    return (await set_wall_clock.aio(0) - began) / clock.SECOND
 
 
 @workflow(timeout="3d")
@@ -157,6 +184,12 @@ def test_retries_move_the_clock_by_their_backoff(outlast_engine: DrivenEngine, f
     assert outlast_engine.run(flow) == "there"
     days = 1 if flow is persistent_later else 0
     assert (outlast_engine.store.now() - before) // 3_600_000_000 == 24 * days + 1 + 2 + 4
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["a step first", "a sleep first"])
+@pytest.mark.parametrize("seconds", [0, 3600, -3600], ids=["as it was", "an hour ahead", "an hour back"])
+def test_the_loops_clock_goes_by_elapsed_time_when_the_wall_clock_is_set(outlast_engine: DrivenEngine, seconds: int, first: bool) -> None:
+    assert outlast_engine.run(by_the_loops_clock, seconds, first) == pytest.approx(60, abs=0.01)
 
 
 def test_a_deadline_ends_a_run_at_its_instant(outlast_engine: DrivenEngine) -> None:

@@ -26,6 +26,7 @@ from ..signature import convert_value
 from . import forked, strays
 from .execution import Ended, Execution
 from .history import DELIVERED, OUTCOMES, void
+from .loop_time import LoopTime
 from .pending import Pending
 from .workflow_loop import WorkflowLoop
 
@@ -48,6 +49,7 @@ class AsyncDelivery(Execution):
         self._next_seq = self.seq + 1
         self.delivered_seq = 0
         self._main: asyncio.Task[Any] | None = None
+        self.loop_time = LoopTime(self.journal_at)
         self._seen_arrival = 0
         self._seen_parts: set[str] = set()
         self._is_advancing = False
@@ -233,6 +235,7 @@ class AsyncDelivery(Execution):
             raise CodeMismatch(entry.path, recorded=f"{entry.kind} {entry.name}", found="nothing there")
         self.journal_at = max(self.journal_at, entry.at)
         pending = self._pending.pop(entry.path, None)
+        self.loop_time.delivered(entry, pending)
         if pending is None:
             return
         if pending.timer is not None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from .. import clock, codec
 from ..codec_errors import encode_error
+from ..entry import Entry
 from ..errors import Parked, PayloadUnreadable, SignalTimeout
 from ..operations import Halt, Park
 from ..signature import convert_value
 from ..store import signals
 from .arrivals import arrived, halted_step
 from .async_delivery import AsyncDelivery
+from .history import OUTCOMES
 from .pending import Pending
 
 _ENDLESS = 1 << 62
@@ -43,11 +45,19 @@ class AsyncRests(AsyncDelivery):
             self._fresh.append(pending)
         elif record is None:
             self.history.mark(path, "timer", "timer")
-            pending.due_at = self.store.now() + round(delay * clock.SECOND)
+            pending.due_at = pending.over_at = self.store.now() + round(delay * clock.SECOND)
             entry = self.entry(path, "started", "timer", "timer", due_at=pending.due_at)
             self._write(entry)
-        elif record.outcome is None and record.started is not None:
-            pending.due_at = record.started.due_at
+        elif record.started is not None:
+            pending.over_at = record.started.due_at
+            if record.outcome is None:
+                pending.due_at = pending.over_at
+
+    def entry(self, path: str, event: str, kind: str, name: str, **facts: Any) -> Entry:
+        """An entry at the end of the journal, dated now; an outcome by engine time too, for the loop's clock."""
+        if event in OUTCOMES:
+            facts["due_at"] = self.store.now()
+        return super().entry(path, event, kind, name, **facts)
 
     def cancel_timer(self, timer: asyncio.TimerHandle) -> None:
         """The code no longer needs a timer: it goes without a trace, since a replay cancels it at the same place."""

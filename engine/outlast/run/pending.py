@@ -20,7 +20,7 @@ class Pending:
     """A durable call that has no outcome yet: the future that the code waits for, and what brings it about."""
 
     __slots__ = (
-        "due_at", "future", "inherited", "inline", "kind", "name", "part", "path", "seen_signal_id", "start", "timeout_seconds",
+        "due_at", "future", "inherited", "inline", "kind", "name", "over_at", "part", "path", "seen_signal_id", "start", "timeout_seconds",
         "timer", "type_",
     )  # fmt: skip
 
@@ -34,6 +34,8 @@ class Pending:
         self.part: Part[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.due_at: int | None = None
+        self.over_at: int | None = None
+        """Of a timer: when it is over, or was, in engine time."""
         self.timeout_seconds: float = 0.0
         self.type_: Any = object
         self.seen_signal_id = 0

@@ -2,7 +2,8 @@
 
 Owns what asyncio needs of a loop (`call_soon`, timers, futures, tasks) and nothing else, so that plain asyncio in a workflow is
 deterministic by construction: no clock, no I/O, no threads; everything that happens is an outcome delivered in journal order.
-`call_later` is a durable timer, `time()` is journal time. Refuses sockets, executors and subprocesses, and names a step as their place.
+`call_later` is a durable timer, `time()` is elapsed time by the journal. Refuses sockets, executors and subprocesses, and names a step as
+their place.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._run.cancel_timer(handle)
 
     def time(self) -> float:
-        return self._run.journal_at / 1_000_000
+        return self._run.loop_time.at / 1_000_000
 
     def create_future(self) -> asyncio.Future[Any]:
         self._futures += 1
