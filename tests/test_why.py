@@ -149,6 +149,8 @@ def test_a_running_run_names_its_agent_and_its_last_entry(store: SqliteStore, ma
     assert "(pid 4711 on elsewhere)" in found.summary
     assert "The agent was heard 7s ago; its lease has 23s left." in found.details
     assert "Its last journal entry, 7s ago: charge at 1 started." in found.details
+    make.append(fence, make.entry(2, "2", "started", "first", "first", input=b"{}"))
+    assert "Its last journal entry, 0ms ago: first at 2 started." in why(store, fence.task_id).details
     assert "The step charge at 1 has started and has no outcome yet." in found.details
 
 

@@ -73,6 +73,9 @@ def convert_value(value: object, annotation: Any, place: str) -> Any:
         raise InvalidInput(f"{place} is nested too deeply.") from None
 
 
+JSON_HINT = """In JSON, names and texts are in double quotes, as in {"by": ["eve"]}."""
+
+
 def convert_text(text: str, annotation: Any, place: str) -> Any:
     """Convert a command line's text to the annotated type; without one, JSON if it parses, else the text."""
     try:
@@ -87,7 +90,7 @@ def parse_json(text: str, place: str) -> Any:
     try:
         return load(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise InvalidInput(f"{place} is not JSON: {show(text)}.") from None
+        raise InvalidInput(f"{place} is not JSON: {show(text)}.", hint=JSON_HINT) from None
 
 
 def _convert(value: Any, annotation: Any, place: str, strict: bool = False) -> Any:

@@ -328,7 +328,7 @@ def _last_error(store: SqliteStore, task_id: int, path: str | None = None, *, of
 
 
 def _entry_text(entry: Entry) -> str:
-    named = entry.name if entry.kind in ("step", "transaction") else f"{entry.kind} {entry.name}"
+    named = entry.name if entry.kind in ("step", "transaction", entry.name) else f"{entry.kind} {entry.name}"
     return f"{named} at {entry.path} {entry.event}"
 
 

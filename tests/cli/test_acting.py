@@ -98,6 +98,8 @@ def test_a_signal_that_is_no_json_is_refused(outlast: Call, started: str) -> Non
     done = outlast("signal", started, "go", "{by: eve}")
     assert done.code == 2
     assert "The payload is not JSON" in done.err
+    assert 'names and texts are in double quotes, as in {"by": ["eve"]}.' in done.err
+    assert """A text is given with its quotes: '"Ada"'.""" in outlast("signal", started, "go", "Ada").err
     assert outlast("signal", started, "").code == 2
 
 

@@ -33,6 +33,7 @@ def test_every_command_has_a_help_page_with_an_example(outlast: Call, name: str)
     assert page.out.startswith(f"Usage: outlast {name}")
     assert "Example" in page.out
     assert f"outlast {name}" in page.out.partition("Example")[2]
+    assert "9223372036854775807" not in page.out
 
 
 @pytest.mark.parametrize("name", catalogue.COMMANDS)

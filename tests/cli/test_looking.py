@@ -136,6 +136,10 @@ def test_query_and_stream_print_what_a_run_says(outlast: Call) -> None:
         "begin",
         "end",
     ]
+    misspelt = outlast("stream", "add:k", "lok")
+    assert (misspelt.code, misspelt.out) == (0, "")
+    assert "has emitted nothing on 'lok'. Its streams: log." in misspelt.err
+    assert outlast("stream", "add:k", "log", "--after", "9").err == ""
     assert outlast("stream", "add:k", "log", "--after", "1").out == '"end"\n'
     assert outlast("stream", "add:k", "log", "--follow").out == '"begin"\n"end"\n'
 
@@ -157,6 +161,7 @@ def test_workflows_lists_names_parameters_and_first_lines(outlast: Call) -> None
 
 def test_workflow_show_describes_one(outlast: Call) -> None:
     assert outlast("workflow", "show", "waits", "--json").json["timeout_seconds"] == 86_400
+    assert "1d" in outlast("workflow", "show", "waits").out
     assert "outlast start add a=..." in outlast("workflow", "show", "add").out
     assert outlast("workflow", "show", "wait").code == 3
     assert outlast("workflow", "shw", "waits").code == 2

@@ -119,7 +119,7 @@ def pause(context: Context, /, children: bool, **choice: Any) -> int:
 @click.option("--not-done", is_flag=True, help="The step did not take effect.")
 @click.pass_obj
 def resume(context: Context, /, done: str | None, not_done: bool, **choice: Any) -> int:
-    result = ... if done is None else read_json(done, place="--done")
+    result = ... if done is None else read_json(done, place="--done", may_be_text=True)
     engine = context.engine()
 
     def act(uid: str) -> str:
@@ -187,7 +187,7 @@ def signal(context: Context, reference: str, name: str, payload: str | None, key
     if key is not None:
         checked_key(key, place="--key")
     text = read_file("-") if payload == "-" else payload
-    value = None if text is None else read_json(text, place="The payload")
+    value = None if text is None else read_json(text, place="The payload", may_be_text=True)
     engine = context.engine()
     _, uid = context.find(engine.store, reference)
     engine.get(uid).signal(name, value, key=key)

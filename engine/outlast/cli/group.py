@@ -53,7 +53,17 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
 
 
 LARGEST = 2**63 - 1
-"""What a number on the command line may be: SQLite has no larger one."""
+"""SQLite has no larger number."""
+
+
+class Count(click.IntRange):
+    """A number of rows, or of a message: at most SQLite's largest, which no help page and no error shows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number > LARGEST:
+            self.fail(f"{value} is too large a number.", param, ctx)
+        return number
 
 
 _KINDS = {"workflow": "workflow", "reference": "run", "references": "run", "statuses": "status", "queue": "queue", "queues": "queue"}

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from ..duration import describe
 from ..errors import InvalidInput
 from . import output
 from .context import Context
-from .group import LARGEST, Nouns, command
+from .group import LARGEST, Count, Nouns, command
 from .render import STYLES, Cell, mark, print_facts, print_lines, print_table, status_cell
 from .starting import instant
 from .starting import tags as read_tags
@@ -33,7 +34,7 @@ from .tree import error_text
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="Only with this tag. May be repeated.")
 @click.option("--since", metavar="WHEN", help='Started since: an instant, or an age as "2h".')
 @click.option("--until", metavar="WHEN", help="Started before.")
-@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most this many.")
+@click.option("--limit", type=Count(1), default=100, show_default=True, help="At most this many.")
 @click.pass_obj
 def runs(
     context: Context,
@@ -196,7 +197,7 @@ def workflow_show(context: Context, name: str) -> int:
             ("file", f"{shown['file']}:{shown['line']}"),
             ("version", shown["version"]),
             ("queue", shown["queue"]),
-            ("timeout", f"{timeout:g} s" if timeout else None),
+            ("timeout", describe(timeout) if timeout else None),
             ("tries", shown["tries"] if shown["tries"] > 1 else None),
             ("on error", shown["on_error"] if shown["on_error"] != "fail" else None),
             ("schedule", _schedule(context, shown) if shown["scheduled"] else None),

@@ -14,7 +14,7 @@ import click
 from . import output
 from .context import Context
 from .follow import conclude, follow
-from .group import LARGEST, command
+from .group import Count, command
 from .render import print_lines, print_table
 from .schedule_view import code_of
 from .text import age, safe, safe_lines
@@ -197,14 +197,15 @@ def query(context: Context, reference: str, key: str | None) -> int:
 )
 @_RUN
 @click.argument("name")
-@click.option("--after", type=click.IntRange(0, LARGEST), default=0, help="Only those after this number.")
+@click.option("--after", type=Count(0), default=0, help="Only those after this number.")
 @click.option("--follow", "-f", "following", is_flag=True, help="Keep printing until the run has ended.")
 @click.pass_obj
 def stream(context: Context, reference: str, name: str, after: int, following: bool) -> int:
     store = context.store()
-    task_id, _ = context.find(store, reference)
+    task_id, uid = context.find(store, reference)
     as_list = context.as_json and not context.as_lines and not following
     found: list[dict[str, Any]] = []
+    is_empty = True
     for message in messages_of(store, task_id, name, after, following=following, raw=context.raw):
         if as_list:
             found.append(message)
@@ -214,8 +215,16 @@ def stream(context: Context, reference: str, name: str, after: int, following: b
             output.write(output.dumped(message["value"]))
         if following:
             sys.stdout.flush()
+        is_empty = False
     if as_list:
         output.document(found)
+    elif is_empty and not following and not context.machine:
+        from ..views.state import stream_names
+
+        names = stream_names(store, task_id)
+        if name not in names:
+            has = f"nothing on {name!r}. Its streams: {', '.join(names)}." if names else "nothing so far."
+            output.note(f"Run {uid} has emitted {has}")
     return 0
 
 

@@ -13,7 +13,7 @@ import click
 from ..errors import Conflict, OutlastError, ScheduleNotFound
 from . import output
 from .context import Context
-from .group import LARGEST, Command, Nouns, command
+from .group import LARGEST, Command, Count, Nouns, command
 from .render import Cell, print_facts, print_table
 from .schedule_changes import VERBS
 from .schedule_view import STYLES, code_of, print_ticks, word_cell
@@ -161,7 +161,7 @@ def next_ticks(context: Context, name: str, count: int) -> int:
     type=click.Choice(["fired", "triggered", "backfilled", "coalesced", "skipped", "missed", "paused"]),
     help="Only of this outcome.",
 )
-@click.option("--limit", type=click.IntRange(1, LARGEST), default=100, show_default=True, help="At most this many rows.")
+@click.option("--limit", type=Count(1), default=100, show_default=True, help="At most this many rows.")
 @click.pass_obj
 def ticks(context: Context, name: str, since: str | None, until: str | None, outcome: str | None, limit: int) -> int:
     from ..views.schedules import ticks_json

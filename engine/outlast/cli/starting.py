@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -264,14 +265,22 @@ def tags(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def read_json(text: str, *, place: str) -> Any:
-    """JSON from outside; one sentence where it is none."""
+_LONGEST_WORD = 40
+
+
+def read_json(text: str, *, place: str, may_be_text: bool = False) -> Any:
+    """JSON from outside; one sentence where it is none. Where it may be a plain text, that is what a bare word was meant as."""
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise InvalidInput(f"{place} is nested too deeply.") from None
     except ValueError as error:
-        raise InvalidInput(f"{place} is not JSON: {error}.") from None
+        from ..signature_types import JSON_HINT
+
+        hint = JSON_HINT
+        if may_be_text and text[:1] not in ("{", "[", '"') and 0 < len(text) <= _LONGEST_WORD:
+            hint = f"A text is given with its quotes: {shlex.quote(json.dumps(text, ensure_ascii=False))}."
+        raise InvalidInput(f"{place} is not JSON: {error}.", hint=hint) from None
 
 
 def _no_constant(name: str) -> Any:
