@@ -166,13 +166,13 @@ class ThreadConnections:
         create: bool = False,
         allow_network: bool = False,
         durability: str = "full",
-        busy_seconds: float = BUSY_SECONDS,
+        for_claims: bool = False,
     ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
         self.durability = durability
-        self._busy_seconds = busy_seconds
+        self._for_claims = for_claims
         self._local = threading.local()
         self._is_closed = False
 
@@ -185,8 +185,8 @@ class ThreadConnections:
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
         connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self.durability)
-        if self._busy_seconds != BUSY_SECONDS:
-            set_busy_seconds(connection, self._busy_seconds)
+        if self._for_claims:
+            pragmas.set_for_claims(connection)
         self._local.held = (os.getpid(), connection)
         return connection
 

@@ -11,6 +11,7 @@ from .library import sqlite3
 
 _CHECKPOINT_PAGES = 4_000
 _CACHE_KIB = 2_048
+_CLAIM_CACHE_KIB = 256
 _WAL_LIMIT_BYTES = 64 << 20
 
 _SYNCHRONOUS = {"full": "full", "normal": "normal"}
@@ -40,3 +41,10 @@ def set_for_work(connection: sqlite3.Connection, durability: str) -> None:
     connection.execute(f"pragma cache_size = -{_CACHE_KIB}")
     # A mapped file that somebody truncates kills the process; reads that the cache misses are too few to matter.
     connection.execute("pragma mmap_size = 0")
+
+
+def set_for_claims(connection: sqlite3.Connection) -> None:
+    """For the claims of an idle agent, which its event loop makes: they wait for no lock, and take little memory."""
+    connection.execute("pragma busy_timeout = 0")
+    # A claim of one task reads some twenty pages, and what others write between two claims makes them void.
+    connection.execute(f"pragma cache_size = -{_CLAIM_CACHE_KIB}")
