@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from outlast.settings import Settings
 from outlast.store import schedules
 from outlast.store.sqlite import SqliteStore
 from outlast.timetable import schedules_of
+from outlast.timetable.zone import Zone, find_zone
 from outlast.views.schedules import schedule_json, ticks_json
 from outlast.why import why
 
@@ -238,6 +239,25 @@ def test_a_clock_set_back_an_hour_fires_nothing_twice(store: SqliteStore, app: R
         settle(ours, scheduler(store, app))
     assert len(ledger(store)) == len({until for _, until, _ in ledger(store)}) == 14
     assert {outcome for outcome, _, _ in ledger(store)} == {"fired"}
+
+
+@pytest.mark.parametrize("offset", [-HOUR, HOUR], ids=["an hour later", "an hour earlier"])
+def test_a_zone_whose_data_have_changed_moves_the_next_tick(
+    store: SqliteStore, app: Registry, manual: clock.ManualClock, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    workflow(schedule=Cron("30 2 * * *", timezone="Europe/Berlin", catch_up="none"))(nightly)
+    settle(scheduler(store, app))
+    [(before,)] = store.connection().execute("select next_at from outlast_schedule").fetchall()
+    found = find_zone("Europe/Berlin")
+    moved = Zone("Europe/Berlin", timezone(timedelta(seconds=found.offset(before // SECOND) + offset)))
+    monkeypatch.setattr(found, "info", moved.info)
+    monkeypatch.setattr(found, "_blocks", {})
+    settle(ours := scheduler(store, app))
+    [(after,)] = store.connection().execute("select next_at from outlast_schedule").fetchall()
+    assert after == before - offset * SECOND
+    manual.advance((after - clock.wall()) / SECOND)
+    settle(ours)
+    assert [outcome for outcome, _, _ in ledger(store)] == ["fired"]
 
 
 def test_after_a_clock_that_was_a_year_ahead_ticks_go_on_at_once(store: SqliteStore, app: Registry, manual: clock.ManualClock) -> None:

@@ -1,8 +1,9 @@
 """The scheduler: fires the due ticks of schedules, each once, however many schedulers there are.
 
-Owns the moments of a look and the notice of a wall clock that was set back. Refuses to write a tick apart
-from its run, to fire a schedule whose workflow this process does not have, and to let one bad schedule stop
-the others: its error is kept with it. It may die anywhere: what it had not committed, the next one decides.
+Owns the moments of a look and the notice of a wall clock that was set back, and of a zone whose data have
+changed. Refuses to write a tick apart from its run, to fire a schedule whose workflow this process does not
+have, and to let one bad schedule stop the others: its error is kept with it. It may die anywhere: what it had
+not committed, the next one decides.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ class Scheduler:
         What has fired stays fired.
         """
         skew = wall - now
+        if self._skew is None:
+            self._heed_zones(wall)
         if self._skew is not None and skew > self._skew - _SET_BACK_SECONDS * SECOND:
             self._skew = max(skew, self._skew)
             return
@@ -171,6 +174,28 @@ class Scheduler:
             if self._store.commit(Rewind(stored.name, stored.revision, wall, *following, removed=removed, rows=tuple(kept))):
                 self._say(f"schedule {stored.name}: the clock was set back; its next tick is computed again")
         self._skew = skew
+
+    def _heed_zones(self, wall: int) -> None:
+        """Compute next ticks again where a zone's data may have changed since: they come with an update, between two processes.
+
+        What they moved ahead would else fire when the old data say, or be missed.
+        """
+        for stored in schedules.everything(self._store.connection()):
+            is_idle = stored.next_at is None or stored.gone_at is not None or stored.error is not None or stored.paused_at is not None
+            if is_idle or stored.cursor > wall or '"timezone"' not in stored.rule:
+                continue
+            try:
+                made = self._rule(stored)
+                if made is None or scheduling.is_object(made):
+                    continue
+                following = next_of(stored.name, made, stored.cursor)
+            except Exception as error:  # noqa: BLE001 - as in `_firing`
+                self._break(stored, error)
+                continue
+            if following == (stored.next_tick, stored.next_at):
+                continue
+            if self._store.commit(Rewind(stored.name, stored.revision, stored.cursor, *following, removed=(), rows=())):
+                self._say(f"schedule {stored.name}: the data of its time zone have changed; its next tick is computed again")
 
     def _fire(self, wall: int) -> bool:
         """Decide the due ticks of a batch of schedules in one transaction; true if there may be more."""
