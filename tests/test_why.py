@@ -411,3 +411,19 @@ def test_no_state_goes_without_a_sentence(store: SqliteStore, make: Maker) -> No
             if status == Status.RUNNING:
                 connection.execute("insert into outlast_agent values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)")
         assert why(store, 1).summary.strip().endswith((".", "r", "recorded", "cause."))
+
+
+def test_a_run_that_failed_by_a_group_names_the_first_error_in_it(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    group = ExceptionGroup("in a TaskGroup", [ExceptionGroup("inner", [ValueError("file 1 is broken"), OSError("x")])])
+    make.fail(claimed.fence, group, simple=True)
+    summary = why(store, claimed.fence.task_id).summary
+    assert summary.endswith("ExceptionGroup: in a TaskGroup (1 sub-exception), the first ValueError: file 1 is broken")
+
+
+def test_a_run_that_halted_on_its_error_says_it_once(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    store.commit(op.Halt(claimed.fence, "ValueError: busy", error=codec.encode_error(ValueError("busy"))))
+    found = why(store, claimed.fence.task_id)
+    assert found.summary == "It is halted and needs a person: ValueError: busy"
+    assert not found.details

@@ -58,14 +58,19 @@ def decode_error(data: bytes) -> BaseException:
         raise NotDecodable(f"Stored data is not an error: {short(data)}.") from problem
 
 
-def summary(data: bytes) -> dict[str, str]:
-    """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded."""
+def summary(data: bytes, *, within_groups: bool = False) -> dict[str, str]:
+    """`type`, `message` and `traceback` of an encoded error, as text. Needs no class to be loaded.
+
+    With `within_groups`, those of the first error that a group holds, which a group's own message does not tell.
+    """
     try:
         node = load(opened(data))
     except (ValueError, RecursionError) as problem:
         raise NotDecodable(f"Stored data is not an error: {short(data)}.") from problem
     if not isinstance(node, dict):
         raise NotDecodable(f"Stored data is not an error: {short(data)}.")
+    while within_groups and isinstance(inner := node.get("members"), list) and inner and isinstance(inner[0], dict):
+        node = inner[0]
     found = {"type": node.get("type", ""), "message": node.get("m", ""), "traceback": node.get("tb", "")}
     return {key: text if isinstance(text, str) else "" for key, text in found.items()}
 

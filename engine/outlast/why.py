@@ -138,8 +138,8 @@ def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         f"It is halted and needs a person: {facts['halt_reason']}",
         actions=[f"outlast show {uid}", *_ways_on(store, facts, uid), f"outlast cancel {uid}"],
     )
-    if facts["error"] is not None:
-        explanation.details.append(f"Its error: {error_line(facts['error'])}")
+    if facts["error"] is not None and (error := error_line(facts["error"])) != facts["halt_reason"]:
+        explanation.details.append(f"Its error: {error}")
     if facts["crashes"]:
         explanation.details.append(f"It took down its agent {times(facts['crashes'])} while it ran alone.")
     if facts["undo"] == "pending":

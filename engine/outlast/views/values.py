@@ -29,12 +29,12 @@ def value_json(data: bytes | None, *, raw: bool = False) -> Any:
         return f"(cannot be read: {error})"
 
 
-def error_json(data: bytes | None) -> dict[str, str] | None:
-    """`type`, `message` and `traceback` of a stored error; None where there is none."""
+def error_json(data: bytes | None, *, within_groups: bool = False) -> dict[str, str] | None:
+    """`type`, `message` and `traceback` of a stored error, or of the first that a group holds; None where there is none."""
     if data is None:
         return None
     try:
-        found = codec.summary(data)
+        found = codec.summary(data, within_groups=within_groups)
         return {**found, "type": shown_type(found["type"])}
     except (OutlastError, ValueError, LookupError, TypeError, AttributeError) as error:
         return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}
@@ -46,13 +46,19 @@ def shown_type(name: str) -> str:
 
 
 def error_line(data: bytes | None) -> str:
-    """An error in one line: its type and the first line of its message."""
+    """An error in one line: its type and the first line of its message; of a group, those of its first error too."""
     found = error_json(data)
     if found is None:
         return "no error was recorded"
-    lines = found["message"].splitlines()
+    text = _in_one_line(found)
+    inner = error_json(data, within_groups=True)
+    return text if inner is None or inner == found else f"{text}, the first {_in_one_line(inner)}"
+
+
+def _in_one_line(error: dict[str, str]) -> str:
+    lines = error["message"].splitlines()
     first = lines[0] if lines else ""
-    return f"{found['type']}: {first}" if first else found["type"]
+    return f"{error['type']}: {first}" if first else error["type"]
 
 
 def tags_json(text: str | None) -> dict[str, str]:
