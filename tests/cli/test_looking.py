@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from outlast.cli import render, text, tree
+from outlast.cli.follow import screen
 
 from .conftest import Call
 
@@ -210,3 +212,13 @@ def test_queues_lists_what_waits(outlast: Call, started: str) -> None:
     assert [(one["name"], one["depth"]) for one in found] == [("default", 1)]
     assert set(found[0]) == keys
     assert "default" in outlast("queues").out
+
+
+def test_a_run_is_told_to_run_before_the_steps_that_it_ran_meanwhile() -> None:
+    times = {"started_at": None, "finished_at": None}
+    step = {"path": "1", "name": "greet", "kind": "step", "status": "completed", "tries": 1, "error": None, **times}
+    run = {"id": "r", "workflow": "hello", "status": "running", "steps": [step], "children": [], **times}
+    told = io.StringIO()
+    with screen(told, silent=False) as where:
+        where.show(run, "")
+    assert [line.split()[1] for line in told.getvalue().splitlines()] == ["hello", "greet"]

@@ -52,12 +52,18 @@ class _Lines:
         self._waits_for = waits_for
 
     def _run(self, run: dict[str, Any], indent: str) -> None:
+        if run["status"] == "running":
+            # One look may see the run taken and its first steps over: it ran before they did.
+            self._status(run, indent)
         for step in run["steps"]:
             state = f"{step['status']} {step['tries']}"
             if self._is_new(f"{run['id']}/{step['kind']}/{step['path']}", state):
                 self._write(indent + plain(step_cells(step, self._stream)))
         for child in run["children"]:
             self._run(child, f"{indent}  ")
+        self._status(run, indent)
+
+    def _status(self, run: dict[str, Any], indent: str) -> None:
         if self._is_new(run["id"], run["status"]):
             name, sign = safe(run["workflow"]), mark(run["status"], self._stream)
             took = span(run["started_at"], run["finished_at"]) if is_over(run) else ""
