@@ -278,6 +278,40 @@ print(mine.execute("select count(*) from t").fetchone()[0])
     assert _run(code, tmp_path / "app.db") == "1"
 
 
+def test_a_child_that_is_forked_while_other_threads_open_the_file_can_open_it(tmp_path):
+    # The child has a copy of SQLite's own locks; of one that a thread of the parent had just then, nobody there lets go.
+    code = """
+import os, signal, sys, threading
+from outlast.store.connection import ThreadConnections, connect
+connections = ThreadConnections(sys.argv[1])
+connect(sys.argv[1], create=True).close()
+ended = threading.Event()
+def open_often():
+    while not ended.is_set():
+        thread = threading.Thread(target=connections.get)
+        thread.start()
+        thread.join()
+threads = [threading.Thread(target=open_often) for _ in range(2)]
+for thread in threads:
+    thread.start()
+failed = 0
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        connections.get()
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        failed += 1
+        break
+ended.set()
+for thread in threads:
+    thread.join()
+print(failed)
+"""
+    assert _run(code, tmp_path / "app.db") == "0"
+
+
 def test_two_processes_that_create_the_file_at_once_both_succeed(tmp_path):
     code = """
 import sys

@@ -221,14 +221,14 @@ def _open_file(name: str, *, create: bool, allow_network: bool, durability: str)
             cached_statements=_STATEMENTS,
             uri=True,
         )
-    connection.path = name
-    try:
-        library.guard(name, connection)
-        over_fork.keep(connection)
-        _configure(connection, may_convert=create, is_new=is_new, durability=durability)
-    except BaseException:
-        connection.close()
-        raise
+        connection.path = name
+        try:
+            library.guard(name, connection)
+            over_fork.keep(connection)
+            _configure(connection, may_convert=create, is_new=is_new, durability=durability)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
