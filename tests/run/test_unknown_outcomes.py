@@ -290,7 +290,7 @@ def test_the_answer_and_who_gave_it_are_kept(bench):
 
 def test_an_answer_to_nothing_is_refused(bench):
     run = bench.start(pays, "o-1")
-    with pytest.raises(Conflict, match="does not wait for the outcome"):
+    with pytest.raises(Conflict, match="does not wait for the outcome.*without --done"):
         run.resume(done=1)
 
 

@@ -156,7 +156,7 @@ def resume(transaction: Transaction, operation: Resume) -> str:
     if question is None and answers:
         raise Conflict(
             f"Run {operation.uid} does not wait for the outcome of a step.",
-            hint="Resume it without done and not_done.",
+            hint=f"`outlast resume {operation.uid}` sends it on, without --done and --not-done.",
         )
     if question is not None:
         questions.answer(transaction, question, done=operation.done, by=operation.by)
