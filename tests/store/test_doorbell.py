@@ -77,6 +77,14 @@ def test_one_spare_listener_is_kept_until_the_bell_is_closed(bell, root):
     assert [path for path in root.rglob("*") if path.is_socket()] == []
 
 
+def test_a_listener_that_comes_back_to_a_closed_bell_is_closed(bell, root):
+    listener = bell.listen()
+    bell.close()  # By one thread, while another waited.
+    bell.give_back(listener)
+    assert listener.fileno() == -1
+    assert bell.take_spare() is None
+
+
 def test_a_spare_listener_is_not_used_over_a_fork(bell, root):
     listener = bell.listen()
     bell.give_back(listener)

@@ -34,6 +34,7 @@ class Doorbell:
         self._houses: list[_House] | None = None
         self._socket: socket.socket | None = None
         self._spare: list[Listener] = []
+        self._is_closed = False
 
     def listen(self) -> Listener:
         """Begin to hear rings.
@@ -68,6 +69,8 @@ class Doorbell:
             listener.close()
         else:
             self._spare.append(listener)
+            if self._is_closed:  # By another thread, while this one waited; looked at last, so that one of the two sees it.
+                self.close()
 
     def ring(self, *, besides: Listener | None = None) -> None:
         """Wake every listener, at most leaving out one's own.
@@ -82,8 +85,12 @@ class Doorbell:
 
     def close(self) -> None:
         """Free the sending socket and the spare listener; the next ring makes another."""
+        self._is_closed = True
         while self._spare:
-            self._spare.pop().close()
+            try:
+                self._spare.pop().close()
+            except IndexError:
+                break  # Another thread closes too.
         sender, self._socket = self._socket, None
         if sender is not None:
             sender.close()
