@@ -11,7 +11,6 @@ import asyncio
 import heapq
 import time
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -36,37 +35,39 @@ class AsyncDelivery(Execution):
 
     asynchronous = is_on_loop = True
     in_step = False
+    # As in `Held`: what many runs never change stands here.
+    delivered_seq = 0
+    _main: asyncio.Task[Any] | None = None
+    _seen_arrival = 0
+    _is_advancing = False
+    _holds_slot = True
+    _is_parking = False
+    _outstanding = 0
+    _threads = 0
+    _is_inheriting = False
+    _marks = 0
+    """Decisions of `patched` on their way to the disk: no step begins by one that a crash could take back."""
+    _park_timer: asyncio.TimerHandle | None = None
+    _due_timer: asyncio.TimerHandle | None = None
+    _due_at: int | None = None
+    """For when the look is set."""
+    _waiting_since: float | None = None
 
     def __init__(self, *args: Any, finished: Callable[[Any, Ended | None], None]) -> None:
         super().__init__(*args)
         self._finished = finished
         self._loop = WorkflowLoop(self)  # type: ignore[abstract]
-        self._replay: deque[Entry] = deque(self.history.deliveries)
+        self._replay = self.history.deliveries[::-1]
+        """The outcomes that are still to be delivered again, the next one last."""
         self._pending: dict[str, Pending] = {}
         self._fresh: list[Pending] = []
         self._timers: dict[asyncio.TimerHandle, Pending] = {}
         self._committed: list[tuple[int, Entry]] = []
         self._next_seq = self.seq + 1
-        self.delivered_seq = 0
-        self._main: asyncio.Task[Any] | None = None
         self.loop_time = LoopTime(self.journal_at)
-        self._seen_arrival = 0
         self._seen_parts: set[str] = set()
-        self._is_advancing = False
-        self._holds_slot = True
-        self._is_parking = False
-        self._outstanding = 0
-        self._threads = 0
-        self._is_inheriting = False
-        self._marks = 0
-        """Decisions of `patched` on their way to the disk: no step begins by one that a crash could take back."""
-        self._park_timer: asyncio.TimerHandle | None = None
-        self._due_timer: asyncio.TimerHandle | None = None
-        self._due_at: int | None = None
-        """For when the look is set."""
         self._timed: list[Pending] = []
         """Waits for a signal that have a timeout."""
-        self._waiting_since: float | None = None
 
     def begin(self) -> None:
         """Start the code and bring it to where it waits."""
@@ -119,7 +120,7 @@ class AsyncDelivery(Execution):
                 self._end_by(main)
                 return
             if self._replay:
-                self._deliver(self._replay.popleft())
+                self._deliver(self._replay.pop())
             elif self._committed and self._committed[0][0] == self._next_seq:
                 self._deliver(heapq.heappop(self._committed)[1], is_live=True)
             elif self._is_asked_to_stop():
@@ -149,7 +150,7 @@ class AsyncDelivery(Execution):
         cancelled them.
         """
         records = self.history.records
-        return next((entry for entry in self._replay if (record := records.get(entry.path)) is None or not record.visited), None)
+        return next((entry for entry in reversed(self._replay) if (record := records.get(entry.path)) is None or not record.visited), None)
 
     def _end_by(self, main: asyncio.Task[Any]) -> None:
         entry = self._beyond()

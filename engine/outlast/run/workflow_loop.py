@@ -35,12 +35,14 @@ _stuck: list[Any] = []
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """Runs the code of one async workflow on the agent's thread, a burst at a time."""
 
+    _generators: WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context] | None = None
+    """Those that have begun; none in most runs, and it is large."""
+
     def __init__(self, run: AsyncDelivery) -> None:
         self._run = run
         self._ready: deque[asyncio.Handle] = deque()
         self._branches: dict[asyncio.Task[Any], Branch] = {}
         self._contexts: dict[asyncio.Task[Any], contextvars.Context] = {}
-        self._generators: WeakKeyDictionary[AsyncGenerator[Any, Any], contextvars.Context] = WeakKeyDictionary()
         self._main_context = contextvars.Context()
         self._callbacks = Branch("0.")
         self._finalizers = Branch("00.")
@@ -109,7 +111,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     continue
                 coroutine: Any = task.get_coro()
                 self.does_not_unwind |= not self._within(self._contexts[task], self._closes, coroutine)
-            for generator, context in list(self._generators.items()):
+            for generator, context in list(self._generators.items()) if self._generators is not None else ():
                 self._within(context, self._close_generator, generator)
         finally:
             self._let_go(outer)
@@ -127,6 +129,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
         task = asyncio.current_task(self)
+        if self._generators is None:
+            self._generators = WeakKeyDictionary()
         self._generators[generator] = self._contexts[task] if task is not None else self._main_context
 
     def _generator_is_left(self, generator: AsyncGenerator[Any, Any]) -> None:
