@@ -18,6 +18,11 @@ opening = threading.Lock()
 """Between the creation of a file and the closing of that descriptor no other thread may open it: the closing would drop its locks. Nor
 does this process fork until a connection that is opened has been read for the first time."""
 
+_OPENING_SECONDS = 1.0
+"""How long a fork waits for threads that open the file; for ever would be a deadlock where a signal's handler forks in the middle of it."""
+
+_kept_shut: list[threading.Lock] = []
+"""`opening`, while a fork holds it."""
 _open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
 _held: list[sqlite3.Connection] = []
 
@@ -27,17 +32,11 @@ def keep(connection: sqlite3.Connection) -> None:
     _open.add(connection)
 
 
-_OPENING_SECONDS = 1.0
-"""How long a fork waits for threads that open the file; for ever would be a deadlock where a signal's handler forks in the middle of it."""
-
-_has_waited: list[threading.Lock] = []
-
-
 def _before_fork() -> None:
     # The child has a copy of SQLite's own locks, and of one that another thread has now nobody there lets go. They are held long only
     # while a file is opened and first read.
     if opening.acquire(timeout=_OPENING_SECONDS):
-        _has_waited.append(opening)
+        _kept_shut.append(opening)
     # In the child, the thread-local storage of the parent's other threads is torn down before any hook runs,
     # which would close their connections there; a reference taken now keeps them.
     _held.extend(_open)
@@ -45,14 +44,14 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     _held.clear()
-    while _has_waited:
-        _has_waited.pop().release()
+    while _kept_shut:
+        _kept_shut.pop().release()
 
 
 def _after_fork_in_child() -> None:
     global opening
     opening = threading.Lock()
-    _has_waited.clear()
+    _kept_shut.clear()
     if not _held:
         return
     import ctypes
