@@ -242,9 +242,9 @@ class Agent:
         self._next.came_back(claim, len(claims or ()))
         if isinstance(error, LeaseLost) and claim.agent_id != self.agent_id:
             claims, error = [], None  # It was under way as this agent began anew.
-        self._claimed(claim.suspects or claim.suspects_first, claims, error)
+        self._claimed(claim, claims, error)
 
-    def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
+    def _claimed(self, claim: Claim, claims: list[Claimed] | None, error: BaseException | None) -> None:
         if isinstance(error, LeaseLost):
             self._renewed(False, None)
             return
@@ -254,10 +254,8 @@ class Agent:
             return
         if claims:
             self._claimed_at = time.monotonic()
-            taken = self._holding.take(claims)
-            if suspects and taken and claims[0].alone:
-                self._next.alone = taken[0]
-        if claims or self._wants_claim or (self._concurrency == 1 and suspects):
+            self._next.took(claim, self._holding.take(claims))
+        if claims or self._wants_claim or (self._concurrency == 1 and claim.suspects):
             self._changed()
         else:
             self._rest()

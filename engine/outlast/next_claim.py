@@ -7,6 +7,7 @@ that the next crash tells whose it was. Refuses to claim, and to wait: that is `
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import clock
@@ -101,6 +102,11 @@ class NextClaim:
         self._under_way.remove(claim)
         self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects and not self._store.turn.is_shared
         self.taken += count
+
+    def took(self, claim: Claim, taken: Sequence[Held]) -> None:
+        """The agent holds what a claim gave it; of a suspect it is one, and that alone."""
+        if taken and taken[0].claimed.alone and (claim.suspects or claim.suspects_first):
+            self.alone = taken[0]
 
     def see_whether_alone_has_left(self) -> None:
         if self.alone is not None and self.alone.fence.task_id not in self._holding.runs:

@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from outlast import clock
+from outlast import operations as op
 from outlast.agent import Agent
 from outlast.errors import LeaseLost
 from outlast.holding import Holding
@@ -90,10 +91,10 @@ class _SteppedAgent(Agent):
     def _rest(self) -> None:
         """It is told when to look again."""
 
-    def _claimed(self, suspects: bool, claims: Any, error: BaseException | None) -> None:
+    def _claimed(self, claim: op.Claim, claims: Any, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, LeaseLost):
             self.failure = error
-        super()._claimed(suspects, claims, error)
+        super()._claimed(claim, claims, error)
 
     def _renewed(self, is_held: Any, error: BaseException | None) -> None:
         if not self.store.gate.is_dead:  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from .. import caller
 from ..agent import Agent
 from ..claimed import Claimed
 from ..clock import SECOND
-from ..operations import Sweep
+from ..operations import Claim, Sweep
 from ..registry import Registry
 from ..scheduler import Scheduler
 from ..settings import Settings
@@ -62,10 +62,10 @@ class _DrivenAgent(Agent):
         if not self._holding.runs:
             self.idle.set()
 
-    def _claimed(self, suspects: bool, claims: list[Claimed] | None, error: BaseException | None) -> None:
+    def _claimed(self, claim: Claim, claims: list[Claimed] | None, error: BaseException | None) -> None:
         if error is None:
             self.has_claimed |= bool(claims)
-            super()._claimed(suspects, claims, error)
+            super()._claimed(claim, claims, error)
             return
         self.error = error
         self.idle.set()
