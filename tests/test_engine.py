@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import shutil
 import signal
 import sqlite3 as standard
 import threading
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 from made_runs import Maker
 
-from outlast import caller, clock, codec, sqlite3, views
+from outlast import caller, clock, codec, outbox, sqlite3, views
 from outlast import operations as op
 from outlast.definition import step, workflow
 from outlast.embedded import EmbeddedAgent
@@ -561,6 +563,20 @@ def test_the_bell_is_rung_once_the_caller_has_committed(engine: Engine, connecti
         assert not listener.wait(0.05)
         connection.commit()
         assert listener.wait(5)
+
+
+def test_whoever_waits_for_a_commit_in_a_file_that_was_removed_goes_quietly(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    # Its thread opens the file when it first looks, which may be after the file has gone.
+    with Engine(tmp_path / "gone" / "app.db") as engine:
+        shutil.rmtree(tmp_path / "gone")
+        over: list[bool] = []
+        expected = outbox._Expected(engine.store, "a-run", math.inf)
+        looks = threading.Thread(target=lambda: over.append(expected.is_over()))
+        looks.start()
+        looks.join()
+        assert over == [True]
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_connection_that_cannot_be_used_here_is_refused(engine: Engine) -> None:

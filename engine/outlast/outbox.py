@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InvalidInput, StoreError, WrongSQLite
+from .errors import FileMissing, InvalidInput, StoreError, WrongSQLite
 from .operations import Start, Started
 from .store import starting
 from .store.library import sqlite3
@@ -122,8 +122,8 @@ class _Expected:
             self.version = version
             if self.store.connection().execute(_IS_THERE, {"uid": self.uid}).fetchone() is None:
                 return time.monotonic() > self.until
-        except (StoreError, sqlite3.Error):
-            return True  # It has been closed meanwhile, or cannot be read: nobody is to be woken.
+        except (StoreError, FileMissing, sqlite3.Error):
+            return True  # It has been closed or removed meanwhile, or cannot be read: nobody is to be woken.
         self.store.ring()
         return True
 

@@ -255,6 +255,26 @@ def test_each_thread_has_its_own_connection_which_ends_with_the_thread(tmp_path)
         mine.execute("select 1")
 
 
+def test_a_thread_that_comes_after_the_file_was_removed_makes_no_other(tmp_path):
+    connections = ThreadConnections(tmp_path / "app.db", create=True)
+    connections.get()
+    (tmp_path / "app.db").unlink()
+    raised = []
+
+    def come() -> None:
+        try:
+            connections.get()
+        except FileMissing as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    thread.join()
+    assert raised
+    assert not (tmp_path / "app.db").exists()
+    connections.close()
+
+
 def test_a_forked_child_neither_uses_nor_closes_the_connection_that_it_inherited(tmp_path):
     code = """
 import os, sys

@@ -185,6 +185,9 @@ class ThreadConnections:
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
         connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self.durability)
+        # Once only: after the file was removed, a thread that comes late would make another of the same name,
+        # beside those that still write into the first.
+        self._create = False
         if self._for_claims:
             pragmas.set_for_claims(connection)
         self._local.held = (os.getpid(), connection)
