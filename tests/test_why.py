@@ -298,7 +298,18 @@ def test_a_paused_run_says_since_when_and_how_to_go_on(store: SqliteStore, make:
     store.commit(op.Pause(started.uid))
     found = why(store, started.task_id)
     assert found.summary == f"It has been paused since {clock.iso(clock.wall())}."
-    assert found.actions == [f"outlast resume {started.uid}"]
+    assert found.details == ["Once it is resumed: it is due, but no live agent is there to take it."]
+    assert found.actions == [f"outlast resume {started.uid}", "outlast up"]
+
+
+def test_a_paused_run_says_what_it_will_wait_for_then(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    make.append(claimed.fence, make.entry(1, "1", "started", "signal", "approval"))
+    make.park(claimed.fence, signals=("approval",))
+    store.commit(op.Pause(claimed.uid))
+    found = why(store, claimed.fence.task_id)
+    assert found.details == ["Once it is resumed: it waits for the signal 'approval' (at 1)."]
+    assert found.actions == [f"outlast resume {claimed.uid}", f"outlast signal {claimed.uid} approval JSON"]
 
 
 def test_a_halted_run_gives_the_reason_the_error_and_the_ways_on(store: SqliteStore, make: Maker) -> None:

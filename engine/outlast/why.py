@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from . import clock
 from .counted import counted, times
 from .duration import describe
-from .entry import Entry
 from .errors import RunNotFound
 from .states import Status
 from .store import journal, questions, undoing
 from .views import waiting
 from .views.agents import host_name
 from .views.chains import chain_texts
+from .views.entry_texts import entry_text, length, wait_texts, when
 from .views.schedules import schedule_json
 from .views.unclaimed import tell_strays, why_unclaimed
 from .views.values import error_line, wall_json
@@ -86,7 +86,7 @@ def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     if facts["ending"] is not None and facts["status"] != Status.COMPENSATING:
         return _ending(store, facts, depth)
     if facts["paused_at"] is not None:
-        return Explanation(f"It has been paused since {wall_json(facts['paused_at'])}.", actions=[f"outlast resume {_run_uid(facts)}"])
+        return _paused(store, facts, depth)
     if facts["status"] == Status.COMPENSATING:
         return _compensating(store, facts)
     if facts["status"] == Status.PENDING:
@@ -99,6 +99,20 @@ def _open(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
             explanation.details.append(f"It has failed {times(facts['tries'])}{because}")
         return explanation
     return _waiting(store, facts, depth)
+
+
+def _paused(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
+    """The pause first, since nothing else ends before it; then what holds it up once it is resumed."""
+    now = store.now()
+    resumed = {**facts, "paused_at": None, "due_at": facts["due_at"] and max(facts["due_at"], now)}
+    then = _open(store, resumed, depth)
+    next_text = f"Once it is resumed: {then.summary[:1].lower()}{then.summary[1:]}"
+    uid = _run_uid(facts)
+    return Explanation(
+        f"It has been paused since {wall_json(facts['paused_at'])}.",
+        [next_text, *then.details],
+        [f"outlast resume {uid}", *then.actions],
+    )
 
 
 def _run_uid(facts: dict[str, Any]) -> str:
@@ -162,21 +176,21 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     beat = describe(max(0.0, (clock.wall() - facts["agent_heartbeat_at"]) / clock.SECOND))
     if left < 0:
         explanation.summary = f"It is held by {place}, which is silent."
-        explanation.details.append(f"Its lease ended {_length(-left)} ago; a supervisor gives the run to another agent.")
+        explanation.details.append(f"Its lease ended {length(-left)} ago; a supervisor gives the run to another agent.")
         explanation.actions.append("outlast up")
     else:
-        explanation.details.append(f"The agent was heard {beat} ago; its lease has {_length(left)} left.")
+        explanation.details.append(f"The agent was heard {beat} ago; its lease has {length(left)} left.")
     if facts["agent_status"] == "draining":
         explanation.details.append("The agent drains: what does not end soon is handed to another one.")
     entries = journal.load(store.connection(), facts["id"])
     if entries:
         last = entries[-1]
         since = describe(max(0.0, (clock.wall() - last.at) / clock.SECOND))
-        explanation.details.append(f"Its last journal entry, {since} ago: {_entry_text(last)}.")
+        explanation.details.append(f"Its last journal entry, {since} ago: {entry_text(last)}.")
     elif facts["started_at"] is not None:
         explanation.details.append(f"It was first claimed at {wall_json(facts['started_at'])}.")
     # What the run itself was waiting for wakes nobody once it is undone.
-    texts = _wait_texts(store, [e for e in entries if facts["status"] != Status.COMPENSATING or e.kind == "compensation"])
+    texts = wait_texts(store, [e for e in entries if facts["status"] != Status.COMPENSATING or e.kind == "compensation"])
     explanation.details += texts
     if texts:
         _add_unread(store, facts, explanation)
@@ -239,7 +253,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
         why_unclaimed(store, facts, explanation, what="What it waited for is there; it")
         return explanation
     entries = journal.load(store.connection(), facts["id"])
-    texts = _wait_texts(store, entries)
+    texts = wait_texts(store, entries)
     uid = facts["uid"]
     explanation = Explanation("It waits.", list(texts))
     if len(texts) == 1:
@@ -249,7 +263,7 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
     elif facts["awaits"]:
         explanation.summary = f"It waits for a signal: {', '.join(facts['awaits'])}."
     elif facts["due_at"] is not None:
-        explanation.summary = f"It waits until {_when(store, facts['due_at'])}."
+        explanation.summary = f"It waits until {when(store, facts['due_at'])}."
     elif len(parts := waiting.open_parts(store, facts["id"], limit=2)) == 1:
         explanation.summary = f"It waits for the {_PART[parts[0].kind]} {parts[0].name} at {parts[0].path} ({parts[0].uid})."
     elif parts:
@@ -295,28 +309,7 @@ def _add_intents(store: SqliteStore, facts: dict[str, Any], explanation: Explana
     if facts["paused_at"] is not None and facts["agent_id"] is not None:
         explanation.details.append(f"It was asked to pause at {wall_json(facts['paused_at'])}, and will at its next durable call.")
     if facts["deadline_at"] is not None and facts["status"] != Status.HALTED and facts["ending"] is None:
-        explanation.details.append(f"Its deadline is {_when(store, facts['deadline_at'])}.")
-
-
-def _wait_texts(store: SqliteStore, entries: list[Entry]) -> list[str]:
-    """A sentence for each timer, signal and backoff that is open; parts have their own."""
-    texts = []
-    for entry in waiting.open_entries(entries):
-        until = f" until {_when(store, entry.due_at)}" if entry.due_at is not None else ""
-        if entry.kind == "timer":
-            texts.append(f"It sleeps{until} (at {entry.path}).")
-        elif entry.kind == "signal":
-            texts.append(f"It waits for the signal {entry.name!r}{until} (at {entry.path}).")
-        elif entry.event == "tried":
-            texts.append(_backoff_text(store, entry))
-        elif entry.kind not in ("task", "child"):
-            texts.append(f"The step {entry.name} at {entry.path} has started and has no outcome yet.")
-    return texts
-
-
-def _backoff_text(store: SqliteStore, entry: Entry) -> str:
-    when = _when(store, entry.due_at) if entry.due_at is not None else "soon"
-    return f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)}; its next try is {when}."
+        explanation.details.append(f"Its deadline is {when(store, facts['deadline_at'])}.")
 
 
 def _last_error(store: SqliteStore, task_id: int, path: str | None = None, *, of_run: bool = False) -> bytes | None:
@@ -325,18 +318,3 @@ def _last_error(store: SqliteStore, task_id: int, path: str | None = None, *, of
     aside = {entry.path for entry in entries if entry.event == "set_aside"}
     errors = [e.data for e in entries if (e.event == "failed" and e.path in aside if of_run else e.event == "tried")]
     return errors[-1] if errors else None
-
-
-def _entry_text(entry: Entry) -> str:
-    named = entry.name if entry.kind in ("step", "transaction", entry.name) else f"{entry.kind} {entry.name}"
-    return f"{named} at {entry.path} {entry.event}"
-
-
-def _when(store: SqliteStore, engine_at: int) -> str:
-    left = engine_at - store.now()
-    at = wall_json(store.engine_time().to_wall(engine_at))
-    return f"{at} (in {_length(left)})" if left > 0 else f"{at} ({_length(-left)} ago)"
-
-
-def _length(microseconds: int) -> str:
-    return describe(microseconds / clock.SECOND)
