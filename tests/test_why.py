@@ -201,7 +201,8 @@ def test_a_waiting_run_names_the_signal_and_those_that_do_not_fit(store: SqliteS
     assert found.summary == "It waits for the signal 'approval' (at 1)."
     assert "1 signal named 'approval' unread: it does not fit the waiting type." in found.details
     assert "2 signals named 'other' unread: it is not what it waits for." in found.details
-    assert found.actions == [f"outlast signal {claimed.uid} approval JSON"]
+    logs = f"outlast logs {claimed.uid} (says how it does not fit)"
+    assert found.actions == [f"outlast signal {claimed.uid} approval JSON", logs]
 
 
 def test_a_backoff_inside_a_run_says_the_error_and_the_next_try(store: SqliteStore, make: Maker) -> None:

@@ -271,8 +271,8 @@ def _waiting(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanati
     if facts["wait_count"]:
         what = " or the first that fails" if facts["wait_fails_fast"] else ""
         explanation.details.append(f"It continues after the end of {counted(facts['wait_count'], 'more part')}{what}.")
-    _add_unread(store, facts, explanation)
     explanation.actions += [f"outlast signal {uid} {name} JSON" for name in facts["awaits"]]
+    _add_unread(store, facts, explanation)
     _add_parts(store, facts, explanation, depth)
     return explanation
 
@@ -286,6 +286,8 @@ def _add_unread(store: SqliteStore, facts: dict[str, Any], explanation: Explanat
     for name, count in waiting.unread_signals(store, facts["id"]).items():
         problem = "does not fit the waiting type" if name in awaited else "is not what it waits for"
         explanation.details.append(f"{counted(count, 'signal')} named {name!r} unread: it {problem}.")
+        if name in awaited:
+            explanation.actions.append(f"outlast logs {facts['uid']} (says how it does not fit)")
 
 
 def _add_parts(store: SqliteStore, facts: dict[str, Any], explanation: Explanation, depth: int) -> None:

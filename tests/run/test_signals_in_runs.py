@@ -87,3 +87,6 @@ def test_a_payload_that_does_not_fit_stays_unread_and_holds_up_no_later_one(benc
     run.signal("go", 5)
     assert run.result(timeout=20) == 5
     assert bench.one("select count(*) from outlast_signal where taken_path is null") == 1
+    # Told once, however often the run looked.
+    [told] = [message["message"] for message in run.stream("log")]
+    assert told.endswith("and stays unread: its payload must be int, not 'no number'.")

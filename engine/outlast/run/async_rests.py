@@ -10,15 +10,15 @@ import asyncio
 import time
 from typing import Any
 
-from .. import clock, codec
+from .. import clock
 from ..codec_errors import encode_error
 from ..entry import Entry
-from ..errors import Parked, PayloadUnreadable, SignalTimeout
+from ..errors import Parked, SignalTimeout
 from ..operations import Halt, Park
-from ..signature import convert_value
 from ..store import signals
 from .arrivals import arrived, halted_step
 from .async_delivery import AsyncDelivery
+from .fitting import fits
 from .history import OUTCOMES
 from .pending import Pending
 
@@ -95,7 +95,7 @@ class AsyncRests(AsyncDelivery):
             for signal_id, payload, _ in signals.unread(self.store.connection(), self.fence.task_id, pending.name):
                 if signal_id in taken or signal_id in self._taken_signals:
                     continue
-                if pending.type_ is not object and not _fits(payload, pending.type_):
+                if not fits(self, pending.name, signal_id, payload, pending.type_):
                     pending.seen_signal_id = max(pending.seen_signal_id, signal_id)
                     continue
                 taken.add(signal_id)
@@ -219,13 +219,3 @@ class AsyncRests(AsyncDelivery):
     @property
     def holds_slot(self) -> bool:
         return self._holds_slot
-
-
-def _fits(payload: bytes, type_: Any) -> bool:
-    try:
-        convert_value(codec.decode(payload), type_, "signal")
-    except PayloadUnreadable:
-        return True  # As in a sync run: it is taken, and the run is halted.
-    except Exception:  # noqa: BLE001 - a payload that cannot be converted does not fit
-        return False
-    return True

@@ -16,23 +16,20 @@ from .. import clock, codec
 from ..entry import Entry
 from ..errors import (
     Cancelled,
-    InvalidInput,
     LeaseLost,
-    NotStorable,
     OutlastError,
     Parked,
     PayloadNotEncoded,
-    PayloadUnreadable,
     StoreError,
     Unwinding,
 )
 from ..operation import Operation, R
 from ..operations import GiveBack, Halt, Park
-from ..signature import convert_value
 from ..store import signals
 from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch
 from .execution import Execution, log
+from .fitting import fits
 from .history import Record, void
 from .news import News
 from .parts import Part
@@ -132,7 +129,7 @@ class SyncWaits(Execution):
         """The oldest unread signal whose payload fits; one that does not stays unread and holds up no later one."""
         seen = self._seen_signals.get(name, 0)
         for signal_id, payload, _ in signals.unread(self.store.connection(), self.fence.task_id, name):
-            if type_ is object or _fits(payload, type_):
+            if fits(self, name, signal_id, payload, type_):
                 return signal_id, payload
             seen = max(seen, signal_id)
         self._seen_signals[name] = seen
@@ -312,13 +309,3 @@ class SyncWaits(Execution):
         self.lost = True
         log.debug("run %s: lease lost", self.claimed.uid)
         self.unwind(Parked)
-
-
-def _fits(payload: bytes, type_: Any) -> bool:
-    try:
-        convert_value(codec.decode(payload), type_, "signal")
-    except PayloadUnreadable:
-        return True  # It is taken, and its run is halted: left unread, it would wait for a key that nobody asks for.
-    except (InvalidInput, NotStorable, OutlastError):
-        return False
-    return True
