@@ -12,6 +12,7 @@ import pytest
 
 from outlast.cli import output, roles
 from outlast.cli.render import fitted, print_table
+from outlast.cli.wrapping import broken
 
 from .conftest import Call
 
@@ -60,6 +61,33 @@ def test_a_narrow_terminal_shows_whole_values_and_names_the_columns_left_out(
     assert "pending" in done.out
     assert "TOOK" not in done.out
     assert "No room for AGE: a wider terminal or --json" in done.err
+
+
+def test_a_long_line_is_broken_between_words_and_goes_on_below_its_beginning(outlast: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "the bank said no and a person has to ask it again"
+    outlast("run", "fails", f"text={words}")
+    [uid] = [run["id"] for run in outlast("runs", "--json").json]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    for command in ("show", "why"):
+        lines = re.sub(r"\x1b\[[\d;]*m", "", outlast(command, uid).out).splitlines()
+        assert all(len(line) <= 40 for line in lines)
+        assert words in " ".join(line.strip() for line in lines)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    lines = outlast("result", uid).err.splitlines()
+    assert len(lines) > 2
+    assert words in " ".join(lines)
+
+
+def test_a_break_leaves_words_and_commands_whole_and_the_lines_of_a_tree_below_each_other() -> None:
+    def drawn(text: str, width: int) -> list[str]:
+        return [lead + text[begin:end] for lead, begin, end in broken(text, width)]
+
+    assert drawn("  ├─ ✗ charge #3  no answer from the bank", 34) == ["  ├─ ✗ charge #3  no answer from", "  │    the bank"]
+    assert drawn("halted; `outlast resume 4x2k --done JSON` ends it", 36) == ["halted;", "`outlast resume 4x2k --done JSON`", "ends it"]
+    assert drawn("a" * 50 + " b", 30) == ["a" * 50, "b"]
+    assert drawn("", 30) == [""]
+    assert drawn("多 " * 20, 40) == ["多 " * 12 + "多", ("多 " * 7).strip()]
 
 
 def test_the_name_of_a_file_reaches_the_terminal_without_control_characters(outlast: Call, project: Path) -> None:

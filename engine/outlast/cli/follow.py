@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from . import output
-from .render import Line, console, is_rich, mark, plain, text_of
+from .render import Line, console, is_rich, mark, plain, text_of, wrapped
 from .text import safe, span
 from .tree import is_over, run_lines, step_cells
 
@@ -91,14 +91,16 @@ class _Live:
         from rich.console import Group
 
         # Where the tree goes to stderr, the outcome follows on stdout, or as an error.
-        lines: list[Line] = run_lines(shown, stream=self._stream, outcome=self._stream is sys.stdout)
+        drawn: list[Line] = run_lines(shown, stream=self._stream, outcome=self._stream is sys.stdout)
         if waits_for:
-            lines.append([("  ", ""), (safe(waits_for), "cyan")])
-        room = max(5, self._live.console.size.height - 2)
+            drawn.append([("  ", ""), (safe(waits_for), "cyan")])
+        size = self._live.console.size
+        lines = [part for line in drawn for part in wrapped(line, size.width)]
+        room = max(5, size.height - 2)
         if len(lines) > room and not is_over(shown):
             # The beginning of a long run is over; what happens now is at its end.
-            lines = [*lines[:2], [(f"  … {len(lines) - room} lines", "dim")], *lines[-(room - 3) :]]
-        self._live.update(Group(*(text_of(line) for line in lines)), refresh=True)
+            lines = [*lines[:2], text_of([(f"  … {len(lines) - room} lines", "dim")]), *lines[-(room - 3) :]]
+        self._live.update(Group(*lines), refresh=True)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def why(context: Context, reference: str) -> int:
     if context.machine:
         context.answer(explained.to_json())
         return 0
-    output.write(safe_lines(explained.summary))
+    print_lines([[(safe_lines(explained.summary), "")]])
     for detail in explained.details:
         print_lines([[("  ", ""), (safe_lines(detail), "dim")]])
     for action in explained.actions:

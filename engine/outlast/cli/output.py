@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from ..errors import OutlastError, RemoteError
 from .catalogue import wants_colour
 from .text import safe, safe_json, safe_lines
+from .wrapping import broken, width_of
 
 FAILED = 1
 USAGE = 2
@@ -64,8 +65,16 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """A line to stderr, for the person who looks: no part of the answer. It may name a file, whose name may hold anything."""
-    sys.stderr.write(f"{safe_lines(text)}\n")
+    sys.stderr.write(f"{_fitted(safe_lines(text))}\n")
     sys.stderr.flush()
+
+
+def _fitted(text: str, *, hang: int | None = None) -> str:
+    """A text broken between words, where stderr is a terminal that is narrower."""
+    width = width_of(sys.stderr)
+    if width is None:
+        return text
+    return "\n".join(lead + text[begin:end] for lead, begin, end in broken(text, width, hang=hang))
 
 
 def dumped(value: Any, *, indent: int | None = None, stream: TextIO | None = None) -> str:
@@ -101,7 +110,8 @@ def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -
         sys.stderr.write(dumped(document, stream=sys.stderr) + "\n")
     else:
         label = "\x1b[1;31mError:\x1b[0m" if wants_colour(sys.stderr.isatty()) else "Error:"
-        sys.stderr.write(f"{label} {safe(f'{message} {hint}'.strip())}\n")
+        text = _fitted(f"Error: {safe(f'{message} {hint}'.strip())}", hang=0)
+        sys.stderr.write(f"{label}{text.removeprefix('Error:')}\n")
     return code
 
 

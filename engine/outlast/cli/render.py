@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import output
 from .catalogue import wants_colour
 from .text import safe
+from .wrapping import broken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,12 +138,21 @@ def plain(line: Line) -> str:
     return "".join(text for text, _ in line).rstrip()
 
 
-def print_lines(lines: Iterable[Line]) -> None:
-    """Lines of cells, coloured where that is wanted."""
-    if is_rich(sys.stdout):
+def wrapped(line: Line, width: int, *, hang: int | None = None) -> list[Text]:
+    """A line as those that a terminal of this width shows: broken between words."""
+    text = text_of(line)
+    if len(text) * 2 <= width:
+        return [text]
+    return [text_of([(lead, "dim")]) + text[begin:end] for lead, begin, end in broken(text.plain, width, hang=hang)]
+
+
+def print_lines(lines: Iterable[Line], *, hang: int | None = None) -> None:
+    """Lines of cells, coloured where that is wanted, and broken between words where there is a width."""
+    if sys.stdout.isatty() or is_rich(sys.stdout):
         screen = console(sys.stdout)
         for line in lines:
-            screen.print(text_of(line), soft_wrap=True)
+            for part in wrapped(line, screen.width, hang=hang):
+                screen.print(part, soft_wrap=True)
         return
     for line in lines:
         sys.stdout.write(plain(line) + "\n")
@@ -208,4 +218,4 @@ def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
     """Names and values below each other; values that are None or empty are left out."""
     shown = [(name, value) for name, value in facts if value not in (None, "", [], {})]
     width = max((len(name) for name, _ in shown), default=0)
-    print_lines([[(name.ljust(width + 2), "dim"), (safe(value), "")] for name, value in shown])
+    print_lines([[(name.ljust(width + 2), "dim"), (safe(value), "")] for name, value in shown], hang=width + 2)
