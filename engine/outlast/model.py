@@ -46,6 +46,15 @@ def compensation_code(name: str) -> str:
     return f"compensation:{name}"
 
 
+REFUSED_BY = "\n"
+"""Between the code that a task needs and the fingerprints (a JSON list) of that code that disagreed with its journal."""
+
+
+def code_alone(needs: str) -> str:
+    """What a task needs, whatever has been refused of that."""
+    return needs.partition(REFUSED_BY)[0]
+
+
 def idempotency_key(chain: str, path: str, *, generation: int = 0) -> str:
     """The key of a step on every try and claim: the first run of the chain, the path, and a generation."""
     return f"{chain}/{path}" if generation == 0 else f"{chain}/{path}/{generation}"

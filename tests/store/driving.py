@@ -91,7 +91,7 @@ class Driver:
 
     def next_due_at(self, code: Collection[str] = CODE) -> int | None:
         now = {"now": self.store.now()} if "now" in signature(next_due.next_due_at).parameters else {}
-        return next_due.next_due_at(self.store.connection(), frozenset(code), None, **now)
+        return next_due.next_due_at(self.store.connection(), code, None, **now)
 
     def row(self, task_id: int, columns: str = "status") -> tuple[Any, ...]:
         found: tuple[Any, ...] = self.store.connection().execute(f"select {columns} from outlast_task where id = ?", (task_id,)).fetchone()

@@ -143,6 +143,37 @@ def test_a_claim_costs_the_same_work_beside_thirty_thousand_finished_runs(file: 
     assert steps() <= before * 1.2
 
 
+def test_a_claim_costs_the_same_work_behind_thousands_that_are_left_to_other_code(file: Driver) -> None:
+    others = CODE | {"workflow:w": "other"}
+    agent_id, other = file.agent(), file.agent(code=others)
+    file.do(op.GiveBack(file.claimed(agent_id, "left"), refused="f"))
+    steps = []
+
+    def tick() -> int:
+        steps[-1] += 1
+        return 0
+
+    for count in (20, 20_000):
+        with file.store.transaction() as connection:
+            connection.executemany(
+                """
+                insert into outlast_task (uid, kind, name, queue, status, needs, due_at, claim, created_at)
+                select ?, kind, name, queue, status, needs, due_at, claim, created_at from outlast_task where uid = 'left'
+                """,
+                [(f"left {count} {number}",) for number in range(count)],
+            )
+        file.start(f"own {count}")
+        steps.append(0)
+        connection = file.store.connection()
+        connection.set_progress_handler(tick, 1)
+        (taken,) = file.claim(agent_id, 4)
+        connection.set_progress_handler(None, 0)
+        assert taken.uid == f"own {count}"
+        file.end(taken.fence, simple=True)
+    assert steps[1] <= steps[0] * 1.2
+    assert [one.uid for one in file.claim(other, 1, code=others)] == ["left"]
+
+
 def test_looking_for_suspects_does_not_walk_a_backlog_of_innocents(file: Driver) -> None:
     connection = file.store.connection()
     with file.store.transaction():

@@ -16,6 +16,7 @@ from outlast.clock import SECOND
 from outlast.entry import COMPENSABLE
 from outlast.errors import Conflict, LeaseLost
 from outlast.operation import Operation
+from outlast.queue_operations import SetQueue
 from outlast.states import Ending
 from outlast.store import claiming
 from outlast.store.library import sqlite3
@@ -173,6 +174,31 @@ def test_a_refused_task_is_left_to_live_agents_with_other_code(file: Driver) -> 
     file.do(op.GiveBack(taken.fence))
     file.do(op.LeaveAgent(old))
     assert [one.fence.task_id for one in file.claim(new, code={"workflow:w": "new"})] == [task_id]
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 500}, {"per_partition": 500}], ids=str)
+def test_what_is_left_to_other_code_hides_nothing_that_stands_behind_it(file: Driver, limits: dict[str, int]) -> None:
+    old, new, newer = ({"workflow:w": code} for code in ("old", "new", "newer"))
+    agent, first, last = file.agent(code=new), file.agent(code=old), file.agent(code=newer)
+    file.do(SetQueue("default", **limits))
+    partition = "p" if "per_partition" in limits else None
+    for number in range(40):
+        file.start(f"r{number}", partition=partition)
+    for code, by in ((new, agent), (newer, last)):
+        for one in file.claim(by, code=code)[: 40 if by == agent else 20]:
+            assert one.needs == "workflow:w"
+            file.do(op.GiveBack(one.fence, refused=code["workflow:w"]))
+    file.start("own", partition=partition)
+    file.start("own too", partition=partition)
+    assert [one.uid for one in file.claim(agent, 1, code=new)] == ["own"]
+    assert [one.uid for one in file.claim(agent, 4, code=new)] == ["own too"]
+    if not limits:
+        # Their lease may end without a write that wakes it; what falls due before it looks again is not late for that.
+        assert file.next_due_at(new) == file.store.now() + SECOND // 2
+        file.start("soon", delay=SECOND // 4)
+        assert file.next_due_at(new) == file.store.now() + SECOND // 4
+    taken = file.claim(first, 99, code=old)
+    assert ({one.uid for one in taken}, {one.needs for one in taken}) == ({f"r{number}" for number in range(20)}, {"workflow:w"})
 
 
 def test_suspects_are_claimed_only_by_who_asks_for_them(file: Driver) -> None:

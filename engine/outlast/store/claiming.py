@@ -16,11 +16,13 @@ from msgspec import structs
 
 from ..claimed import Claimed, Fence
 from ..errors import LeaseLost
+from ..model import code_alone
 from ..operations import Claim
 from ..states import Status
 from . import contended
 from .contended import Found
 from .places import set_place
+from .refusals import Takeable
 from .transaction import Transaction
 from .walk import PARTITIONED, PLAIN, Combination, combinations
 
@@ -52,7 +54,7 @@ limit :limit
 """
 
 _INPUT = """
-select task_id, data, tags, tick, chain, idempotency_key, options, timeout, refused
+select task_id, data, tags, tick, chain, idempotency_key, options, timeout
 from outlast_input where task_id in (select value from json_each(:ids))
 """
 
@@ -112,17 +114,17 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     taken: list[Claimed] = []
     contention = contended.Contention(transaction.connection, now=transaction.now)
     in_order = _in_order(_found(transaction, operation, contention, are_partitioned=bool(are_partitioned)), operation.taken)
-    plain: dict[int, str] = {}
-    for _, _, _, task_id, needs, candidate in in_order:
+    plain: dict[int, None] = {}
+    for _, _, _, task_id, _, candidate in in_order:
         if candidate is None:
-            plain[task_id] = needs
+            plain[task_id] = None
         else:
             # It competes for places: what is chosen after it depends on whether it was taken.
             taken += _take(transaction, operation, plain)
             plain = {}
             place = contention.place_for(candidate) if len(taken) < operation.limit else contended.REFUSED
             if place != contended.REFUSED:
-                claims = _take(transaction, operation, {task_id: needs})
+                claims = _take(transaction, operation, [task_id])
                 taken += claims
                 for claimed in claims:
                     contention.take(candidate, place)
@@ -148,33 +150,33 @@ def _alone_if_suspects(transaction: Transaction, operation: Claim) -> Claim:
 
 def _found(transaction: Transaction, operation: Claim, contention: contended.Contention, *, are_partitioned: bool) -> list[Found]:
     """What could be taken, best first."""
+    code = Takeable(transaction.connection, operation.code, now=transaction.now)
     if operation.root_id is not None:
         rows = transaction.execute(
             _DUE_OF_ROOT,
             {"root_id": operation.root_id, "now": transaction.now, "limit": _MOST_OF_ROOT},
         )
-        return sorted(contention.as_they_are(rows, operation.code))
+        return sorted(contention.as_they_are(rows, code))
     if operation.suspects:
         rows = _suspects(transaction.connection, operation.queues, now=transaction.now)
-        return sorted(contention.as_they_are(rows, operation.code))
+        return sorted(contention.as_they_are(rows, code))
     connection = transaction.connection
-    code = operation.code
     if are_partitioned:
         contention.expect(one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code)
     few = connection.execute(_FEW).fetchall()
     waiting = _of_few if len(few) <= _MOST_OF_FEW else _of_many
-    found = waiting(transaction, operation, contention, few)
+    found = waiting(transaction, operation, code, contention, few)
     found += contention.found(code, limit=operation.limit)
     found.sort()
     return found
 
 
-def _of_many(transaction: Transaction, operation: Claim, contention: contended.Contention, _: list[Any]) -> list[Found]:
+def _of_many(transaction: Transaction, operation: Claim, code: Takeable, contention: contended.Contention, _: list[Any]) -> list[Found]:
     """The due heads of all combinations; those of contended queues are left to `contention`."""
     found: list[Found] = []
     for combination in combinations(transaction.connection, operation.queues, PLAIN):
         queue, priority, needs = combination
-        if needs not in operation.code:
+        if needs not in code:
             continue
         if contention.concerns(queue):
             contention.add(combination)
@@ -193,12 +195,12 @@ def _of_many(transaction: Transaction, operation: Claim, contention: contended.C
     return found
 
 
-def _of_few(transaction: Transaction, operation: Claim, contention: contended.Contention, rows: list[Any]) -> list[Found]:
+def _of_few(transaction: Transaction, operation: Claim, code: Takeable, contention: contended.Contention, rows: list[Any]) -> list[Found]:
     """The same of these rows, which are all that wait."""
     found: list[Found] = []
     contending: set[Combination] = set()
     for queue, priority, needs, due_at, task_id, suspect in rows:
-        if needs not in operation.code or (operation.queues is not None and queue not in operation.queues):
+        if needs not in code or (operation.queues is not None and queue not in operation.queues):
             continue
         if contention.concerns(queue):
             contending.add((queue, priority, needs))
@@ -223,20 +225,12 @@ def _in_order(found: list[Found], taken: int) -> Iterator[Found]:
         yield one
 
 
-def _take(transaction: Transaction, operation: Claim, tasks: Mapping[int, str]) -> list[Claimed]:
-    """Take these tasks, given with the code that each needs; what somebody else has by now, or is refused, is left out."""
+def _take(transaction: Transaction, operation: Claim, tasks: Collection[int]) -> list[Claimed]:
+    """Take these tasks; what somebody else has by now is left out."""
     if not tasks:
         return []
     ids = json.dumps(list(tasks))
     given = {row[0]: row for row in transaction.execute(_INPUT, {"ids": ids})}
-    connection, now = transaction.connection, transaction.now
-    refused = {
-        task_id
-        for task_id, row in given.items()
-        if row[-1] is not None and _leaves_to_others(connection, tasks[task_id], row[-1], operation.code[tasks[task_id]], now=now)
-    }
-    if refused:
-        ids = json.dumps([task_id for task_id in tasks if task_id not in refused])
     facts = {"ids": ids, "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
     rows = {row[0]: row for row in transaction.execute(_TAKE, facts).fetchall()}
     parents = _parents(transaction, {row[13] for row in rows.values() if row[13] is not None})
@@ -252,12 +246,14 @@ def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ..
 def _claimed(transaction: Transaction, operation: Claim, row: Any, given: Any, parents: Mapping[int, tuple[Any, ...]]) -> Claimed:
     (task_id, claim_number, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
      parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes) = row  # fmt: skip
-    _, data, tags, tick, chain, idempotency_key, options, timeout, _ = given
+    _, data, tags, tick, chain, idempotency_key, options, timeout = given
     if timeout is not None and kind == "run" and claim_number == 1:
         deadline = transaction.one(_SET_DEADLINE, {"id": task_id, "deadline_at": transaction.now + timeout})
         deadline_at = deadline[0] if deadline is not None else None
-    if kind == "run" and claim_number > 1 and needs in operation.code:
-        transaction.execute(_SET_FINGERPRINT, {"id": task_id, "fingerprint": operation.code[needs]})
+    if kind == "run" and claim_number > 1:
+        needs = code_alone(needs)
+        if needs in operation.code:
+            transaction.execute(_SET_FINGERPRINT, {"id": task_id, "fingerprint": operation.code[needs]})
     parent_uid, parent_name, grandparent_uid, parent_tags, parent_tick = parents.get(parent_id, _NOBODY)
     if kind == "step":
         # A step knows what its run knows.
@@ -269,22 +265,6 @@ def _claimed(transaction: Transaction, operation: Claim, row: Any, given: Any, p
         options, timeout, parent_uid, crashes, parent_name,
         grandparent_uid,
     )  # fmt: skip
-
-
-_OTHER_CODE = """
-select 1
-from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-where c.needs = :needs and a.status = 'active' and a.lease_until > :now
-  and c.fingerprint not in (select value from json_each(:refused))
-limit 1
-"""
-
-
-def _leaves_to_others(connection: sqlite3.Connection, needs: str, refused: str, fingerprint: str, *, now: int) -> bool:
-    """Whether this code disagreed with the journal before while a live agent has code that has not."""
-    if fingerprint not in json.loads(refused):
-        return False
-    return connection.execute(_OTHER_CODE, {"needs": needs, "now": now, "refused": refused}).fetchone() is not None
 
 
 _SUSPECTS = """
@@ -299,23 +279,14 @@ def _suspects(connection: sqlite3.Connection, queues_served: tuple[str, ...] | N
     return rows if queues_served is None else [row for row in rows if row[6] in queues_served]
 
 
-_REFUSED = "select refused from outlast_input where task_id = :id"
-
-
 def has_suspects(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> bool:
     """Whether a task waits that must run alone, that no limit of its queue holds back, and that this code does not leave to other code."""
     rows = _suspects(connection, queues_served, now=now)
     if not rows:
         return False
     contention = contended.Contention(connection, now=now)
-    fingerprints = code if isinstance(code, Mapping) else {}
-    for _, _, _, task_id, needs, candidate in contention.as_they_are(rows, code):
-        if candidate is not None and contention.place_for(candidate) == contended.REFUSED:
-            continue
-        refused, own = connection.execute(_REFUSED, {"id": task_id}).fetchone()[0], fingerprints.get(needs)
-        if refused is None or own is None or not _leaves_to_others(connection, needs, refused, own, now=now):
-            return True
-    return False
+    found = contention.as_they_are(rows, Takeable(connection, code, now=now))
+    return any(one[-1] is None or contention.place_for(one[-1]) != contended.REFUSED for one in found)
 
 
 _NOTICES = """

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from .. import clock
+from ..model import code_alone
 from . import queues
+from .refusals import Takeable
 from .walk import PARTITIONED, PLAIN, combinations
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ where due_at is not null and paused_at is null and partition is not null
 order by due_at limit 1
 """
 
+_LOOK_AGAIN = clock.SECOND // 2
+
 
 def next_due_at(connection: sqlite3.Connection, code: Collection[str], queues_served: tuple[str, ...] | None, *, now: int) -> int | None:
     """The engine instant at which the next task that this code can take falls due, or may start by its queue's rate.
@@ -36,6 +41,7 @@ def next_due_at(connection: sqlite3.Connection, code: Collection[str], queues_se
     What a full or a paused queue holds back is left out: whoever ends that writes to the file, and so wakes us.
     """
     limited = queues.limited(connection)
+    takeable = Takeable(connection, code, now=now)
     due = [
         queues.next_start_at(connection, limits, now=now)
         for limits in limited.values()
@@ -44,10 +50,11 @@ def next_due_at(connection: sqlite3.Connection, code: Collection[str], queues_se
     for kind, statement in ((PLAIN, _NEXT_DUE), (PARTITIONED, _NEXT_DUE_OF_PARTITIONS)):
         for queue, priority, needs in combinations(connection, queues_served, kind):
             limits = limited.get(queue)
-            if needs not in code or (limits is not None and limits.paused_at is not None):
+            if code_alone(needs) not in code or (limits is not None and limits.paused_at is not None):
                 continue
             after = -1 if limits is None else now
             row = connection.execute(statement, {"queue": queue, "priority": priority, "needs": needs, "after": after}).fetchone()
             if row is not None:
-                due.append(row[0])
+                # Left to other code, until its agents have gone: that need not write to the file.
+                due.append(row[0] if needs in takeable else max(row[0], now + _LOOK_AGAIN))
     return min(due, default=None)

@@ -13,6 +13,7 @@ from ..operations import Acknowledge, Again, GiveBack, Park, RetryRun
 from ..states import Ending, Status
 from .ending import cancel, decide
 from .journal import open_aside, set_aside, write_next
+from .refusals import refuse
 from .transaction import Transaction
 
 _HELD = """
@@ -93,13 +94,6 @@ where id = :id and claim = :claim and status in ('running', 'compensating') and 
 returning cancel_requested_at, status
 """
 
-_REFUSE = """
-update outlast_input
-set refused = (select json_group_array(value) from (
-  select value from json_each(coalesce(refused, '[]')) union select :refused))
-where task_id = :id
-"""
-
 
 def give_back(transaction: Transaction, operation: GiveBack) -> None:
     """Return a task unharmed, claimable at once or from `due_at`; a cancel that came meanwhile is carried out."""
@@ -111,7 +105,7 @@ def give_back(transaction: Transaction, operation: GiveBack) -> None:
     if row is None:
         raise fence.lost()
     if operation.refused is not None:
-        transaction.execute(_REFUSE, {"id": fence.task_id, "refused": operation.refused})
+        refuse(transaction, fence.task_id, operation.refused)
     cancel_requested_at, status = row
     if cancel_requested_at is not None and status == "pending":
         decide(transaction, fence.task_id, Ending.CANCELLED)

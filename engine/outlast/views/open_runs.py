@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..claimed import Claimed, Fence
 from ..errors import OutlastError
+from ..model import code_alone
 from ..states import Status
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _claimed(row: tuple[Any, ...]) -> Claimed:
      started_at, deadline_at, data, tags, tick, chain, idempotency_key, options, timeout, parent_uid, crashes, parent_name,
      grandparent_uid, _) = row  # fmt: skip
     return Claimed(
-        Fence(task_id, claim), uid, kind, name, version, Status(status), needs, queue, partition, priority, tries, False, False,
+        Fence(task_id, claim), uid, kind, name, version, Status(status), code_alone(needs), queue, partition, priority, tries, False, False,
         parent_id, parent_path, root_id, started_at, deadline_at, False, 0, data, tags, tick, chain, idempotency_key, options, timeout,
         parent_uid, crashes, parent_name, grandparent_uid,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..entry import Entry
+from ..model import code_alone
 from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
 from .agents import host_name, queue_names
@@ -259,6 +260,7 @@ def task_facts(store: SqliteStore, task_id: int) -> dict[str, Any] | None:
     if row is None:
         return None
     facts = dict(zip((column[0] for column in cursor.description), row, strict=True))
+    facts["needs"] = code_alone(facts["needs"])
     facts["awaits"] = _names(facts["awaits"])
     facts["refused"] = _names(facts["refused"])
     return facts
