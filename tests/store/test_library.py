@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3 as standard
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 from outlast.errors import WrongSQLite
 from outlast.store import library
 from outlast.store.connection import connect
+from outlast.store.library import sqlite3
 
 two_libraries = pytest.mark.skipif(not library.differs, reason="Python's own SQLite is recent enough")
 
@@ -37,6 +39,13 @@ def test_an_old_standard_library_alone_is_used_but_not_safe():
 
 
 @two_libraries
+def test_values_are_bound_as_they_are_and_the_library_need_not_look_for_how():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        given = (None, b"\x00\xff", True, 7, 0.5, "text")
+        assert connection.execute("select ?, ?, ?, ?, ?, ?", given).fetchone() == given
+    assert all((kind, sqlite3.PrepareProtocol) in sqlite3.adapters for kind in (bytes, bool, type(None)))
+
+
 def test_the_other_library_is_refused_on_an_open_file_whatever_it_is_called(tmp_path, monkeypatch):
     path = tmp_path / "a b.db"
     link, hard = tmp_path / "link.db", tmp_path / "hard.db"
