@@ -12,7 +12,7 @@ from made_runs import Maker
 from outlast import clock, codec, registry, views
 from outlast import operations as op
 from outlast.cli.render import plain
-from outlast.cli.tree import step_cells
+from outlast.cli.tree import run_lines, step_cells
 from outlast.clock import SECOND
 from outlast.definition import workflow
 from outlast.errors import AmbiguousRun, InvalidInput, KeyNotFound, RunNotFound
@@ -368,6 +368,20 @@ def test_compensations_come_last_with_the_arguments_of_their_step(store: SqliteS
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "undo/1"]
     assert views.steps_json(store, fence.task_id)[1]["input"] == {"order": "o-1", "amount": 100}
     assert [undo["status"] for undo in views.undo_json(store, fence.task_id)] == ["completed"]
+
+
+def test_show_says_that_a_held_run_is_at_work_or_what_it_waits_for(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    fence = make.running().fence
+    begun_at = clock.iso(clock.wall())
+    manual.advance(3)
+    [work] = views.show_json(store, fence.task_id)["waits"]
+    assert work == {"kind": "work", "name": "", "due_at": None, "since": begun_at}
+    drawn = "\n".join(map(plain, run_lines(views.show_json(store, fence.task_id))))
+    assert "executes code  3s since its last entry" in drawn
+    make.append(fence, make.entry(1, "1", "started", "signal", "approval"))
+    assert [wait["kind"] for wait in views.show_json(store, fence.task_id)["waits"]] == ["signal"]
+    manual.advance(60)
+    assert views.show_json(store, fence.task_id)["waits"] == []  # Its agent is silent: nobody knows.
 
 
 def test_show_nests_children_down_to_the_last(store: SqliteStore, make: Maker) -> None:

@@ -104,7 +104,14 @@ _WAITS = {"timer": "until", "signal": "for the signal", "retry": "for the next t
 
 
 def _wait_cells(wait: dict[str, Any], stream: Any) -> list[Cell]:
-    """What a run waits for, and when it no longer does."""
+    """What a run waits for, and when it no longer does; or that it is at work."""
+    if wait["kind"] == "work":
+        since = span(wait["since"], None)
+        return [
+            status_cell("running", mark("running", stream)),
+            (" executes code", ""),
+            (f"  {since} since its last entry; a plain step is drawn once it has ended", "dim"),
+        ]
     cells: list[Cell] = [status_cell("waiting", mark("waiting", stream)), (f" waits {_WAITS[wait['kind']]}", "")]
     if wait["kind"] != "timer":
         cells.append((f" {safe(wait['name'])}", ""))

@@ -2,7 +2,7 @@
 
 Owns the merge: one line for each place in the code where a step is, with its last outcome, in order of
 start, compensations after them. What was set aside stays as a line of its own. A step that runs right now
-without a started entry is not visible, since nothing of it has been written.
+without a started entry is not visible, since nothing of it has been written: `waits_json` says that the run is at work.
 """
 
 from __future__ import annotations

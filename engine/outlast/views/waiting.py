@@ -17,7 +17,7 @@ from ..model import code_alone
 from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
 from .agents import host_name, queue_names
-from .values import engine_json
+from .values import engine_json, wall_json
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
@@ -39,20 +39,31 @@ def open_entries(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(last.values(), key=lambda entry: entry.seq)
 
 
-_STANDS = "select awaits, due_at from outlast_task where id = :id and status = 'waiting' and ending is null"
+_STANDS = """
+select t.awaits, t.due_at, t.started_at, a.lease_until
+from outlast_task t left join outlast_agent a on a.id = t.agent_id
+where t.id = :id and t.ending is null and (t.status = 'waiting' or t.status = 'running' and a.lease_until >= :now)
+"""
 
 
 def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
-    """What a waiting run waits for: timers, signals, next tries; its parts where there is nothing else."""
-    row = store.connection().execute(_STANDS, {"id": task_id}).fetchone()
+    """What a run waits for: timers, signals, next tries; its parts where there is nothing else. Of one on an agent that waits for nothing
+    and executes no step that the journal knows, that it is at work, and since when nothing has been written.
+    """
+    row = store.connection().execute(_STANDS, {"id": task_id, "now": store.now()}).fetchone()
     if row is None:
         return []
-    entries = [entry for entry in open_entries(journal.load(store.connection(), task_id)) if entry.kind != "compensation"]
+    is_held = row[3] is not None
+    journalled = journal.load(store.connection(), task_id)
+    entries = [entry for entry in open_entries(journalled) if entry.kind != "compensation"]
     found = [
         {"kind": "retry" if entry.event == "tried" else entry.kind, "name": entry.name, "due_at": engine_json(store, entry.due_at)}
         for entry in entries
         if entry.kind in ("timer", "signal") or (entry.event == "tried" and entry.due_at is not None)
     ]
+    if is_held:
+        since = wall_json(journalled[-1].at if journalled else row[2])
+        return found if entries else [{"kind": "work", "name": "", "due_at": None, "since": since}]
     told = {one["name"] for one in found if one["kind"] == "signal"}
     found += [{"kind": "signal", "name": name, "due_at": None} for name in _names(row[0]) if name not in told]
     if not found:
