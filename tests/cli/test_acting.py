@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from .conftest import Call
@@ -48,7 +50,17 @@ def test_each_one_that_refuses_is_told(outlast: Call, started: str) -> None:
     assert outlast("cancel", started, other).code == 0
     refused = outlast("cancel", started, other, "--json")
     assert (refused.code, refused.json) == (4, [])
-    assert [uid in line for uid, line in zip((started, other), refused.err.splitlines(), strict=True)] == [True, True]
+    # One document on stderr too.
+    told = json.loads(refused.err)
+    assert told["error"] == refused.error
+    assert [(one["run_id"], one["type"], one["exit_code"]) for one in told["errors"]] == [
+        (uid, "RunFinished", 4) for uid in (started, other)
+    ]
+    assert [uid in line for uid, line in zip((started, other), outlast("cancel", started, other).err.splitlines(), strict=True)] == [
+        True
+    ] * 2
+    filtered = outlast("pause", "--all", "--status", "cancelled", "--yes", "--json")
+    assert [one["run_id"] for one in json.loads(filtered.err)["errors"]] == [other, started]
 
 
 def test_a_filter_needs_yes_where_nobody_can_be_asked(outlast: Call, started: str) -> None:

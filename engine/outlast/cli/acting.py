@@ -206,16 +206,22 @@ def _act(
 ) -> int:
     """Act on each chosen run; the exit code is that of the first that refused."""
     uids = _chosen(context, store, verb, choice, sensible, leaves_out)
+    if len(choice["references"]) == 1:
+        _report(context, store, [act(uids[0])])
+        return 0
     done: dict[str, None] = {}
-    code = 0
-    for outcome in [act(uids[0])] if len(uids) == 1 else _outcomes(act, uids):
-        if isinstance(outcome, OutlastError):
-            refused = output.report(outcome, as_json=context.machine)
-            code = code or refused
-        else:
+    refusals: list[tuple[str, OutlastError]] = []
+    for uid, outcome in zip(uids, _outcomes(act, uids), strict=True):
+        if not isinstance(outcome, OutlastError):
             done[outcome] = None
-    _report(context, store, list(done), as_list=len(choice["references"]) != 1)
-    return code
+            continue
+        refusals.append((uid, outcome))
+        if not context.machine:
+            output.report(outcome, as_json=False)
+    _report(context, store, list(done), as_list=True)
+    if not refusals:
+        return 0
+    return output.report_refusals(refusals) if context.machine else refusals[0][1].exit_code
 
 
 def _outcomes(act: Act, uids: list[str]) -> Iterator[str | OutlastError]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from ..errors import OutlastError, RemoteError
@@ -101,6 +101,18 @@ def lines(values: Iterable[Any]) -> None:
 def report(error: BaseException, *, as_json: bool) -> int:
     """Tell of an error on stderr and give its exit code."""
     return tell(*_facts(error), as_json=as_json)
+
+
+def report_refusals(refusals: Sequence[tuple[str, OutlastError]]) -> int:
+    """Tell as one JSON object what became of the runs of a batch that refused; `error` and the exit code are those of the first."""
+    told = []
+    for run_id, error in refusals:
+        type_name, message, hint, code = _facts(error)
+        told.append({"run_id": run_id, "type": type_name, "message": message, "hint": hint, "exit_code": code})
+    first = {key: told[0][key] for key in ("type", "message", "hint")}
+    code = _facts(refusals[0][1])[3]
+    sys.stderr.write(dumped({"error": first, "errors": told, "exit_code": code}, stream=sys.stderr) + "\n")
+    return code
 
 
 def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
