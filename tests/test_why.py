@@ -14,6 +14,7 @@ from outlast.errors import RunNotFound
 from outlast.states import Ending, Status
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
+from outlast.views import run_json
 from outlast.why import Explanation, why
 
 SECOND = clock.SECOND
@@ -430,7 +431,10 @@ def test_a_run_that_failed_by_a_group_names_the_first_error_in_it(store: SqliteS
     group = ExceptionGroup("in a TaskGroup", [ExceptionGroup("inner", [ValueError("file 1 is broken"), OSError("x")])])
     make.fail(claimed.fence, group, simple=True)
     summary = why(store, claimed.fence.task_id).summary
-    assert summary.endswith("ExceptionGroup: in a TaskGroup (1 sub-exception), the first ValueError: file 1 is broken")
+    told = "in a TaskGroup (1 sub-exception), the first ValueError: file 1 is broken"
+    assert summary.endswith(f"ExceptionGroup: {told}")
+    # As `runs`, `show` and `result` say it.
+    assert run_json(store, claimed.fence.task_id)["error"]["message"] == told
 
 
 def test_a_run_that_halted_on_its_error_says_it_once(store: SqliteStore, make: Maker) -> None:

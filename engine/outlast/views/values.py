@@ -29,15 +29,25 @@ def value_json(data: bytes | None, *, raw: bool = False) -> Any:
         return f"(cannot be read: {error})"
 
 
-def error_json(data: bytes | None, *, within_groups: bool = False) -> dict[str, str] | None:
-    """`type`, `message` and `traceback` of a stored error, or of the first that a group holds; None where there is none."""
+def error_json(data: bytes | None) -> dict[str, str] | None:
+    """`type`, `message` and `traceback` of a stored error; None where there is none. The message of a group names the first error that it
+    holds: its own only counts them.
+    """
+    found, inner = _read_error(data)
+    return found if found is None or inner is None else {**found, "message": f"{found['message']}, the first {_in_one_line(inner)}"}
+
+
+def _read_error(data: bytes | None) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+    """An error, and where it is a group the first that it holds."""
     if data is None:
-        return None
+        return None, None
     try:
-        found = codec.summary(data, within_groups=within_groups)
-        return {**found, "type": shown_type(found["type"])}
+        found, inner = (
+            {**one, "type": shown_type(one["type"])} for one in (codec.summary(data, within_groups=within) for within in (False, True))
+        )
     except (OutlastError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}
+        return {"type": "unknown", "message": f"(cannot be read: {error})", "traceback": ""}, None
+    return found, inner if inner != found else None
 
 
 def shown_type(name: str) -> str:
@@ -47,12 +57,11 @@ def shown_type(name: str) -> str:
 
 def error_line(data: bytes | None) -> str:
     """An error in one line: its type and the first line of its message; of a group, those of its first error too."""
-    found = error_json(data)
+    found, inner = _read_error(data)
     if found is None:
         return "no error was recorded"
     text = _in_one_line(found)
-    inner = error_json(data, within_groups=True)
-    return text if inner is None or inner == found else f"{text}, the first {_in_one_line(inner)}"
+    return text if inner is None else f"{text}, the first {_in_one_line(inner)}"
 
 
 def _in_one_line(error: dict[str, str]) -> str:
