@@ -160,6 +160,11 @@ def test_why_names_a_full_queue_with_its_number(app: Path, outlast: Call) -> Non
     assert (found["depth"], found["running"]) == (2, 2)
     outlast("queue", "set", "emails", "--concurrency", "1")
     assert "the queue 'emails' is full: its only place is taken (2 running)" in why(outlast, runs[-1])
+    # Where whoever waits keeps its place, what it waits for is what holds up the others.
+    assert not any(action.startswith("outlast why") for action in explained["actions"])
+    outlast("queue", "set", "emails", "--hold", "unfinished")
+    actions = outlast("why", runs[-1], "--json").json["actions"]
+    assert actions[:2] == [f"outlast why {holder}" for holder in holders]
 
 
 def test_why_names_a_partitions_limit_with_its_number(app: Path, outlast: Call) -> None:

@@ -50,7 +50,7 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         all_of_it = "its only place is" if limits.concurrency == 1 else f"all {limits.concurrency} places are"
         held = f"{all_of_it} taken ({places.taken} {_by(limits)})"
         text.summary = f"{what} is due, but {name} is full: {held}."
-        text.details += _holders(connection, limits)
+        _tell_holders(connection, limits, text)
     else:
         partition = f"the partition {candidate.partition!r}" if candidate.partition else "no partition"
         count = places.held_by(candidate.partition)
@@ -60,17 +60,22 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
 
 
 _HOLDERS = """
-select h.uid, h.status from outlast_task h
+select case h.kind when 'step' then p.uid else h.uid end, case h.kind when 'step' then h.name end, h.status
+from outlast_task h left join outlast_task p on p.id = h.parent_id
 where h.id in (select t.slot from outlast_task t
                where t.queue = :queue and t.slot is not null and (t.agent_id is not null or (:kept and t.finished_at is null)))
 order by h.id limit 3
 """
 
 
-def _holders(connection: sqlite3.Connection, limits: Limits) -> list[str]:
-    """Who has the places, the first few: with `hold="unfinished"`, runs of two queues can wait for each other."""
+def _tell_holders(connection: sqlite3.Connection, limits: Limits, text: Text) -> None:
+    """Who has the places, the first few: with `hold="unfinished"`, one that waits keeps its own, and two queues can wait for each other."""
     rows = connection.execute(_HOLDERS, {"queue": limits.queue, "kept": limits.keeps_place}).fetchall()
-    return [f"One is held by {uid}, which is {status}." for uid, status in rows]
+    for uid, step, status in rows:
+        who = uid if step is None else f"the step {step} of run {uid}"
+        text.details.append(f"One is held by {who}, which is {status}.")
+    if limits.keeps_place:
+        text.actions += dict.fromkeys(f"outlast why {uid}" for uid, _, _ in rows)
 
 
 def _by(limits: Limits) -> str:
