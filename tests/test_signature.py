@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Required, TypedDict, TypeVar
 
+import annotated_types
 import msgspec
 import pydantic
 import pytest
@@ -188,6 +189,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ({"1": "2026-01-01"}, dict[int, date], {1: date(2026, 1, 1)}),
         ("/x", Path, Path("/x")),
         (3, Annotated[int, msgspec.Meta(ge=1)], 3),
+        (None, Annotated[int | None, msgspec.Meta(ge=1)], None),
+        ([{"by": "eve"}], Annotated[list[Approval], pydantic.Field(min_length=1)], [Approval(by="eve")]),
+        (" a ", Annotated[str, pydantic.StringConstraints(strip_whitespace=True)], "a"),
+        ("a", Annotated[str, "somebody else's", msgspec.Meta(ge=1)], "a"),
         (Item("n"), Item, Item("n")),
         ([Item("n")], list[Item], [Item("n")]),
         (True, bool, True),
@@ -217,7 +222,15 @@ def test_a_value_from_outside_becomes_the_annotated_type(value: Any, annotation:
         ("a", list[str], "list[str]"),
         ([[]], set[Any], "set"),
         ({"by": 1}, Approval, "by"),
-        (0, Annotated[int, msgspec.Meta(ge=1)], "int"),
+        (0, Annotated[int, msgspec.Meta(ge=1)], "x must be int (Expected `int` >= 1), not 0."),
+        ("0", Annotated[int, msgspec.Meta(ge=1)], "x must be int (Expected `int` >= 1), not 0."),
+        (0, Annotated[int, msgspec.Meta(ge=1)] | None, ">= 1"),
+        (0, Annotated[int | None, msgspec.Meta(ge=1)], ">= 1"),
+        ([1, 2], Annotated[list[int], msgspec.Meta(max_length=1)], "length <= 1"),
+        ([5, 0], list[Annotated[int, pydantic.Field(ge=1)]], "x[1] must be int (Input should be greater than or equal to 1), not 0."),
+        ("ab", Annotated[str, pydantic.StringConstraints(max_length=1)], "at most 1 character"),
+        ({"by": "eve"}, Annotated[dict[str, str], annotated_types.MinLen(2)], "at least 2 items"),
+        (3, Annotated[int, pydantic.AfterValidator(lambda number: exec("raise ValueError('odd')"))], "odd"),
         ("x", int | None, "int"),
         ("b", Literal["a"], "'a'"),
         ("\ud800", int, "int"),

@@ -48,6 +48,24 @@ def unwrapped(annotation: Any) -> Any:
             return type(None) if annotation is None else annotation
 
 
+def metadata_of(annotation: Any) -> list[Any]:
+    """What `Annotated` says of a value, through the same wrappers: the innermost last."""
+    found: list[Any] = []
+    while (origin := typing.get_origin(annotation)) is not None or not isinstance(annotation, type):
+        if origin is typing.Annotated:
+            found += annotation.__metadata__
+            annotation = annotation.__origin__
+        elif origin in (typing.Required, typing.NotRequired, typing.Final):
+            annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            break
+    return found
+
+
 def hints_of_fields(cls: Any, arguments: tuple[Any, ...] = ()) -> dict[str, Any]:
     """The types of a class's fields; those of `Box[int]` with its arguments put in."""
     try:

@@ -47,18 +47,6 @@ def built(build: Callable[..., Any], value: object, cls: Any, place: str, **fiel
         raise InvalidInput(f"{place} must be {describe_type(cls)}, not {show(value)}: {problem}.") from error
 
 
-def constrained(value: Any, annotation: Any, cls: Any, place: str) -> Any:
-    """Hold `Annotated[int, msgspec.Meta(ge=0)]` against a value that is an int already."""
-    if annotation is cls or cls not in SCALARS:
-        return value
-    try:
-        return msgspec.convert(value, annotation)
-    except msgspec.ValidationError as error:
-        raise Misfit(place, f"{describe_type(cls)} ({error})", value) from error
-    except Exception:  # noqa: BLE001 - an annotation that msgspec does not know
-        return value
-
-
 def to_literal(value: Any, hint: Any, choices: tuple[Any, ...], place: str) -> Any:
     for choice in choices:
         if choice == value and type(choice) is type(value):
@@ -94,14 +82,12 @@ def to_enum(value: Any, cls: type[enum.Enum], place: str) -> Any:
     raise Misfit(place, f"{describe_type(cls)} ({choices})" if choices else describe_type(cls), value)
 
 
-def to_scalar(value: Any, cls: Any, annotation: Any, place: str, strict: bool) -> Any:
+def to_scalar(value: Any, cls: Any, place: str, strict: bool) -> Any:
     for is_strict in (True,) if strict else (True, False):
         try:
-            return msgspec.convert(value, annotation, strict=is_strict)
+            return msgspec.convert(value, cls, strict=is_strict)
         except (msgspec.ValidationError, UnicodeEncodeError):
             pass
-        except TypeError:
-            annotation = cls
     if isinstance(value, str) and not strict:
         try:
             if cls in (datetime, date, time):

@@ -1,9 +1,9 @@
 """Outside input as annotated types: JSON, or a command line's text, becomes what a parameter says it is.
 
 Owns the walk over an annotation: unions, containers, dataclasses and the like, down to what is converted whole
-(`signature_leaves`). Refuses nothing that it does not understand: without an annotation, or with one that no value can be
-checked against, a value passes unchanged, and so does one that is already an instance. Strict conversion is tried before a
-lenient one, so that a text stays a text where the annotation allows it.
+(`signature_leaves`); each is then held against its constraints (`signature_constraints`). Refuses nothing that it does not
+understand: without an annotation, or with one that no value can be checked against, a value passes unchanged, and so does one that
+is already an instance. Strict conversion is tried before a lenient one, so that a text stays a text where the annotation allows it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import msgspec
 
 from .codec_types import is_pydantic, load, registered
 from .errors import InvalidInput
-from .signature_hints import describe_type, hints_of_fields, required_keys, unwrapped
+from .signature_constraints import constrained
+from .signature_hints import describe_type, hints_of_fields, metadata_of, required_keys, unwrapped
 from .signature_leaves import (
     SCALARS,
     Misfit,
     built,
     check_fields,
-    constrained,
     refuse,
     show,
     to_enum,
@@ -94,6 +94,10 @@ def parse_json(text: str, place: str) -> Any:
 
 
 def _convert(value: Any, annotation: Any, place: str, strict: bool = False) -> Any:
+    return constrained(_converted(value, annotation, place, strict), annotation, place)
+
+
+def _converted(value: Any, annotation: Any, place: str, strict: bool) -> Any:
     hint = unwrapped(annotation)
     if hint is Any or hint is object or isinstance(hint, (str, typing.TypeVar, typing.ForwardRef)):
         return value
@@ -117,7 +121,7 @@ def _convert(value: Any, annotation: Any, place: str, strict: bool = False) -> A
 
 def _convert_to_class(value: Any, cls: Any, annotation: Any, place: str, strict: bool) -> Any:
     if _is_instance(value, cls) and not (type(value) is bool and cls in (int, float)):
-        return constrained(value, annotation, cls, place)
+        return value
     if cls in registered:
         return built(registered[cls].from_json, value, cls, place)
     if is_pydantic(cls):
@@ -125,7 +129,7 @@ def _convert_to_class(value: Any, cls: Any, annotation: Any, place: str, strict:
     if issubclass(cls, enum.Enum):
         return to_enum(value, cls, place)
     if cls in SCALARS:
-        return to_scalar(value, cls, annotation, place, strict)
+        return to_scalar(value, cls, place, strict)
     arguments = typing.get_args(unwrapped(annotation))
     if dataclasses.is_dataclass(cls):
         return _convert_to_dataclass(value, cls, arguments, place, strict)
@@ -151,7 +155,7 @@ def _convert_union(value: Any, hint: Any, members: tuple[Any, ...], place: str, 
     # First what fits exactly, then what converts strictly, then leniently: "5" stays a text for `int | str`.
     for member in members:
         plain = unwrapped(member)
-        if isinstance(plain, type) and type(value) is plain and plain not in _LISTS and plain not in _DICTS:
+        if isinstance(plain, type) and type(value) is plain and plain not in _LISTS and plain not in _DICTS and not metadata_of(member):
             return value
     refusals: list[Exception] = []
     for is_strict in (True,) if strict else (True, False):
