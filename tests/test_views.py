@@ -254,6 +254,19 @@ def test_steps_are_in_order_of_start_although_the_first_ended_last(store: Sqlite
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
 
 
+def test_a_clock_that_is_set_back_does_not_reorder_steps(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
+    fence = make.running().fence
+    for number, (path, jump) in enumerate((("1", 0), ("2.1", -3600), ("2.2", 0), ("3", -3600), ("4", 7200)), 1):
+        manual.jump(jump)
+        started_at = clock.wall()
+        manual.advance(1)
+        make.append(fence, make.entry(number, path, "completed", "step", "pack", try_number=1, started_at=started_at, data=b"1"))
+    shown = views.show_json(store, fence.task_id)
+    assert [step["path"] for step in shown["steps"]] == ["1", "2.1", "2.2", "3", "4"]
+    drawn = [plain(line) for line in run_lines(shown) if " pack " in plain(line)]
+    assert [line.split("#")[1].split()[0] for line in drawn] == ["1", "2.1", "2.2", "3", "4"]
+
+
 def test_a_submitted_step_starts_where_it_was_submitted_whenever_an_agent_tries_it(
     store: SqliteStore, make: Maker, manual: clock.ManualClock
 ) -> None:

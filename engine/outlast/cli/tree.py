@@ -81,8 +81,8 @@ def _facts(run: dict[str, Any]) -> Line:
 def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
     """Steps and children in the order of their beginning, compensations last."""
     branch, last_branch, trunk, nothing = branches(stream)
-    steps = [(_order(step, "started_at"), step) for step in shown["steps"]]
-    children = [((False, str(child["created_at"] or "")), child) for child in shown["children"]]
+    steps = _rising(shown["steps"], "started_at")
+    children = _rising(shown["children"], "created_at")
     parts = [part for _, part in sorted([*steps, *children], key=lambda pair: pair[0])]
     parts += shown["waits"]
     for index, part in enumerate(parts):
@@ -126,8 +126,14 @@ def _is_inherited(run: dict[str, Any], step: dict[str, Any]) -> bool:
     return bool(run["retry_of"] and run["started_at"] and step["finished_at"] and step["finished_at"] < run["started_at"])
 
 
-def _order(step: dict[str, Any], name: str) -> tuple[bool, str]:
-    return step["kind"] == "compensation", str(step[name] or "")
+def _rising(parts: list[dict[str, Any]], name: str) -> list[tuple[tuple[bool, str], dict[str, Any]]]:
+    """Parts that are in order, each with what two such lists are merged by: a wall clock that was set back does not reorder them."""
+    found: list[tuple[tuple[bool, str], dict[str, Any]]] = []
+    last = ""
+    for part in parts:
+        last = max(last, str(part[name] or ""))
+        found.append(((part.get("kind") == "compensation", last), part))
+    return found
 
 
 def step_cells(step: dict[str, Any], stream: Any = None) -> list[Cell]:

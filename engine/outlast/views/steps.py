@@ -86,14 +86,28 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
                 line.status, line.finished_at = ("cancelled", owner[0]) if between else ("unknown", None)
             elif not line.has_begun and (line.due_at is None or line.due_at <= now):
                 line.tries += 1
-    return sorted(lines, key=_order)
+    return _in_order(lines)
 
 
-def _order(line: StepLine) -> tuple[bool, int, int]:
-    # A finished step has one entry, written when it ended: its start, not its place in the journal,
-    # gives the order. A submitted one starts where it is submitted, for the undo too, whenever an agent tries it.
-    began_at = line.started_at if line.submitted_at is None else line.submitted_at
-    return line.kind == "compensation", began_at or 0, line.seq
+def _in_order(lines: list[StepLine]) -> list[StepLine]:
+    """By their start. A finished step has one entry, written when it ended, so that the journal alone does not tell. A submitted one
+    starts where it is submitted, for the undo too, whenever an agent tries it. On one branch a step does not start before those at the
+    places before it, whatever the wall clock said; compensations run one after another.
+    """
+    began: dict[int, int] = {}
+    latest: dict[tuple[int, ...], int] = {}
+    for line in sorted(lines, key=lambda line: (_place(line.path), line.seq)):
+        if line.kind == "compensation":
+            continue
+        place = _place(line.path)
+        began_at = line.started_at if line.submitted_at is None else line.submitted_at
+        began[id(line)] = max(began_at or 0, *(latest.get(place[:depth], 0) for depth in range(len(place))), 0)
+        latest[place[:-1]] = began[id(line)]
+    return sorted(lines, key=lambda line: (line.kind == "compensation", began.get(id(line), 0), line.seq))
+
+
+def _place(path: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in path.split(".") if number.isdecimal())
 
 
 def merge(entries: list[Entry]) -> list[StepLine]:
