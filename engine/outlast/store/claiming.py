@@ -53,9 +53,12 @@ where id = :root_id and due_at <= :now and paused_at is null
 limit :limit
 """
 
-_INPUT = """
-select task_id, data, tags, tick, chain, idempotency_key, options, timeout
-from outlast_input where task_id in (select value from json_each(:ids))
+_FACTS = """
+select id, claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
+       parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes,
+       data, tags, tick, chain, idempotency_key, options, timeout
+from outlast_task join outlast_input on task_id = id
+where id in (select value from json_each(:ids)) and due_at is not null and agent_id is null
 """
 
 _TAKE = """
@@ -64,8 +67,6 @@ set status = case status when 'compensating' then 'compensating' else 'running' 
     agent_id = :agent_id, claim = claim + 1, due_at = null, alone = :alone, awaits = null, wait_count = null,
     started_at = coalesce(started_at, :wall)
 where id in (select value from json_each(:ids)) and due_at is not null and agent_id is null
-returning id, claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
-          parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes
 """
 
 _SET_DEADLINE = """
@@ -84,7 +85,6 @@ where p.id in (select value from json_each(:ids))
 """
 
 _NOBODY = (None, None, None, None, None)
-_STATUSES = {str(status): status for status in Status}
 
 _MOST_OF_ROOT = 10_000
 _OLDEST_OF = 8
@@ -229,12 +229,13 @@ def _take(transaction: Transaction, operation: Claim, tasks: Collection[int]) ->
     """Take these tasks; what somebody else has by now is left out."""
     if not tasks:
         return []
-    ids = json.dumps(list(tasks))
-    given = {row[0]: row for row in transaction.execute(_INPUT, {"ids": ids})}
-    facts = {"ids": ids, "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
-    rows = {row[0]: row for row in transaction.execute(_TAKE, facts).fetchall()}
+    rows = {row[0]: row for row in transaction.execute(_FACTS, {"ids": json.dumps(list(tasks))})}
+    # Of these rows nothing changes in between: the transaction has the write lock. Read beforehand, they cost half of what
+    # they do as `returning`, and the update no more than its rows.
+    facts = {"ids": json.dumps(list(rows)), "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
+    transaction.execute(_TAKE, facts)
     parents = _parents(transaction, {row[13] for row in rows.values() if row[13] is not None})
-    return [_claimed(transaction, operation, rows[task_id], given[task_id], parents) for task_id in tasks if task_id in rows]
+    return [_claimed(transaction, operation, rows[task_id], parents) for task_id in tasks if task_id in rows]
 
 
 def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ...]]:
@@ -243,10 +244,12 @@ def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ..
     return {row[0]: row[1:] for row in transaction.execute(_PARENTS, {"ids": json.dumps(list(ids))})}
 
 
-def _claimed(transaction: Transaction, operation: Claim, row: Any, given: Any, parents: Mapping[int, tuple[Any, ...]]) -> Claimed:
-    (task_id, claim_number, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
-     parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes) = row  # fmt: skip
-    _, data, tags, tick, chain, idempotency_key, options, timeout = given
+def _claimed(transaction: Transaction, operation: Claim, row: Any, parents: Mapping[int, tuple[Any, ...]]) -> Claimed:
+    """What the agent gets of a task whose row is as it was before the claim."""
+    (task_id, claims, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
+     parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes,
+     data, tags, tick, chain, idempotency_key, options, timeout) = row  # fmt: skip
+    claim_number = claims + 1
     if timeout is not None and kind == "run" and claim_number == 1:
         deadline = transaction.one(_SET_DEADLINE, {"id": task_id, "deadline_at": transaction.now + timeout})
         deadline_at = deadline[0] if deadline is not None else None
@@ -259,8 +262,10 @@ def _claimed(transaction: Transaction, operation: Claim, row: Any, given: Any, p
         # A step knows what its run knows.
         tags, tick = parent_tags, parent_tick
     return Claimed(
-        Fence(task_id, claim_number), uid, kind, name, version, _STATUSES[status], needs, queue, partition,
-        priority, tries, bool(suspect), operation.alone, parent_id, parent_path, root_id, started_at,
+        Fence(task_id, claim_number), uid, kind, name, version,
+        Status.COMPENSATING if status == "compensating" else Status.RUNNING, needs, queue, partition,
+        priority, tries, bool(suspect), operation.alone, parent_id, parent_path, root_id,
+        started_at if started_at is not None else transaction.wall,
         deadline_at, cancel_requested_at is not None, notice, data, tags, tick, chain, idempotency_key,
         options, timeout, parent_uid, crashes, parent_name,
         grandparent_uid,
