@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from decimal import Decimal
 
 import pytest
@@ -275,7 +276,12 @@ def test_a_submitted_step_starts_where_it_was_submitted_whenever_an_agent_tries_
     manual.advance(1)
     make.append(fence, make.entry(2, "2", "completed", "step", "b", started_at=clock.wall(), data=b"1"))
     manual.advance(1)
+    # While no agent has it, it is drawn as what it is; the statuses that scripts know have no word for that.
+    assert views.steps_json(store, fence.task_id)[0]["status"] == "running"
+    drawn = [plain(step_cells(step)).split("  ")[1] for step in views.show_json(store, fence.task_id)["steps"]]
+    assert drawn == ["pending", "0ms"]
     held = make.claim(make.agent()).fence
+    assert plain(step_cells(views.show_json(store, fence.task_id)["steps"][0])).split("  ")[1] == "running"
     assert held.task_id == task.task_id
     make.complete(held, "packed")
     assert [step["path"] for step in views.steps_json(store, fence.task_id)] == ["1", "2"]
@@ -461,8 +467,19 @@ def test_stats_count_runs_and_say_how_long_the_oldest_has_been_due(store: Sqlite
     ]  # fmt: skip
 
 
-def send(order_id: str, *items: int, gift: bool = False) -> None:
+@dataclass
+class Parcel:
+    weight: int
+
+
+def send(order_id: str, *items: int, gift: bool = False, parcel: Parcel | None = None) -> None:
     """Send an order."""
+
+
+def wrap(parcel, others=()): ...  # type: ignore[no-untyped-def]
+
+
+wrap.__annotations__ = {"parcel": Parcel, "others": list[Parcel]}
 
 
 def test_workflows_show_what_they_take() -> None:
@@ -475,8 +492,14 @@ def test_workflows_show_what_they_take() -> None:
         ("order_id", True),
         ("*items", False),
         ("gift", False),
+        ("parcel", False),
     ]
+    assert found["parameters"][3]["type"] == "Parcel | None"
     assert found["timeout_seconds"] == 7 * 86_400
+    with registry.isolated() as defined:
+        workflow(wrap)
+        [found] = views.workflows_json(defined)
+    assert [one["type"] for one in found["parameters"]] == ["Parcel", "list[Parcel]"]
 
 
 def test_an_ending_that_waits_shows_no_output_yet(store: SqliteStore, make: Maker) -> None:

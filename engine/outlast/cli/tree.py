@@ -138,7 +138,7 @@ def _rising(parts: list[dict[str, Any]], name: str) -> list[tuple[tuple[bool, st
 
 def step_cells(step: dict[str, Any], stream: Any = None) -> list[Cell]:
     """One step: mark, name, place, time, tries, error."""
-    status = step["status"]
+    status = "pending" if step.get("is_pending") else step["status"]
     cells = [status_cell(status, mark(status, stream)), (" ", "")]
     if step["kind"] == "compensation":
         cells.append(("undo ", "magenta"))

@@ -6,6 +6,7 @@ Owns the shape of a workflow. Refuses to import anything: whoever asks has loade
 from __future__ import annotations
 
 import inspect
+import typing
 from typing import TYPE_CHECKING, Any
 
 from ..definition.source import shown
@@ -48,7 +49,7 @@ def _parameters(workflow: Workflow[..., Any]) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": f"{marks.get(parameter.kind, '')}{name}",
-                "type": None if annotation is parameter.empty else _type_text(annotation),
+                "type": None if annotation is parameter.empty else _type_text(annotation, workflow.fn.__module__),
                 "required": name in workflow.signature.required,
                 "default": None if parameter.default is parameter.empty else repr(parameter.default),
             }
@@ -56,9 +57,11 @@ def _parameters(workflow: Workflow[..., Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _type_text(annotation: Any) -> str:
+def _type_text(annotation: Any, module: str) -> str:
     # A bare class by its name, everything else (a string under `from __future__ import annotations`,
-    # a generic) as written.
+    # a generic) as written where the workflow is.
     if isinstance(annotation, str):
         return annotation
-    return inspect.formatannotation(annotation)
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return annotation.__qualname__
+    return inspect.formatannotation(annotation).replace(f"{module}.", "")

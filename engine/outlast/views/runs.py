@@ -166,7 +166,7 @@ def show_json(store: SqliteStore, task_id: int, *, raw: bool = False, waits: boo
 
 def _shown(store: SqliteStore, task_id: int, *, raw: bool, waits: bool) -> dict[str, Any]:
     waiting = {"waits": waits_json(store, task_id)} if waits else {}
-    return {**run_json(store, task_id, raw=raw), "steps": steps_json(store, task_id, raw=raw), **waiting, "children": []}
+    return {**run_json(store, task_id, raw=raw), "steps": steps_json(store, task_id, raw=raw, drawn=waits), **waiting, "children": []}
 
 
 def _run(store: SqliteStore, row: tuple[Any, ...], *, raw: bool) -> dict[str, Any]:

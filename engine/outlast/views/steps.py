@@ -44,12 +44,16 @@ class StepLine:
     due_at: int | None = None
     """Of a backoff: the engine instant of the next try."""
     is_set_aside: bool = False
+    is_pending: bool = False
+    """It was submitted, and no agent has it."""
     has_begun: bool = False
     """The try under way is counted already: a step that is asked about has an entry for the start of each."""
 
 
-def steps_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict[str, Any]]:
-    """The steps of a run in order of start. Values are readable JSON; with `raw` they have their tags."""
+def steps_json(store: SqliteStore, task_id: int, raw: bool = False, *, drawn: bool = False) -> list[dict[str, Any]]:
+    """The steps of a run in order of start. Values are readable JSON; with `raw` they have their tags. What is to be drawn tells those that
+    wait for an agent from those that run: of the statuses that scripts know, both are `running`.
+    """
     return [
         {
             "path": line.path,
@@ -62,6 +66,7 @@ def steps_json(store: SqliteStore, task_id: int, raw: bool = False) -> list[dict
             "tries": line.tries,
             "started_at": wall_json(line.started_at),
             "finished_at": wall_json(line.finished_at),
+            **({"is_pending": line.is_pending} if drawn else {}),
         }
         for line in step_lines(store, task_id)
     ]
@@ -190,7 +195,7 @@ def _add_tasks(connection: sqlite3.Connection, task_id: int, lines: dict[str, St
         if line.status != "running":
             line.finished_at = finished_at if finished_at is not None else line.finished_at
             continue
-        line.status = _task_status(status)
+        line.status, line.is_pending = _task_status(status), status == Status.PENDING
         line.finished_at, line.due_at = finished_at, due_at if tries else None
         line.output, line.error = output, error if error is not None else errors.get(part_id)
         if status == Status.RUNNING:
