@@ -26,6 +26,7 @@ from .store.backup import backup
 from .store.sqlite import SqliteStore
 from .stored_retry import retry_from
 from .views.open_runs import open_runs
+from .views.runs import status_of
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -117,7 +118,7 @@ def check(path: str, registry: Registry, settings: Settings, *, workflow: str | 
 
 
 def _judge(store: SqliteStore, code: Code, settings: Settings, claimed: Claimed, ending: str | None, report: Report) -> Verdict:
-    verdict = Verdict(claimed.uid, claimed.name, claimed.version, str(claimed.status))
+    verdict = Verdict(claimed.uid, claimed.name, claimed.version, status_of(store, claimed.fence.task_id))
     entries = journal.load(store.connection(), claimed.fence.task_id)
     for entry in entries:
         if entry.kind == "patch":

@@ -122,9 +122,12 @@ def judge(bench: Any, source: str) -> checking.Verdict:
 
 @pytest.mark.parametrize("flow", [ships, aships, fans])
 def test_code_that_has_not_changed_fits(bench, flow):
-    parked(bench, flow, "x")
+    run = parked(bench, flow, "x")
     (verdict,) = checking.check(bench.engine.path, defined, Settings()).runs
-    assert (verdict.result, verdict.warnings) == ("fits", [])
+    assert (verdict.status, verdict.result, verdict.warnings) == ("waiting", "fits", [])
+    run.pause()
+    (verdict,) = checking.check(bench.engine.path, defined, Settings()).runs
+    assert (verdict.status, verdict.result) == ("paused", "fits")
 
 
 def test_another_step_at_a_place_is_named_with_both(bench):
