@@ -91,6 +91,17 @@ def test_a_run_behind_others_counts_them(store: SqliteStore, make: Maker) -> Non
     assert "about to be claimed" in why(store, first.task_id).summary
 
 
+def test_agents_that_are_late_with_their_lease_are_not_said_to_claim_at_once(
+    store: SqliteStore, make: Maker, manual: clock.ManualClock
+) -> None:
+    make.agent()
+    task_id = make.start().task_id
+    manual.advance(14)
+    assert why(store, task_id).summary == "It is due for 14s and about to be claimed."
+    manual.advance(2)
+    assert why(store, task_id).summary == "It is due for 16s, but no agent that can take it has been heard for 16s."
+
+
 def test_full_slots_are_named(store: SqliteStore, make: Maker) -> None:
     agent = make.agent(slots=1)
     make.start()
@@ -387,6 +398,27 @@ def test_a_final_run_says_how_it_ended(store: SqliteStore, make: Maker, status: 
         assert found.summary.endswith("ValueError: no stock")
     if status == "cancelled":
         assert found.details == ["What it had done was left as it is."]
+
+
+def test_a_failed_run_says_which_step_failed_and_a_group_that_of_its_first_error(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    for seq, problem in enumerate(("busy", "no stock", "torn"), 1):
+        error = codec.encode_error(ValueError(problem))
+        make.append(claimed.fence, make.entry(seq, str(seq), "failed", "step", "pack", try_number=1, data=error))
+    make.fail(claimed.fence, ExceptionGroup("some", [ValueError("no stock"), ValueError("torn")]), simple=True)
+    assert why(store, claimed.fence.task_id).details == ["It is the error of the step pack at 2."]
+
+
+def test_an_undo_that_gave_up_says_what_resume_and_cancel_do_and_what_a_cancel_left(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    make.charge(claimed.fence)
+    make.fail(claimed.fence, ValueError("late"))
+    held = make.claim(make.agent()).fence
+    store.commit(op.Halt(held, "the compensation of charge gave up", error=codec.encode_error(OSError("closed"))))
+    assert any("`resume` tries the compensation again" in detail for detail in why(store, held.task_id).details)
+    store.commit(op.Cancel(claimed.uid))
+    found = why(store, held.task_id)
+    assert found.details == [f"Its undo gave up: OSError: closed; `outlast show {claimed.uid} --undo` lists what was left as it is."]
 
 
 def test_a_compensated_run_keeps_its_original_error(store: SqliteStore, make: Maker) -> None:

@@ -22,7 +22,7 @@ from .views.chains import chain_texts
 from .views.entry_texts import entry_text, length, wait_texts, when
 from .views.schedules import schedule_json
 from .views.unclaimed import tell_strays, why_unclaimed
-from .views.values import error_line, wall_json
+from .views.values import error_json, error_line, same_error, wall_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _PARTS_EXPLAINED = 5
 _DEEPEST = 3
-_PART = {"run": "child", "step": "step"}
+_PART = {"run": "child", "child": "child", "step": "step"}
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ def _why(store: SqliteStore, task_id: int, *, depth: int) -> Explanation:
     if facts is None:
         raise RunNotFound(str(task_id))
     if facts["finished_at"] is not None:
-        return _final(facts)
+        return _final(store, facts)
     explanation = _open(store, facts, depth)
     _add_intents(store, facts, explanation)
     return explanation
@@ -121,7 +121,7 @@ def _run_uid(facts: dict[str, Any]) -> str:
     return uid
 
 
-def _final(facts: dict[str, Any]) -> Explanation:
+def _final(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
     at = wall_json(facts["finished_at"])
     uid = _run_uid(facts)
     again = [f"outlast show {uid}", f"outlast retry {uid}"]
@@ -132,18 +132,28 @@ def _final(facts: dict[str, Any]) -> Explanation:
             undone = {
                 "completed": "What it had done was undone.",
                 "skipped": "What it had done was left as it is.",
+                "failed": f"Its undo gave up: {error_line(facts['undo_error'])}; `outlast show {uid} --undo` lists what was left as it is.",
             }
             details = [undone[facts["undo"]]] if facts["undo"] in undone else []
             return Explanation(f"It was cancelled, and ended at {at}.", details, again)
         case Status.COMPENSATED:
             return Explanation(
                 f"It failed and was undone by {at}: {error_line(facts['error'])}",
-                ["Every compensation has completed."],
+                [*_failed_step(store, facts), "Every compensation has completed."],
                 again,
             )
         case _:
-            details = ["Nothing was undone: it was told not to."] if facts["undo"] == "skipped" else []
+            details = [*_failed_step(store, facts), *(["Nothing was undone: it was told not to."] if facts["undo"] == "skipped" else [])]
             return Explanation(f"It failed at {at}: {error_line(facts['error'])}", details, again)
+
+
+def _failed_step(store: SqliteStore, facts: dict[str, Any]) -> list[str]:
+    """Which step's error ended a run: an error that comes from a fan-out over many does not say so itself."""
+    error = error_json(facts["error"], deepest=True)
+    for entry in reversed(journal.load(store.connection(), facts["id"])):
+        if entry.event == "failed" and entry.kind != "compensation" and same_error(error, error_json(entry.data, deepest=True)):
+            return [f"It is the error of the {_PART.get(entry.kind, 'step')} {entry.name} at {entry.path}."]
+    return []
 
 
 def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
@@ -156,8 +166,8 @@ def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         explanation.details.append(f"Its error: {error}")
     if facts["crashes"]:
         explanation.details.append(f"It took down its agent {times(facts['crashes'])} while it ran alone.")
-    if facts["undo"] == "pending":
-        explanation.details.append("It is halted in its undo; `resume` tries the compensation again.")
+    if facts["undo"] in ("pending", "failed"):
+        explanation.details.append("It is halted in its undo: `resume` tries the compensation again, `cancel` leaves the rest as it is.")
     return explanation
 
 
@@ -190,9 +200,12 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     elif facts["started_at"] is not None:
         explanation.details.append(f"It was first claimed at {wall_json(facts['started_at'])}.")
     # What the run itself was waiting for wakes nobody once it is undone.
-    texts = wait_texts(store, [e for e in entries if facts["status"] != Status.COMPENSATING or e.kind == "compensation"])
+    own = [e for e in entries if facts["status"] != Status.COMPENSATING or e.kind == "compensation"]
+    texts = wait_texts(store, own)
     explanation.details += texts
     if texts:
+        awaited = {entry.name: None for entry in waiting.open_entries(own) if entry.kind == "signal"}
+        explanation.actions += [f"outlast signal {_run_uid(facts)} {name} JSON" for name in awaited]
         _add_unread(store, facts, explanation)
     if facts["alone"] and facts["suspect"]:
         explanation.details.append("It runs alone, since an agent crashed while it was on it.")

@@ -154,7 +154,7 @@ class Execution(Journalled):
         elif not self.asynchronous and not isinstance(value, CodeMismatch):
             # An async run has refused this where it ended. Code that fails where it once went on is other code.
             try:
-                because = payloads.told(value, _first_line(value)).removesuffix(".")
+                because = payloads.told(value, first_line(value)).removesuffix(".")
                 self.history.check_end(f"the end of the workflow, by {type(value).__name__}: {because}")
             except CodeMismatch as error:
                 value = error
@@ -168,7 +168,7 @@ class Execution(Journalled):
         if getattr(self.definition, "on_error", "fail") == "halt":
             return Halt(
                 self.fence,
-                payloads.told(value, f"{type(value).__name__}: {_first_line(value)}"),
+                payloads.told(value, f"{type(value).__name__}: {first_line(value)}"),
                 error_data,
                 tuple(self.strays),
                 *self._to_set_aside(value),
@@ -261,7 +261,7 @@ class Execution(Journalled):
         )
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
     try:
         lines = str(error).splitlines()
     except Exception:  # noqa: BLE001 - a user's __str__ may raise anything

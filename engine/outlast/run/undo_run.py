@@ -28,7 +28,7 @@ from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, wait_on_loop
-from .execution import log
+from .execution import first_line, log
 from .held import Held
 from .history import PROBE_PREFIX, History
 from .inheriting import Inheritance
@@ -187,7 +187,8 @@ class UndoRun(Held):
                 self._wait_for_thread(thread)
             return PassUndo(self.fence, delay=delay) if delay else None
         counted = f"{number} {'try' if number == 1 else 'tries'}"
-        reason = f"the compensation of {undo.name} gave up after {counted}: {payloads.told(error, repr(error))}"
+        by = payloads.told(error, f"{type(error).__name__}: {first_line(error)}")
+        reason = f"the compensation of {undo.name} gave up after {counted}: {by}"
         if thread is not None and not thread.wait(0):
             self.strays.add(path)
             self.overrunning.add(path)

@@ -131,11 +131,21 @@ def _others_go_first(store: SqliteStore, facts: dict[str, Any], fitting: list[Ca
         text.summary = f"{what} is due for {waited}, behind {counted(ahead, 'task')} of the queue {facts['queue']!r}."
     elif running >= slots:
         text.summary = f"{what} is due for {waited} and the next in line; every slot is taken."
+    elif (silent := _silence(store, fitting)) is not None:
+        text.summary = f"{what} is due for {waited}, but no agent that can take it has been heard for {describe(silent)}."
     else:
         text.summary = f"{what} is due for {waited} and about to be claimed."
     text.details.append(f"Agents that can take it: {_named(fitting)}; {running} of their {slots} slots are taken.")
     if running >= slots:
         text.actions.append("outlast up --agents N (more of them)")
+
+
+def _silence(store: SqliteStore, agents: list[Candidate]) -> float | None:
+    """For how many seconds none of them has renewed its lease, where each has let pass more than half of it: an agent that is well renews
+    it every third.
+    """
+    heard = [(clock.wall() - agent.heartbeat_at, agent.lease_until - store.now()) for agent in agents]
+    return min(ago for ago, _ in heard) / clock.SECOND if all(ago > left for ago, left in heard) else None
 
 
 def _named(agents: list[Candidate]) -> str:

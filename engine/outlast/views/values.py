@@ -29,12 +29,19 @@ def value_json(data: bytes | None, *, raw: bool = False) -> Any:
         return f"(cannot be read: {error})"
 
 
-def error_json(data: bytes | None) -> dict[str, str] | None:
+def error_json(data: bytes | None, *, deepest: bool = False) -> dict[str, str] | None:
     """`type`, `message` and `traceback` of a stored error; None where there is none. The message of a group names the first error that it
-    holds: its own only counts them.
+    holds: its own only counts them. The `deepest` of a group is that first error itself.
     """
     found, inner = _read_error(data)
+    if deepest:
+        return inner or found
     return found if found is None or inner is None else {**found, "message": f"{found['message']}, the first {_in_one_line(inner)}"}
+
+
+def same_error(one: dict[str, str] | None, other: dict[str, str] | None) -> bool:
+    """Whether two errors say the same: the traceback grows on the way."""
+    return one is not None and other is not None and (one["type"], one["message"]) == (other["type"], other["message"])
 
 
 def _read_error(data: bytes | None) -> tuple[dict[str, str] | None, dict[str, str] | None]:
