@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from .when_used import when_used
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,16 +40,17 @@ class Held(ABC):
     late = False
     """Whether its deadline has passed."""
 
+    strays = when_used(set[str])
+    """The places of tries that go on although the task has moved on; its ending waits for them."""
+    overrunning = when_used(set[str])
+    """The strays among them whose threads report their own end."""
+
     def __init__(self, host: Host, claimed: Claimed) -> None:
         self.host = host
         self.claimed = claimed
         self.fence = claimed.fence
         self.agent_id = host.agent_id
         """By which number the agent claimed it: an agent that begins anew has another."""
-        self.strays: set[str] = set()
-        """The places of tries that go on although the task has moved on; its ending waits for them."""
-        self.overrunning: set[str] = set()
-        """The strays among them whose threads report their own end."""
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ..entry import INHERITED, Entry
 from ..errors import CodeMismatch
+from .when_used import when_used
 
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})
 DELIVERED = frozenset({"step", "transaction", "task", "child", "timer", "signal"})
@@ -45,15 +46,16 @@ class Record:
 class History:
     """The records of a journal, and the outcomes in the order in which they reach the code."""
 
+    last_seq = 0
+    has_parts = False
+    deliveries = when_used(list[Entry])
+    gaps = when_used(list[int])
+    """Numbers that a process had given out when it died, of entries that were not written: they waited for the lock that a
+    `@transaction` step held, whose entry was committed with a later number. Nothing followed from what they told."""
+    _asides = when_used(dict[str, list[Record]])
+
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.records: dict[str, Record] = {}
-        self.deliveries: list[Entry] = []
-        self.last_seq = 0
-        self.gaps: list[int] = []
-        """Numbers that a process had given out when it died, of entries that were not written: they waited for the lock that a
-        `@transaction` step held, whose entry was committed with a later number. Nothing followed from what they told."""
-        self.has_parts = False
-        self._asides: dict[str, list[Record]] = {}
         for entry in entries:
             if entry.seq > self.last_seq + 1 and entry.kind == "transaction":
                 self.gaps += range(self.last_seq + 1, entry.seq)

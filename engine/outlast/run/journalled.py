@@ -42,6 +42,7 @@ from .held import Held
 from .history import History, Record, void
 from .inheriting import PREVIEW_BYTES, Inheritance, entries_of
 from .tries import cause_of
+from .when_used import when_used
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
@@ -61,32 +62,36 @@ class Journalled(Held):
     """What is to be written when the code has unwound, decided where it was told to."""
     last_timer: Entry | None = None
     """The timer that was over last: what raised a `TimeoutError` that no outcome stands behind."""
+    step_names = when_used(dict[str, str])
+    step_inputs = when_used(dict[str, tuple[bytes, int]])
+    """What is kept of the inputs of the steps under way whose start is not in the journal, with its flags."""
+    _unpatched = when_used(set[str])
+    _raised = when_used(list[tuple[BaseException, Entry]])
+    _lock = when_used(threading.Lock)
 
     def __init__(self, host: Host, claimed: Claimed, definition: Definition, entries: list[Entry]) -> None:
         super().__init__(host, claimed)
         self.store = host.store
         self.definition = definition
         self.history = History(entries)
-        self.inheritance = Inheritance(
-            # Only a retry of a whole run has a chain that began with another run.
-            {one.path: one for one in sealing.opened(retrying.load(host.store.connection(), claimed.fence.task_id).values())}
-            if claimed.chain != claimed.uid
-            else {},
-            self.history,
-        )
         self.seq = self.history.last_seq
-        self.journal_at = self.inheritance.began_at or claimed.started_at
+        self.journal_at = (self.inheritance.began_at if self._is_retry else None) or claimed.started_at
         self.cancel_requested = claimed.cancel_requested
         self.has_parts = self.history.has_parts
         self._clears_suspicion = claimed.alone
-        self.step_names: dict[str, str] = {}
-        self.step_inputs: dict[str, tuple[bytes, int]] = {}
-        """What is kept of the inputs of the steps under way whose start is not in the journal, with its flags."""
-        self._unpatched: set[str] = set()
-        self._lock = threading.Lock()
         self.policy = retry_from(claimed.options) if claimed.options else definition.retry
         """Of the whole run."""
-        self._raised: list[tuple[BaseException, Entry]] = []
+
+    @property
+    def _is_retry(self) -> bool:
+        """Whether its chain began with another run: that of the retry of a whole run."""
+        return self.claimed.chain != self.claimed.uid
+
+    @cached_property
+    def inheritance(self) -> Inheritance:
+        """What it takes from the run that it retries."""
+        inherited = retrying.load(self.store.connection(), self.fence.task_id).values() if self._is_retry else ()
+        return Inheritance({one.path: one for one in sealing.opened(inherited)}, self.history)
 
     @cached_property
     def tags(self) -> dict[str, str]:

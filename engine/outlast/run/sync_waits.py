@@ -34,6 +34,7 @@ from .history import Record, void
 from .news import News
 from .parts import Part
 from .tries import Tried
+from .when_used import when_used
 
 _ENDLESS = 1 << 62
 
@@ -48,17 +49,17 @@ class SyncWaits(Execution):
     _handed_over = 0
     _committed = 0
     _last: tuple[str, Tried] | None = None
+    branch = when_used(Branch)
+    news = when_used(News)
+    _commits = when_used(News)
+    _parts = when_used(dict[str, Part[Any]])
+    _arrivals = when_used(dict[str, Arrival])
+    _refused = when_used(list[Part[Any]])
+    """Parts whose start was refused, and whose refusal is not in the journal yet."""
+    _seen_signals = when_used(dict[str, int])
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.branch = Branch()
-        self.news = News()
-        self._parts: dict[str, Part[Any]] = {}
-        self._arrivals: dict[str, Arrival] = {}
-        self._refused: list[Part[Any]] = []
-        """Parts whose start was refused, and whose refusal is not in the journal yet."""
-        self._commits = News()
-        self._seen_signals: dict[str, int] = {}
         self._thread = threading.get_ident()
 
     def notify(self) -> None:
@@ -117,7 +118,7 @@ class SyncWaits(Execution):
         if self.lost:
             self._lose()
         # Before the run parks or ends, whether its code asks for the part or not: the number of the start would be missing.
-        while self._refused:
+        while self._handed_over and self._refused:
             part = self._refused.pop(0)
             if isinstance(part.error, OutlastError) and not isinstance(part.error, StoreError):
                 self._not_started(part, part.error)
