@@ -396,11 +396,25 @@ def test_show_says_that_a_held_run_is_at_work_or_what_it_waits_for(store: Sqlite
     [work] = views.show_json(store, fence.task_id)["waits"]
     assert work == {"kind": "work", "name": "", "due_at": None, "since": begun_at}
     drawn = "\n".join(map(plain, run_lines(views.show_json(store, fence.task_id))))
-    assert "executes code  3s since its last entry" in drawn
+    assert "executes a step or its own code  3s since its last entry" in drawn
     make.append(fence, make.entry(1, "1", "started", "signal", "approval"))
+    assert [wait["kind"] for wait in views.show_json(store, fence.task_id)["waits"]] == ["signal"]
+    tried = make.entry(2, "2", "tried", "step", "pack", try_number=1, data=codec.encode_error(OSError("x")), due_at=store.now() + SECOND)
+    make.append(fence, tried)
+    assert [wait["kind"] for wait in views.show_json(store, fence.task_id)["waits"]] == ["signal", "retry"]
+    manual.advance(1)  # Its next try is under way.
     assert [wait["kind"] for wait in views.show_json(store, fence.task_id)["waits"]] == ["signal"]
     manual.advance(60)
     assert views.show_json(store, fence.task_id)["waits"] == []  # Its agent is silent: nobody knows.
+
+
+def test_show_counts_the_parts_of_one_name_that_a_run_waits_for(store: SqliteStore, make: Maker) -> None:
+    fence = make.running().fence
+    parts = [make.submit(fence, seq, str(seq)) for seq in (1, 2, 3)]
+    make.child(fence, 4, "4")
+    make.park(fence, parts=tuple(part.task_id for part in parts), wait_for_all=True)
+    drawn = [plain(line)[7:] for line in run_lines(views.show_json(store, fence.task_id)) if "waits for" in plain(line)]
+    assert drawn == ["waits for 3 steps pack", "waits for the child invoice"]
 
 
 def test_show_nests_children_down_to_the_last(store: SqliteStore, make: Maker) -> None:

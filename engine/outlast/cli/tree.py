@@ -6,13 +6,14 @@ anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from ..counted import times
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
-from .text import age, ago, instant, is_future, local, safe, shortened, span
+from .text import age, ago, instant, is_future, local, now, safe, shortened, span
 
 _VALUE_WIDTH = 100
 FINAL = frozenset({"completed", "failed", "compensated", "cancelled"})
@@ -84,7 +85,7 @@ def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
     steps = _rising(shown["steps"], "started_at")
     children = _rising(shown["children"], "created_at")
     parts = [part for _, part in sorted([*steps, *children], key=lambda pair: pair[0])]
-    parts += shown["waits"]
+    parts += _waits(shown["waits"])
     for index, part in enumerate(parts):
         is_last = index == len(parts) - 1
         lead = indent + (last_branch if is_last else branch)
@@ -100,6 +101,23 @@ def _parts(shown: dict[str, Any], indent: str, stream: Any) -> Iterator[Line]:
             yield [(lead, "dim"), *step_cells(part, stream), *inherited]
 
 
+_STILL_SECONDS = 1.0
+"""Who has written nothing for so long is worth a line."""
+_OPEN = {"task": "steps", "child": "children"}
+
+
+def _waits(waits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is worth a line. Parts are drawn themselves, so that of several of one name a count says it all."""
+    counts = Counter((wait["kind"], wait["name"]) for wait in waits if wait["kind"] in _OPEN)
+    found = [wait for wait in waits if wait["kind"] not in _OPEN and not _is_brief(wait)]
+    return found + [{"kind": kind, "name": name, "due_at": None, "count": count} for (kind, name), count in counts.items()]
+
+
+def _is_brief(wait: dict[str, Any]) -> bool:
+    since = instant(wait.get("since"))
+    return since is not None and (now() - since).total_seconds() < _STILL_SECONDS
+
+
 _WAITS = {"timer": "until", "signal": "for the signal", "retry": "for the next try of", "task": "for the step", "child": "for the child"}
 
 
@@ -109,9 +127,12 @@ def _wait_cells(wait: dict[str, Any], stream: Any) -> list[Cell]:
         since = span(wait["since"], None)
         return [
             status_cell("running", mark("running", stream)),
-            (" executes code", ""),
-            (f"  {since} since its last entry; a plain step is drawn once it has ended", "dim"),
+            (" executes a step or its own code", ""),
+            (f"  {since} since its last entry", "dim"),
         ]
+    if wait.get("count", 1) > 1:
+        text = f" waits for {wait['count']:,} {_OPEN[wait['kind']]} {safe(wait['name'])}"
+        return [status_cell("waiting", mark("waiting", stream)), (text, "")]
     cells: list[Cell] = [status_cell("waiting", mark("waiting", stream)), (f" waits {_WAITS[wait['kind']]}", "")]
     if wait["kind"] != "timer":
         cells.append((f" {safe(wait['name'])}", ""))

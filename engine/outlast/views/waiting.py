@@ -56,9 +56,11 @@ def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
     is_held = row[3] is not None
     journalled = journal.load(store.connection(), task_id)
     entries = [entry for entry in open_entries(journalled) if entry.kind != "compensation"]
+    # A try that is due is executed on the agent: its step is drawn as running.
+    open_now = [entry for entry in entries if not is_held or entry.event != "tried" or (entry.due_at or 0) > store.now()]
     found = [
         {"kind": "retry" if entry.event == "tried" else entry.kind, "name": entry.name, "due_at": engine_json(store, entry.due_at)}
-        for entry in entries
+        for entry in open_now
         if entry.kind in ("timer", "signal") or (entry.event == "tried" and entry.due_at is not None)
     ]
     if is_held:
