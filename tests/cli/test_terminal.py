@@ -85,6 +85,8 @@ def test_a_break_leaves_words_and_commands_whole_and_the_lines_of_a_tree_below_e
 
     assert drawn("  ├─ ✗ charge #3  no answer from the bank", 34) == ["  ├─ ✗ charge #3  no answer from", "  │    the bank"]
     assert drawn("halted; `outlast resume 4x2k --done JSON` ends it", 36) == ["halted;", "`outlast resume 4x2k --done JSON`", "ends it"]
+    assert drawn("  queue a · due 09:34:07 (in 47h) · key b", 30) == ["  queue a ·", "    due 09:34:07 (in 47h) ·", "    key b"]
+    assert drawn("one fact of several words that is too long · b", 30) == ["one fact of several words that", "is too long · b"]
     assert drawn("a" * 50 + " b", 30) == ["a" * 50, "b"]
     assert drawn("", 30) == [""]
     assert drawn("多 " * 20, 40) == ["多 " * 12 + "多", ("多 " * 7).strip()]

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import TextIO
 
 _WORD = re.compile(r"(?:`[^`\n]*`|[^\s`]|`)+")
+_BETWEEN = " · "
+_FACT = re.compile(rf"[^\s](?:(?!{_BETWEEN})[^\n])*(?:{_BETWEEN.rstrip()})?")
 _LEAD = re.compile(r"(?: |├─ |└─ |│  |\|- |`- |\|  )*")
 _BELOW = str.maketrans("├└─`-", "│    ")
 _LEAST = 24
@@ -42,13 +44,25 @@ def broken(text: str, width: int, *, hang: int | None = None) -> Iterator[tuple[
     for line in text.splitlines() or [""]:
         lead, room = ("", width) if at == 0 else (below, width - len(below))
         begin = end = at
-        for word in _WORD.finditer(text, at, at + len(line)):
-            if end > begin and cells(text[begin : word.end()]) > room and text[begin:end].strip(" │├└─|`-"):
+        for word_begin, word_end in _words(text, at, at + len(line), room=width - len(below)):
+            if end > begin and cells(text[begin:word_end]) > room and text[begin:end].strip(" │├└─|`-"):
                 yield lead, begin, end
-                lead, room, begin = below, width - len(below), word.start()
-            end = word.end()
+                lead, room, begin = below, width - len(below), word_begin
+            end = word_end
         yield lead, begin, end
         at += len(line) + 1
+
+
+def _words(text: str, begin: int, end: int, *, room: int) -> Iterator[tuple[int, int]]:
+    """What is not broken: words, and facts between dots where there is room for one."""
+    facts = list(_FACT.finditer(text, begin, end)) if _BETWEEN in text[begin:end] else []
+    for fact in facts:
+        if cells(fact[0]) <= room:
+            yield fact.span()
+        else:
+            yield from (word.span() for word in _WORD.finditer(text, *fact.span()))
+    if not facts:
+        yield from (word.span() for word in _WORD.finditer(text, begin, end))
 
 
 def _below(text: str) -> str:
