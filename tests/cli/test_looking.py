@@ -21,6 +21,16 @@ RUN_KEYS = {
 }  # fmt: skip
 
 
+def test_whoever_stops_watching_is_told_that_the_run_goes_on(outlast: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object, __: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("outlast.views.watch.Watch.wait", interrupted)
+    done = outlast("start", "waits", "--wait")
+    assert (done.code, "goes on; `outlast show " in done.err) == (130, True)
+    assert outlast("start", "waits", "--wait", "--json").err == ""
+
+
 def test_runs_lists_the_newest_first_with_every_field(outlast: Call) -> None:
     ids = [outlast("start", "add", f"a={n}").out.strip() for n in range(3)]
     found = outlast("runs", "--json").json

@@ -136,7 +136,11 @@ def follow(
     from ..views.chains import last_in_line
     from ..views.watch import Watch
 
-    with Watch(store) as watch, screen(stream or sys.stderr, silent=silent) as where:
+    with (
+        Watch(store) as watch,
+        _told_where_to_look(store, task_id, silent=silent or check is not None),
+        screen(stream or sys.stderr, silent=silent) as where,
+    ):
         while True:
             began = time.monotonic()
             run = _read(store, task_id, whole=not silent, raw=raw)
@@ -161,6 +165,20 @@ def follow(
             if not silent:
                 # Thirty pictures a second are enough for anyone, however often the bell rings.
                 time.sleep(max(0.0, 0.03 - (time.monotonic() - began)))
+
+
+@contextmanager
+def _told_where_to_look(store: SqliteStore, task_id: int, *, silent: bool) -> Iterator[None]:
+    """Whoever stops watching has not stopped the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not silent:
+            from ..views.state import uid_of
+
+            uid = uid_of(store, task_id)
+            output.note(f"Run {uid} goes on; `outlast show {uid} --follow` watches it again.")
+        raise
 
 
 def _read(store: SqliteStore, task_id: int, *, whole: bool, raw: bool) -> dict[str, Any]:
