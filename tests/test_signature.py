@@ -248,6 +248,13 @@ def test_a_value_that_does_not_fit_is_named_with_the_type(value: Any, annotation
     str(refused.value).encode()
 
 
+def test_a_text_for_a_model_is_answered_with_its_fields() -> None:
+    for annotation, example in ((Approval, '{"by": ..., "at": ...}'), (Item, '{"name": ...'), (dict[str, int], '{"key": "value"}')):
+        with pytest.raises(InvalidInput) as refused:
+            read("x=eve", annotation)
+        assert f"='{example}" in refused.value.hint
+
+
 def read(text: str, annotation: Any) -> Any:
     def fn(x): ...  # type: ignore[no-untyped-def]
 

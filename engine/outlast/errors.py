@@ -117,8 +117,9 @@ class NotFound(OutlastError):
 class RunNotFound(NotFound):
     """No run has this id, prefix or key: it was never started, was rolled back with its caller, or has been pruned."""
 
-    def __init__(self, reference: str) -> None:
-        super().__init__(f"There is no run {reference!r}.", hint="`outlast runs` lists them.")
+    def __init__(self, reference: str, *, is_workflow: bool = False) -> None:
+        of_it = f" --workflow {reference}` lists those of this workflow." if is_workflow else "` lists them."
+        super().__init__(f"There is no run {reference!r}.", hint=f"`outlast runs{of_it}")
 
 
 class WorkflowNotFound(NotFound):

@@ -109,7 +109,9 @@ class Signature:
             is_json = key.endswith(":")
             name = key.removesuffix(":")
             if not separator or not name:
-                raise InvalidInput(f"{show(pair)} is not an argument.", hint="Write key=value, or key:=JSON.")
+                raise InvalidInput(
+                    f"{show(pair)} is not an argument.", hint="Write key=value, or key:=JSON; --input takes all of them as JSON."
+                )
             if name in found:
                 self._refuse(f"{name} was given twice")
             if name not in self.parameters and self._extra is None:

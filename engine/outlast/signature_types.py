@@ -311,12 +311,20 @@ def _structure(text: str, hint: Any, origin: Any, place: str) -> Any:
         return found
     parts = [part.strip() for part in text.split(",")] if text.isprintable() and len(text) < 60 else ["a", "b"]
     is_list = origin in _LISTS
-    example = msgspec.json.encode([_json_or_text(part) for part in parts]).decode() if is_list else '{"key": "value"}'
+    example = msgspec.json.encode([_json_or_text(part) for part in parts]).decode() if is_list else _example(origin)
     name = place.rpartition(" ")[2]
     raise InvalidInput(
         f"{place} must be {describe_type(hint)}, not {show(text)}.",
         hint=f"Write it as JSON: {name}='{example}'.",
     )
+
+
+def _example(cls: Any) -> str:
+    named = ("model_fields", "__struct_encode_fields__", "__dataclass_fields__", "__annotations__")
+    names: list[str] = next((list(found) for name in named if (found := getattr(cls, name, None))), [])
+    if not names:
+        return '{"key": "value"}'
+    return "{" + ", ".join(f'"{name}": ...' for name in names[:5]) + (", ...}" if len(names) > 5 else "}")
 
 
 def _json_or_text(text: str) -> Any:

@@ -24,8 +24,22 @@ def find_run(store: SqliteStore, reference: str) -> tuple[int, str]:
         return _by_key(store, reference.lstrip())
     prefix = reference.strip().lower()
     if not _ID.fullmatch(prefix):
-        raise RunNotFound(reference)
+        raise _not_found(store, reference)
     return _exact(store, prefix) or _by_prefix(store, prefix)
+
+
+_IS_WORKFLOW = """
+select exists (select 1 from outlast_agent_code where needs = :code or needs >= :code || '@' and needs < :code || 'A')
+"""
+
+
+def _not_found(store: SqliteStore, reference: str) -> RunNotFound:
+    """Whoever names a workflow is told how to list its runs: of one that an agent has had the code for."""
+    try:
+        (is_workflow,) = store.connection().execute(_IS_WORKFLOW, {"code": f"workflow:{reference}"}).fetchone()
+    except UnicodeEncodeError:
+        is_workflow = False
+    return RunNotFound(reference, is_workflow=bool(is_workflow))
 
 
 _EXACT = "select id, uid from outlast_task where uid = :uid and kind = 'run'"
@@ -50,7 +64,7 @@ def _by_prefix(store: SqliteStore, prefix: str) -> tuple[int, str]:
     rows = store.connection().execute(_BY_PREFIX, {"prefix": prefix, "after": f"{prefix}{{", "limit": _MOST_COUNTED})
     found = rows.fetchall()
     if not found:
-        raise RunNotFound(prefix)
+        raise _not_found(store, prefix)
     if len(found) > 1:
         raise AmbiguousRun(prefix, len(found))
     return found[0][0], found[0][1]
