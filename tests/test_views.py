@@ -417,13 +417,28 @@ def test_show_counts_the_parts_of_one_name_that_a_run_waits_for(store: SqliteSto
     assert drawn == ["waits for 3 steps pack", "waits for the child invoice"]
 
 
+def test_show_says_for_which_tick_a_run_was_started(store: SqliteStore, make: Maker) -> None:
+    started = make.start(tick=clock.wall())
+    shown = views.show_json(store, started.task_id)
+    assert shown["tick"] == clock.iso(clock.wall())
+    assert " · tick 20" in plain(run_lines(shown)[1])
+
+
+def test_the_name_of_a_workflow_is_no_run_and_leads_to_those_of_it(store: SqliteStore, make: Maker) -> None:
+    make.agent(code={"workflow:fulfil@2": "f", "workflow:fulfilment": "g"})
+    for name, is_known in (("fulfil", True), ("fulfilment", True), ("fulf", False), ("no_such", False), ("\ud800", False)):
+        with pytest.raises(RunNotFound) as refused:
+            views.find_run(store, name)
+        assert (f"`outlast runs --workflow {name}` lists" in refused.value.hint) == is_known
+
+
 def test_show_nests_children_down_to_the_last(store: SqliteStore, make: Maker) -> None:
     make.code["workflow:invoice"] = "f"
     fence = make.running().fence
     child = make.child(fence, 1, "1")
     grandchild = make.child(make.claim(make.agent()).fence, 1, "1")
     shown = views.show_json(store, fence.task_id)
-    assert list(shown) == [*RUN_KEYS, "steps", "waits", "children"]
+    assert list(shown) == [*RUN_KEYS, "steps", "waits", "tick", "children"]
     [shown_child] = shown["children"]
     assert (shown_child["id"], shown_child["parent_id"]) == (child.uid, shown["id"])
     assert [one["id"] for one in shown_child["children"]] == [grandchild.uid]

@@ -64,6 +64,8 @@ def _facts(run: dict[str, Any]) -> Line:
     if run["key"]:
         facts.append(f"key {safe(run['key'])}")
     facts.append(f"created {local(run['created_at'])} ({ago(run['created_at'])})")
+    if run.get("tick"):
+        facts.append(f"tick {local(run['tick'])}")
     if run["claim"] > 1:
         facts.append(f"claimed {run['claim']} times")
     if run["crashes"]:

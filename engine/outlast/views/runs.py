@@ -149,7 +149,7 @@ def children_ids(store: SqliteStore, task_id: int) -> list[tuple[int, str]]:
 
 
 def show_json(store: SqliteStore, task_id: int, *, raw: bool = False, waits: bool = True) -> dict[str, Any]:
-    """A run with its `steps`, what it `waits` for, and its `children`, which are shown the same way, down to the last."""
+    """A run with its `steps`, what it `waits` for, its `tick`, and its `children`, which are shown the same way, down to the last."""
     whole = _shown(store, task_id, raw=raw, waits=waits)
     open_nodes, seen = [(task_id, whole)], {task_id}
     while open_nodes:
@@ -164,8 +164,17 @@ def show_json(store: SqliteStore, task_id: int, *, raw: bool = False, waits: boo
     return whole
 
 
+_TICK = "select tick from outlast_input where task_id = :id"
+
+
+def _tick(store: SqliteStore, task_id: int) -> str | None:
+    """The nominal instant that a schedule started a run for."""
+    row = store.connection().execute(_TICK, {"id": task_id}).fetchone()
+    return None if row is None else wall_json(row[0])
+
+
 def _shown(store: SqliteStore, task_id: int, *, raw: bool, waits: bool) -> dict[str, Any]:
-    waiting = {"waits": waits_json(store, task_id)} if waits else {}
+    waiting = {"waits": waits_json(store, task_id), "tick": _tick(store, task_id)} if waits else {}
     return {**run_json(store, task_id, raw=raw), "steps": steps_json(store, task_id, raw=raw, drawn=waits), **waiting, "children": []}
 
 
