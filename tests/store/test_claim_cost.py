@@ -12,7 +12,7 @@ from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.states import Ending
-from outlast.store import claiming, sweeping, together
+from outlast.store import claiming, places, sweeping, together, turns
 from outlast.store.transaction import Transaction
 
 
@@ -98,6 +98,14 @@ def test_no_hot_statement_walks_a_table_or_sorts(file: Driver) -> None:
     hot = {sql for sql in statements if re.match(r"\s*(select|update|insert|delete|with)\b", sql)}
     assert len(hot) > 25, "the trace saw too little"
     assert costly(connection, hot) == {}
+
+
+def test_no_statement_of_a_claim_is_prepared_anew_for_its_limit() -> None:
+    statements = [
+        text for module in (claiming, places, turns) for text in vars(module).values() if isinstance(text, str) and ":limit" in text
+    ]
+    assert len(statements) > 6
+    assert not [text for text in statements if re.search(r"limit :limit\s*$", text)]
 
 
 def test_no_statement_of_a_group_walks_a_table_or_sorts(file: Driver) -> None:

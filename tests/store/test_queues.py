@@ -358,6 +358,47 @@ def test_both_limits_hold_together(file: Driver) -> None:
     assert sorted(str(one.partition) for one in taken) == ["a", "a", "b"]
 
 
+def test_what_waits_in_full_partitions_costs_a_vain_claim_nothing(file: Driver) -> None:
+    limit(file, per_partition=1)
+    agent, other, steps = file.agent(), file.agent(), [0, 0]
+    for partition in "abc":
+        starts(file, 1, partition=partition)
+    assert len(file.claim(other)) == 3
+
+    def tick() -> int:
+        steps[-1] += 1
+        return 0
+
+    connection = file.store.connection()
+    for number, count in enumerate((3, 3_000)):
+        with file.store.transaction():
+            connection.executemany(
+                """
+                insert into outlast_task (uid, kind, name, queue, partition, status, needs, due_at, created_at)
+                values (?, 'run', 'w', 'q', ?, 'pending', 'workflow:w', 1, 1)
+                """,
+                [(f"{number} {i}", "abc"[i % 3]) for i in range(count)],
+            )
+        steps.append(0)
+        connection.set_progress_handler(tick, 1)
+        assert file.claim(agent) == []
+        connection.set_progress_handler(None, 0)
+    assert steps[-1] <= steps[-2] * 1.2
+
+
+def test_a_claim_that_takes_nothing_writes_nothing_however_early_its_walk_stops(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlast.store.turns._MOST_VISITED", 5)
+    limit(file, per_partition=1)
+    agent = file.agent()
+    for number in range(20):
+        starts(file, 2, partition=f"p{number:02}")
+    assert len(file.claim(agent)) == 20
+    turn = file.query("select * from outlast_turn")
+    # Each write has the other agents look again, and each of them would write.
+    assert file.claim(agent) == []
+    assert file.query("select * from outlast_turn") == turn
+
+
 def test_a_walk_past_thousands_of_sleeping_partitions_still_finds_what_is_due(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outlast.store.turns._MOST_VISITED", 5)
     for number in range(40):

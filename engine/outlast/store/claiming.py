@@ -29,11 +29,12 @@ from .walk import PARTITIONED, PLAIN, Combination, combinations
 if TYPE_CHECKING:
     from .library import sqlite3
 
+# A bare parameter behind LIMIT has SQLite prepare the statement anew at each execution, since its value counts for the plan.
 _DUE = """
 select id, due_at from outlast_task
 where due_at <= :now and paused_at is null and partition is null
   and queue = :queue and priority = :priority and needs = :needs and suspect = 0
-order by due_at, id limit :limit
+order by due_at, id limit :limit + 0
 """
 
 # Where few tasks wait, one statement reads them all: a walk takes one for each step of it.
@@ -50,7 +51,7 @@ where root_id = :root_id and due_at <= :now and paused_at is null
 union all
 select id, due_at, partition, started_at is null, slot, parent_id, queue, priority, needs from outlast_task
 where id = :root_id and due_at <= :now and paused_at is null
-limit :limit
+limit :limit + 0
 """
 
 _FACTS = """

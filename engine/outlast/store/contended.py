@@ -134,5 +134,6 @@ class Contention:
         """Write down what later claims need to know."""
         for places in self._places.values():
             places.record(transaction)
-        for queue, partition in {**self._served, **self._stopped_at}.items():
-            turns.serve(transaction, queue, partition)
+        for queue, partition in self._served.items():
+            # Where nothing was taken, nothing is written: each write has the other agents look, and each of them would write.
+            turns.serve(transaction, queue, self._stopped_at.get(queue, partition))

@@ -150,14 +150,11 @@ class Places:
             return []
         found = self._woken(code, idle, [], limit=limit)
         if self._starts_left != 0:
-            for slot in idle:
-                rows = self._connection.execute(
-                    _NEXT_BELOW,
-                    {"slot": slot, "queue": self.limits.queue, "now": self.now, "code": _listed(code)},
-                )
-                found += self._candidates(rows)
-                if len(found) >= 2 * limit:
-                    break
+            rows = self._connection.execute(
+                _NEXT_BELOW,
+                {"slots": json.dumps(idle), "queue": self.limits.queue, "now": self.now, "code": _listed(code), "limit": 2 * limit},
+            )
+            found += self._candidates(rows)
         return found
 
     def _woken(self, code: frozenset[str], slots: list[int] | None, full: list[str], *, limit: int) -> list[Candidate]:
@@ -203,20 +200,22 @@ where queue = :queue and due_at <= :now and due_at is not null and paused_at is 
   and suspect = 0 and needs in (select value from json_each(:code))
   and (:slots is null or slot in (select value from json_each(:slots)))
   and coalesce(partition, '') not in (select value from json_each(:full))
-order by due_at, id limit :limit
+order by due_at, id limit :limit + 0
 """
 
-# The first in the order in which they were submitted; what has ended is passed over by the index.
+# Of each place the first in the order in which they were submitted; what has ended is passed over by the index.
 _NEXT_BELOW = """
-with recursive below(id) as (
-  select :slot
-  union all
-  select t.id from below join outlast_task t on t.parent_id = below.id where t.ended_at is null)
 select t.id, t.due_at, t.partition, t.started_at is null, t.slot, t.parent_id, t.priority, t.needs
-from below cross join outlast_task t on t.id = below.id
-where t.queue = :queue and t.due_at <= :now and t.paused_at is null and t.started_at is null
-  and t.needs in (select value from json_each(:code))
-limit 1
+from json_each(:slots) place cross join outlast_task t on t.id = (
+  with recursive below(id) as (
+    select place.value
+    union all
+    select b.id from below cross join outlast_task b on b.parent_id = below.id where b.ended_at is null)
+  select b.id from below cross join outlast_task b on b.id = below.id
+  where b.queue = :queue and b.due_at <= :now and b.paused_at is null and b.started_at is null
+    and b.needs in (select value from json_each(:code))
+  limit 1)
+limit :limit + 0
 """
 
 _SET_PLACE = "update outlast_task set slot = :slot where id = :id"

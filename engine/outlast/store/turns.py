@@ -76,7 +76,7 @@ where due_at <= :now and due_at is not null and paused_at is null and partition 
     select 1 from outlast_task above join outlast_task kept on kept.queue = :queue and kept.slot = above.slot
     where above.id = outlast_task.parent_id and above.queue = :queue
       and kept.slot is not null and kept.finished_at is null))
-order by due_at, id limit :limit
+order by due_at, id limit :limit + 0
 """
 
 
@@ -101,7 +101,7 @@ where due_at <= :now and due_at is not null and paused_at is null and partition 
     select 1 from outlast_task above join outlast_task kept on kept.queue = :queue and kept.slot = above.slot
     where above.id = outlast_task.parent_id and above.queue = :queue
       and kept.slot is not null and kept.finished_at is null))
-order by due_at, id limit :limit
+order by due_at, id limit :limit + 0
 """
 
 
@@ -143,22 +143,22 @@ with recursive turn(partition, number) as (
   from turn
   where turn.partition is not null and number < :visits),
 head(partition, number, id) as (
-  select partition, number, (
+  select partition, number, case when turn.partition not in (select value from json_each(:full)) then (
     select id from outlast_task
     where due_at <= :now and due_at is not null and paused_at is null and partition is not null
       and queue = :queue and priority = :priority and needs = :needs and partition = turn.partition
-      and suspect = 0 and turn.partition not in (select value from json_each(:full))
+      and suspect = 0
       and not (:skips_kept and parent_id is not null and exists (
         select 1 from outlast_task above join outlast_task kept on kept.queue = :queue and kept.slot = above.slot
         where above.id = outlast_task.parent_id and above.queue = :queue
           and kept.slot is not null and kept.finished_at is null))
-    order by due_at, id limit 1)
+    order by due_at, id limit 1) end
   from turn
   where turn.partition is not null and (:until is null or turn.partition <= :until))
 select t.id, t.due_at, head.partition, t.started_at is null, t.slot, t.parent_id, head.number
 from head left join outlast_task t on t.id = head.id
 where head.id is not null or head.number = :visits
-limit :limit
+limit :limit + 0
 """
 
 
@@ -181,7 +181,7 @@ where due_at <= :now and due_at is not null and paused_at is null and partition 
     select 1 from outlast_task above join outlast_task kept on kept.queue = :queue and kept.slot = above.slot
     where above.id = outlast_task.parent_id and above.queue = :queue
       and kept.slot is not null and kept.finished_at is null))
-order by due_at, id limit :limit offset 1
+order by due_at, id limit :limit + 0 offset 1
 """
 
 
