@@ -40,6 +40,7 @@ log = logging.getLogger("outlast")
 _COMMITS_SECONDS = 0.05
 _CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
 _SOLO_IDLE_SECONDS = 10.0
+_GIVEN_WAY_SECONDS = 0.5
 _LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
 
@@ -225,6 +226,8 @@ class Agent:
             return
         is_only = not self._next.is_under_way
         if (claim := self._next.make(self.agent_id)) is None:
+            if self._next.gives_way:
+                self._look_again_in(_GIVEN_WAY_SECONDS)
             return
         self._wants_claim = False
         claimed = partial(self._came_back, claim)
@@ -267,10 +270,13 @@ class Agent:
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
+        self._look_again_in(self._next.seconds_until_due())
+
+    def _look_again_in(self, seconds: float | None) -> None:
         if "due" in self._timers:
             self._timers.pop("due").cancel()
-        if (delay := self._next.seconds_until_due()) is not None:
-            self._timers["due"] = asyncio.get_running_loop().call_later(delay, self._changed)
+        if seconds is not None:
+            self._timers["due"] = asyncio.get_running_loop().call_later(seconds, self._changed)
 
     def _heartbeat(self) -> None:
         lease = round(self.settings.lease_seconds * clock.SECOND)

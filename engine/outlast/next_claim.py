@@ -6,6 +6,7 @@ that the next crash tells whose it was. Refuses to claim, and to wait: that is `
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -64,6 +65,11 @@ class NextClaim:
     def is_under_way(self) -> bool:
         """Whether a claim has not come back."""
         return bool(self._under_way)
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether suspects wait for it to be empty; then it may claim again by itself after a while."""
+        return self._suspects_since is not None
 
     @property
     def has_to_wait(self) -> bool:
@@ -153,5 +159,14 @@ class NextClaim:
         now = time.monotonic()
         if self._suspects_since is None:
             self._suspects_since = now
-        # An agent that is never idle gives suspects a turn: it takes nothing new until it is empty.
-        return (None, False) if now - self._suspects_since > _SUSPECTS_SECONDS else (False, False)
+        return (None, False) if _gives_way(now - self._suspects_since) else (False, False)
+
+
+def _gives_way(seconds: float) -> bool:
+    """Whether an agent that is never idle takes nothing new, so as to be empty for a suspect that has waited so long.
+
+    It does so every other turn, each pair of which is twice as long as the pair before: what it holds may end in an hour, and nobody else
+    is to wait for that.
+    """
+    turns = 1 + seconds / _SUSPECTS_SECONDS
+    return turns > 2 and math.frexp(turns)[0] < 0.75

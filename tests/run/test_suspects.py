@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from run_bench import Bench, Gate, effects, eventually
 
 from outlast import registry, step, workflow
@@ -53,6 +54,24 @@ def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspect
     assert bench.one("select count(*) from outlast_task where alone") == 0
     second.open()
     assert [run.result(timeout=20) for run in runs] == ["a", "b", "c"]
+
+
+def test_a_suspect_that_waits_for_an_agent_to_be_empty_does_not_hold_up_all_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlast.next_claim._SUSPECTS_SECONDS", 0.02)
+    monkeypatch.setattr("outlast.agent._GIVEN_WAY_SECONDS", 0.02)
+    second.close()
+    busy = bench.start(long, "busy")
+    bench.agent()
+    second.wait_until_reached()
+    suspect = bench.start(short.options(delay="1h"), "suspect")
+    with bench.store.transaction() as connection:
+        connection.execute("update outlast_task set suspect = 1, due_at = 0 where uid = ?", (suspect.id,))
+    for number in range(5):
+        bench.start(short, f"innocent {number}").result(timeout=10)
+    assert (suspect.status, busy.status) == ("pending", "running")
+    second.open()
+    busy.result(timeout=20)
+    suspect.result(timeout=20)
 
 
 def test_a_crash_of_the_process_that_works_on_one_run_counts(bench: Bench) -> None:
