@@ -28,6 +28,7 @@ class Answers:
         self._is_leading = False
         self._arrived: deque[tuple[Done, Any, BaseException | None]] = deque()
         self._is_called = False
+        self._committer.when_answered.append(self._call)
 
     def submit(self, operation: Operation[Any], done: Done) -> None:
         """Execute an operation; `done` is called on the loop, in the order of the calls. From any thread."""
@@ -47,6 +48,7 @@ class Answers:
     def end(self) -> None:
         """The loop ends. Its thread's number may be another's by the time an answer comes: then nobody is on the loop any more."""
         self._thread = 0
+        self._committer.when_answered.remove(self._call)
 
     def on_loop(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function on the loop, from any thread; nothing where the loop has ended."""
@@ -57,7 +59,10 @@ class Answers:
 
     def _arrive(self, done: Done, result: Any, error: BaseException | None) -> None:
         self._arrived.append((done, result, error))
-        if not self._is_called:
+
+    def _call(self) -> None:
+        """Have the loop hand out what has arrived. Once for a group: the loop would else take the interpreter's lock after each answer."""
+        if self._arrived and not self._is_called:
             self._is_called = True
             if threading.get_ident() == self._thread:
                 self._loop.call_soon(self._hand_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from driving import CODE, LEASE, Driver, driver, entry
 
+import outlast.answers
 from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.operation import Operation
@@ -303,8 +305,28 @@ def test_who_starts_runs_does_not_wait_for_the_turns_of_those_that_run(file: Dri
     for pending in answered:
         pending.waits = threading.Lock()
         pending.waits.acquire()
-        committer._answer(pending)
+        committer._answer([pending])
     assert [pending.waits is not None and pending.waits.locked() for pending in answered] == [True, False]
+
+
+def test_a_loop_is_woken_once_for_the_answers_of_a_group(file: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.new_event_loop()
+    woken, heard = [], []
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda function: woken.append(function))
+    answers = outlast.answers.Answers(file.store, loop)
+    committer = file.store.committer
+    with committer._busy:
+        submitting = threading.Thread(
+            target=lambda: [answers.submit(op.Heartbeat(0, LEASE), lambda result, _, n=n: heard.append(n)) for n in range(50)]
+        )
+        submitting.start()
+        submitting.join()
+    committer.close()
+    assert len(woken) == 1
+    woken[0]()
+    assert heard == list(range(50))
+    answers.end()
+    loop.close()
 
 
 def test_a_run_whose_write_is_held_as_its_agents_store_closes_is_dropped_and_not_told_of_the_file(file: Driver, flaky: list[str]) -> None:

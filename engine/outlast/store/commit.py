@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -65,6 +65,8 @@ class Committer(GroupTransactions):
         self._writer_of = 0
         """The process whose writer it is: a fork has none."""
         self._answered = Answered()
+        self.when_answered: list[Callable[[], None]] = []
+        """Called, on the thread that wrote, when all of a group have their answers: whoever takes many is told once."""
         self.gives_up = False
         """An agent's store closes: what could not be written is not waited for any more."""
         self.callers = 0
@@ -257,8 +259,7 @@ class Committer(GroupTransactions):
             return
         self._run_patiently(group)
         self._answered.let_all_go()
-        for pending in group:
-            self._answer(pending)
+        self._answer(group)
 
     def _write_here(self) -> bool:
         """As `_write_group`, with the turn and no wait; what does not go through is the writer's again."""
@@ -278,20 +279,22 @@ class Committer(GroupTransactions):
                 raise
             return False
         self._answered.let_all_go()
-        for pending in group:
-            self._answer(pending)
+        self._answer(group)
         self._answered.let_next_go()
         if self._answered or self._queue:
             self._wake_writer()  # It sees to it that nobody waits for one that does not come back.
         return True
 
-    def _answer(self, pending: Pending) -> None:
-        if pending.waits is None:
-            pending.done(pending.result, pending.error)
-        elif pending.takes_turns:
-            self._answered.add(pending.waits)
-        else:
-            pending.waits.release()
+    def _answer(self, group: Sequence[Pending]) -> None:
+        for pending in group:
+            if pending.waits is None:
+                pending.done(pending.result, pending.error)
+            elif pending.takes_turns:
+                self._answered.add(pending.waits)
+            else:
+                pending.waits.release()
+        for told in tuple(self.when_answered):
+            told()
 
     def _run_patiently(self, group: list[Pending]) -> None:
         """Run a group; what cannot be written for want of room or a lock is held and tried again while an agent lives."""
@@ -305,10 +308,11 @@ class Committer(GroupTransactions):
                         pending.error = self._given_up(pending.operation, error)
                     return
                 # New work is not taken while the file cannot be written; what has been done is held.
-                for pending in [p for p in group if isinstance(p.operation, Claim | RegisterAgent)]:
+                refused = [pending for pending in group if isinstance(pending.operation, Claim | RegisterAgent)]
+                for pending in refused:
                     pending.error = error
                     group.remove(pending)
-                    self._answer(pending)
+                self._answer(refused)
                 self._answered.let_all_go()
                 if not group:
                     return
