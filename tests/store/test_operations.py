@@ -176,6 +176,13 @@ def test_a_refused_task_is_left_to_live_agents_with_other_code(file: Driver) -> 
     assert [one.fence.task_id for one in file.claim(new, code={"workflow:w": "new"})] == [task_id]
 
 
+@pytest.mark.parametrize("data", [b"", b"{}", b'"\xc3\xa9\\u0000"', b"\0\xff\xfe", bytes(4096), bytes(range(256)) * 17], ids=len)
+def test_a_claim_gives_the_input_byte_by_byte(file: Driver, data: bytes) -> None:
+    file.start("other")
+    file.start("r", input=data)
+    assert [one.input for one in file.claim(file.agent())] == [b"{}", data]
+
+
 @pytest.mark.parametrize("limits", [{}, {"concurrency": 500}, {"per_partition": 500}], ids=str)
 def test_what_is_left_to_other_code_hides_nothing_that_stands_behind_it(file: Driver, limits: dict[str, int]) -> None:
     old, new, newer = ({"workflow:w": code} for code in ("old", "new", "newer"))

@@ -21,6 +21,7 @@ from ..operations import Claim
 from ..states import Status
 from . import contended
 from .contended import Found
+from .one_row import as_one_row, rows_of
 from .places import set_place
 from .refusals import Takeable
 from .transaction import Transaction
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from .library import sqlite3
 
 # A bare parameter behind LIMIT has SQLite prepare the statement anew at each execution, since its value counts for the plan.
-_DUE = """
-select id, due_at from outlast_task
-where due_at <= :now and paused_at is null and partition is null
-  and queue = :queue and priority = :priority and needs = :needs and suspect = 0
-order by due_at, id limit :limit + 0
-"""
+_DUE = as_one_row(
+    "id, due_at",
+    """
+from (
+  select id, due_at from outlast_task
+  where due_at <= :now and paused_at is null and partition is null
+    and queue = :queue and priority = :priority and needs = :needs and suspect = 0
+  order by due_at, id limit :limit + 0)
+""",
+)
 
 # Where few tasks wait, one statement reads them all: a walk takes one for each step of it.
 _FEW = """
@@ -54,13 +59,17 @@ where id = :root_id and due_at <= :now and paused_at is null
 limit :limit + 0
 """
 
-_FACTS = """
-select id, claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
+_FACTS = as_one_row(
+    """id, claim, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
        parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes,
-       data, tags, tick, chain, idempotency_key, options, timeout
+       iif(length(data) <= 4096, hex(data), null), tags, tick, chain, idempotency_key, options, timeout""",
+    """
 from outlast_task join outlast_input on task_id = id
 where id in (select value from json_each(:ids)) and due_at is not null and agent_id is null
-"""
+""",
+)
+
+_LONG_INPUT = "select data from outlast_input where task_id = :id"
 
 _TAKE = """
 update outlast_task
@@ -182,17 +191,8 @@ def _of_many(transaction: Transaction, operation: Claim, code: Takeable, content
         if contention.concerns(queue):
             contention.add(combination)
             continue
-        rows = transaction.execute(
-            _DUE,
-            {
-                "now": transaction.now,
-                "queue": queue,
-                "priority": priority,
-                "needs": needs,
-                "limit": operation.limit,
-            },
-        )
-        found += [(-priority, due_at, task_id, task_id, needs, None) for task_id, due_at in rows]
+        head = {"now": transaction.now, "queue": queue, "priority": priority, "needs": needs, "limit": operation.limit}
+        found += [(-priority, due_at, task_id, task_id, needs, None) for task_id, due_at in rows_of(transaction, _DUE, head)]
     return found
 
 
@@ -230,13 +230,13 @@ def _take(transaction: Transaction, operation: Claim, tasks: Collection[int]) ->
     """Take these tasks; what somebody else has by now is left out."""
     if not tasks:
         return []
-    rows = {row[0]: row for row in transaction.execute(_FACTS, {"ids": json.dumps(list(tasks))})}
+    found = {row[0]: row for row in rows_of(transaction, _FACTS, {"ids": json.dumps(list(tasks))})}
     # Of these rows nothing changes in between: the transaction has the write lock. Read beforehand, they cost half of what
     # they do as `returning`, and the update no more than its rows.
-    facts = {"ids": json.dumps(list(rows)), "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
+    facts = {"ids": json.dumps(list(found)), "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
     transaction.execute(_TAKE, facts)
-    parents = _parents(transaction, {row[13] for row in rows.values() if row[13] is not None})
-    return [_claimed(transaction, operation, rows[task_id], parents) for task_id in tasks if task_id in rows]
+    parents = _parents(transaction, {row[13] for row in found.values() if row[13] is not None})
+    return [_claimed(transaction, operation, found[task_id], parents) for task_id in tasks if task_id in found]
 
 
 def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ...]]:
@@ -249,7 +249,8 @@ def _claimed(transaction: Transaction, operation: Claim, row: Any, parents: Mapp
     """What the agent gets of a task whose row is as it was before the claim."""
     (task_id, claims, uid, kind, name, version, status, needs, queue, partition, priority, tries, suspect,
      parent_id, parent_path, root_id, started_at, deadline_at, cancel_requested_at, notice, crashes,
-     data, tags, tick, chain, idempotency_key, options, timeout) = row  # fmt: skip
+     short, tags, tick, chain, idempotency_key, options, timeout) = row  # fmt: skip
+    data = bytes.fromhex(short) if short is not None else transaction.execute(_LONG_INPUT, {"id": task_id}).fetchone()[0]
     claim_number = claims + 1
     if timeout is not None and kind == "run" and claim_number == 1:
         deadline = transaction.one(_SET_DEADLINE, {"id": task_id, "deadline_at": transaction.now + timeout})
