@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 _LONGEST_SECONDS = 30.0
 _MORAL = """\
-Process {pid} died with the card charged and nothing written. The other agent went on from the journal:
-the reservation was not made again, and the bank, asked with the same key, charged once. Shipping failed,
-so the card was refunded and the item put back, in reverse order."""
+Process {pid} died with the card charged and nothing written. The other
+agent went on from the journal: the reservation was not made again, and the
+bank, asked with the same key, charged once. Shipping failed, so the card was
+refunded and the item put back, in reverse order."""
 _MODULE = f"{__package__}.demo_workflows"
 
 
@@ -258,5 +259,5 @@ class _Show:
 
     def _say(self, line: Line) -> None:
         if not self._silent:
-            print_lines([[(f"{time.monotonic() - self._began:5.1f} s  ", "dim"), *line]])
+            print_lines([[(f"{time.monotonic() - self._began:5.1f} s  ", "dim"), *line]], hang=11)
             sys.stdout.flush()
