@@ -537,6 +537,8 @@ def test_an_ending_that_waits_shows_no_output_yet(store: SqliteStore, make: Make
     store.commit(op.End(fence, Ending.COMPLETED, output=codec.encode(1)))
     found = views.run_json(store, fence.task_id)
     assert (found["status"], found["output"]) == ("waiting", None)
+    drawn = [plain(line) for line in run_lines(views.show_json(store, fence.task_id))]
+    assert drawn[-1].endswith("has returned, and waits for what still runs of it")
 
 
 def test_an_error_of_ours_has_the_name_by_which_it_is_imported(store: SqliteStore, make: Maker) -> None:

@@ -214,12 +214,9 @@ def _held(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     return explanation
 
 
-_ENDINGS = {"completed": "has returned", "failed": "has failed", "cancelled": "is being cancelled"}
-
-
 def _ending(store: SqliteStore, facts: dict[str, Any], depth: int) -> Explanation:
     """Its ending is decided; something of it may still be under way."""
-    ending = _ENDINGS[facts["ending"]]
+    ending = waiting.ENDINGS[facts["ending"]]
     uid = _run_uid(facts)
     count = waiting.count_open_parts(store, facts["id"], with_children=facts["ending"] != "completed")
     found = waiting.strays(store, facts["id"])

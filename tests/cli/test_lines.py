@@ -29,7 +29,9 @@ def test_looking_at_the_first_gives_what_the_last_has(outlast: Call, first: str)
     assert outlast("result", first, "--json").json == 3
     assert outlast("result", first, "--wait", "--json").json == 3
     assert outlast("query", first, "number", "--json").json == 3
-    assert f"went on as {last}" in outlast("show", first).out
+    drawn = outlast("show", first).out
+    assert f"went on as {last}" in drawn
+    assert "result" not in drawn
     assert outlast("show", first, "--json").json["id"] == first
     assert outlast("show", first, "--follow", "--json").json["id"] == last
     assert last in outlast("why", first).out

@@ -56,8 +56,9 @@ def show(context: Context, reference: str, following: bool, undo: bool, tracebac
         # `undo` is the undo that was; what would be undone has a name of its own.
         context.answer({**shown, "undo_plan": plan} if undo else shown)
         return 0
-    print_lines(run_lines(shown))
     last_id = last_in_line(store, task_id)
+    # What goes on as another run has no result of its own.
+    print_lines(run_lines(shown, outcome=last_id == task_id))
     if last_id != task_id:
         print_lines([[("  ", ""), ("went on as ", "dim"), (run_json(store, last_id)["id"], "")]])
     if undo:

@@ -132,6 +132,9 @@ def _wait_cells(wait: dict[str, Any], stream: Any) -> list[Cell]:
             (" executes a step or its own code", ""),
             (f"  {since} since its last entry", "dim"),
         ]
+    if wait["kind"] == "ending":
+        text = f" {wait['name']}, and waits for what still runs of it"
+        return [status_cell("waiting", mark("waiting", stream)), (text, "")]
     if wait.get("count", 1) > 1:
         text = f" waits for {wait['count']:,} {_OPEN[wait['kind']]} {safe(wait['name'])}"
         return [status_cell("waiting", mark("waiting", stream)), (text, "")]

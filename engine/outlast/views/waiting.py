@@ -39,10 +39,13 @@ def open_entries(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(last.values(), key=lambda entry: entry.seq)
 
 
+ENDINGS = {"completed": "has returned", "failed": "has failed", "cancelled": "is being cancelled"}
+"""What is said of a run whose ending is decided."""
+
 _STANDS = """
-select t.awaits, t.due_at, t.started_at, a.lease_until
+select t.awaits, t.due_at, t.started_at, a.lease_until, t.ending
 from outlast_task t left join outlast_agent a on a.id = t.agent_id
-where t.id = :id and t.ending is null and (t.status = 'waiting' or t.status = 'running' and a.lease_until >= :now)
+where t.id = :id and (t.status = 'waiting' or t.status = 'running' and t.ending is null and a.lease_until >= :now)
 """
 
 
@@ -53,6 +56,8 @@ def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
     row = store.connection().execute(_STANDS, {"id": task_id, "now": store.now()}).fetchone()
     if row is None:
         return []
+    if row[4] is not None:
+        return [{"kind": "ending", "name": ENDINGS[row[4]], "due_at": None}]
     is_held = row[3] is not None
     journalled = journal.load(store.connection(), task_id)
     entries = [entry for entry in open_entries(journalled) if entry.kind != "compensation"]
