@@ -34,7 +34,7 @@ LEFT_TO_THE_READER = {
     "cron.md": "from apscheduler.triggers.interval import IntervalTrigger\nsome_apscheduler_trigger = IntervalTrigger(hours=1)\n"
 }
 NEEDED = {"web.md": ("fastapi", "httpx")}
-LOOKING = ("agents", "doctor", "query", "runs", "show", "stats", "why")
+LOOKING = ("agents", "check", "doctor", "query", "runs", "show", "stats", "why")
 NAMED_FILE = re.compile(r"`([\w./-]+\.py)`")
 
 
