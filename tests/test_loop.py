@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast.errors import StoreFull
+from outlast.errors import StoreFull, StoreReplaced
 from outlast.loop import RoleLoop
 from outlast.store.sqlite import SqliteStore
 
@@ -190,3 +190,15 @@ def test_a_signal_ends_the_wait_of_a_loop_in_the_main_thread(store: SqliteStore)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - began < 5.0
+
+
+def test_a_role_whose_file_has_gone_ends_and_says_so_once(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    ticks = Ticks(0.0)
+    ticks.error = StoreReplaced(store.path, is_gone=True)
+    loop = RoleLoop("test", ticks, store)
+    loop.start()
+    assert loop._thread is not None
+    loop._thread.join(5)
+    assert [record.message for record in caplog.records] == [f"The test has ended: {ticks.error}"]
+    with pytest.raises(StoreReplaced):
+        RoleLoop("test", ticks, store).run()

@@ -19,6 +19,7 @@ import pytest
 from node_fakes import commands
 
 from outlast import operations as op
+from outlast.errors import StoreReplaced
 from outlast.liveness import FD_VARIABLE, Pulse
 from outlast.node import Node
 from outlast.node_child import Place, describe_exit
@@ -61,7 +62,10 @@ class Running:
         self.thread.start()
 
     def _run(self) -> None:
-        self.code = self.node.run()
+        try:
+            self.code = self.node.run()
+        except StoreReplaced as error:
+            self.hear(str(error))
 
     def hear(self, text: str) -> None:
         self.events.append((time.monotonic(), text))
@@ -100,6 +104,16 @@ def rows(store: SqliteStore, query: str) -> list[tuple[Any, ...]]:
 
 def start(store: SqliteStore, uid: str = "run1") -> None:
     store.commit(op.Start(uid, "run", "w", "workflow:w", "default", b"[]", chain=uid))
+
+
+def test_a_node_whose_file_was_replaced_ends_and_starts_nobody_on_the_other(store: SqliteStore, run_node: Callable[..., Running]) -> None:
+    running = run_node("claims", agents=1)
+    eventually(running.live)
+    Path(store.path).unlink()
+    eventually(lambda: not running.thread.is_alive(), 5)
+    assert len(running.said("agent 1 started")) == 1
+    assert running.said("was removed while this process had it open")
+    assert running.code is None
 
 
 def test_a_killed_agent_is_replaced_at_once_and_its_tasks_go_back(store: SqliteStore, run_node: Callable[..., Running]) -> None:

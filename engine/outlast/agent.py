@@ -19,7 +19,7 @@ from . import agent_process, caller, clock
 from .answers import Answers, nothing
 from .claimed import Claimed
 from .code import Code
-from .errors import LeaseLost, StoreError
+from .errors import LeaseLost, StoreReplaced
 from .holding import Holding
 from .liveness import Pulse
 from .next_claim import NextClaim
@@ -27,6 +27,7 @@ from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
 from .run import logs
 from .store import agents
 from .store.silent_commits import SilentCommits
+from .trouble import Trouble
 from .user_threads import has_busy_threads
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+        self._trouble = Trouble(store, look_again=self._changed, end=self._end_without_file)
 
     def run(self, *, once: bool = False) -> None:
         """Work until stopped; with `once`, until nothing is due."""
@@ -114,6 +116,8 @@ class Agent:
     def _run_quietly(self) -> None:
         try:
             self.run()
+        except StoreReplaced as error:
+            log.error("this agent has ended: %s", error)
         except Exception:
             log.debug("the agent ended", exc_info=True)
 
@@ -159,10 +163,12 @@ class Agent:
         self._repeat("commits", _COMMITS_SECONDS, self._look_for_commits)
         self._ready.set()
         try:
-            self._pump()
+            self._trouble.contained(self._pump)
             if self._stopping:
                 self._drain()
             await self._stopped.wait()
+            if self._trouble.lost is not None:
+                raise self._trouble.lost
         finally:
             if listener.fileno() >= 0:
                 loop.remove_reader(listener.fileno())
@@ -183,13 +189,16 @@ class Agent:
 
         def again() -> None:
             try:
-                function()
-            except StoreError as error:
-                log.warning("%s", error)
+                self._trouble.contained(function)
             finally:
                 self._timers[name] = loop.call_later(seconds, again)
 
         self._timers[name] = loop.call_later(seconds, again)
+
+    def _end_without_file(self) -> None:
+        self._holding.stop()
+        self._holding.lose()
+        self._stopped.set()
 
     def _rung(self, listener: Listener) -> None:
         listener.drain()
@@ -211,7 +220,7 @@ class Agent:
             self._finish()
         if not self._pump_scheduled and self._loop is not None:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._trouble.contained, self._pump)
 
     def _pump(self) -> None:
         """Read the news of what we hold, then claim for the slots that are free."""
@@ -219,7 +228,7 @@ class Agent:
         self._learn()
         self._holding.read_notices()
         self._holding.start_waiting()
-        if self._stopping:
+        if self._stopping or self._trouble.is_fresh:
             return
         if self._next.has_to_wait:
             self._wants_claim = True
@@ -230,7 +239,7 @@ class Agent:
                 self._look_again_in(_GIVEN_WAY_SECONDS)
             return
         self._wants_claim = False
-        claimed = partial(self._came_back, claim)
+        claimed = partial(self._trouble.contained, self._came_back, claim)
         # Nothing else is to be done here: then the way by the writer's thread would only cost time.
         if not is_only or self._holding.runs or not self.store.committer.try_claim(claim, claimed):
             self._answers.submit(claim, claimed)
@@ -252,9 +261,9 @@ class Agent:
             self._renewed(False, None)
             return
         if error is not None or claims is None:
-            log.warning("claiming failed: %s", error)
-            asyncio.get_running_loop().call_later(1.0, self._changed)
+            self._trouble.has_come(error)
             return
+        self._trouble.has_passed()
         if claims:
             self._claimed_at = time.monotonic()
             self._next.took(claim, self._holding.take(claims))
@@ -279,8 +288,8 @@ class Agent:
             self._timers["due"] = asyncio.get_running_loop().call_later(seconds, self._changed)
 
     def _heartbeat(self) -> None:
-        lease = round(self.settings.lease_seconds * clock.SECOND)
-        self._answers.submit(Heartbeat(self.agent_id, lease, draining=bool(self._stopping)), partial(self._answered, self.agent_id))
+        beat = Heartbeat(self.agent_id, round(self.settings.lease_seconds * clock.SECOND), draining=bool(self._stopping))
+        self._answers.submit(beat, partial(self._trouble.contained, self._answered, self.agent_id))
 
     def _answered(self, agent_id: int, is_held: Any, error: BaseException | None) -> None:
         # Two answers may say that the lease was ended, this one and a claim's: the later one is not of the lease that we have by then.

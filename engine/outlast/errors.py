@@ -30,6 +30,7 @@ are no `Exception`, so that `except Exception` in a workflow cannot swallow them
     ├── PayloadUnreadable, PayloadNotEncoded   1   a payload codec that is missing, or fails
     ├── StoreError                      7
     │   ├── StoreLocked, StoreFull, StoreDamaged, StoreReadOnly, NotADatabase
+    │   ├── StoreReplaced                   removed, or another file in its place, while it was open
     │   ├── StoreTooNew, StoreTooOld
     │   ├── NetworkFileSystem
     │   └── WrongSQLite
@@ -353,6 +354,16 @@ class NotADatabase(StoreError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is not a SQLite database.", hint="Name another file with --db.")
+
+
+class StoreReplaced(StoreError):
+    """The file is not the one any more that this process has open. What it would write now, nobody would find."""
+
+    def __init__(self, path: str, *, is_gone: bool) -> None:
+        super().__init__(
+            f"{path} was {'removed' if is_gone else 'replaced by another file'} while this process had it open.",
+            hint="Stop whatever uses the file before one is put in its place; then start it again.",
+        )
 
 
 class StoreTooNew(StoreError):

@@ -3,8 +3,8 @@
 Owns the sleeping between two ticks of a scheduler, agent or supervisor: until the delay that the tick asked
 for is over, the bell rings, a watched descriptor has news, or somebody stops it. It is the one place that
 contains errors: a full disk or a locked file is logged once, the next tick comes later and later, and the
-role goes on when the cause has gone. Refuses to poll: nothing wakes an idle loop, but for `PRAGMA
-data_version` where a role asks for that, or has no bell.
+role goes on when the cause has gone; it ends where the file has. Refuses to poll: nothing wakes an idle loop,
+but for `PRAGMA data_version` where a role asks for that, or has no bell.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from .errors import OutlastError
+from .errors import OutlastError, StoreReplaced
 from .store.doorbell import Listener
+from .store.library import sqlite3
+from .store.translation import translate
 
 _log = logging.getLogger("outlast")
 
@@ -34,6 +36,8 @@ in ten milliseconds.
 
 class LoopStore(Protocol):
     """What the loop needs of a store."""
+
+    path: str
 
     def now(self) -> int: ...
 
@@ -88,7 +92,7 @@ class RoleLoop:
         """
         if self._thread is not None:
             raise RuntimeError(f"the loop of the {self.name} was started already")
-        self._thread = threading.Thread(target=self._run, name=f"outlast-{self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_to_the_end, name=f"outlast-{self.name}", daemon=True)
         self._thread.start()
 
     def run(self) -> None:
@@ -127,6 +131,12 @@ class RoleLoop:
         self._is_woken = True
         self._write_wake()
 
+    def _run_to_the_end(self) -> None:
+        try:
+            self._run()
+        except StoreReplaced as error:
+            _log.error("The %s has ended: %s", self.name, error)
+
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
@@ -151,6 +161,8 @@ class RoleLoop:
             if self._version_is_read():
                 self._version = self._store.data_version()
             delay_seconds = self._tick(self._store.now())
+        except StoreReplaced:
+            raise
         except Exception as error:  # noqa: BLE001 - the one place that contains what a role raises
             return self._contain(error), True
         if self._failed:
@@ -163,6 +175,8 @@ class RoleLoop:
         kind = type(error).__qualname__
         if kind not in self._failed:
             self._failed.add(kind)
+            if isinstance(error, sqlite3.Error):
+                error = translate(error, self._store.path)
             if isinstance(error, OutlastError):
                 _log.warning("The %s will try again: %s", self.name, error)
             else:

@@ -118,6 +118,8 @@ class Node:
         self._wake()
 
     def _tick(self, _: int) -> float:
+        # First of all: an agent that has ended because the file was replaced must not be replaced by one on the other file.
+        self._store.connection()
         now = time.monotonic()
         if self._planned_at is not None and now - self._planned_at > _STALL_SECONDS:
             # We stood still (stopped, starved of processor): what looks like a child's silence may be ours.
@@ -200,7 +202,7 @@ class Node:
             follows = f"; the {place.name.split()[0]} with the code as it was goes on"
         elif place is not None:
             place.child = None
-            if not self._signals:
+            if not (self._signals or self._is_stopping):
                 follows = self._plan_after(child, status, place)
         self._say(f"{child.name} (pid {child.pid}) {how}{follows}")
 
@@ -305,6 +307,7 @@ class Node:
 
     def _end_children(self) -> None:
         """Leave no child behind, whatever ended the loop."""
+        self._is_stopping = True
         for child in self._children():
             child.kill("its node ended")
         while self._children():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .clock import SECOND
+from .errors import StoreReplaced
 from .operations import AgentEnded, Heartbeat
 from .settings import Settings
 from .store import agents, claiming
@@ -63,6 +64,8 @@ class NodeRecord:
         """
         try:
             rows = self._agents_of(pid)
+        except StoreReplaced:
+            rows = []  # The node ends by the same.
         except Exception as error:  # noqa: BLE001 - the supervisor sees the death too, and tries again
             _log.warning("The end of pid %d could not be looked up: %s", pid, error)
             rows = []

@@ -24,6 +24,7 @@ from outlast.errors import (
     StoreFull,
     StoreLocked,
     StoreReadOnly,
+    StoreReplaced,
 )
 from outlast.store import filesystem, library
 from outlast.store.connection import ThreadConnections, connect, transaction, translate
@@ -264,7 +265,7 @@ def test_a_thread_that_comes_after_the_file_was_removed_makes_no_other(tmp_path)
     def come() -> None:
         try:
             connections.get()
-        except FileMissing as error:
+        except StoreReplaced as error:
             raised.append(error)
 
     thread = threading.Thread(target=come)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from ..errors import OutlastError
 from ..store.connection import translate
 from ..store.library import sqlite3
+from ..store.opened_file import OpenedFile
 from ..store.pragmas import synchronous
 
 
@@ -68,6 +70,7 @@ class Guarded(sqlite3.Connection):
     _depth = 0
     _is_open = False
     is_altered = False
+    opened_file: OpenedFile
 
     # What the engine does with it.
 
@@ -196,15 +199,20 @@ _thread = threading.local()
 def take(path: str, durability: str) -> Guarded:
     """This thread's connection to the file."""
     held: tuple[tuple[str, str], Guarded] | None = getattr(_thread, "held", None)
-    if held is not None and held[0] == (path, durability):
+    if held is not None and held[0] == (path, durability) and held[1].opened_file.is_there():
         held[1].unshut()
         return held[1]
     if held is not None:
+        _thread.held = None
         held[1].really_close()
     try:
-        db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=Guarded)
+        # Not made anew where it was removed: the store has it open.
+        name = f"file:{quote(path)}?mode=rw"
+        db = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, factory=Guarded, uri=True)
         db.execute(f"pragma synchronous = {synchronous(durability)}")
         db.execute("pragma foreign_keys = on")
+        db.execute("select 1 from sqlite_schema limit 1").fetchone()
+        db.opened_file = OpenedFile(path)
     except sqlite3.Error as error:
         raise translate(error, path) from error
     _thread.held = ((path, durability), db)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .. import clock
 from ..caller import active
 from ..entry import Entry
-from ..errors import LeaseLost, StepTimeout, StoreError
+from ..errors import LeaseLost, StepTimeout, StoreError, StoreReplaced
 from ..store import journal
 from ..store.connection import translate
 from ..store.library import sqlite3
@@ -76,6 +76,10 @@ class _StepTransaction:
     started_at: int
 
     def run(self) -> Tried:
+        try:
+            self.call.store.connection()
+        except StoreReplaced as error:
+            raise LeaseLost(f"The file of the run is gone: {error}") from error
         db = guarded.take(self.call.store.path, self.call.store.durability)
         timeout = self.call.timeout_seconds if self.call.timeout_seconds is not None else DEFAULT_TIMEOUT_SECONDS
         try:

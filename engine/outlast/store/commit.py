@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import payloads
-from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked
+from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked, StoreReplaced
 from ..operation import Operation, R
 from ..operations import Claim, RegisterAgent
 from .answered import LEAST_PATIENCE_SECONDS, Answered
@@ -115,9 +115,9 @@ class Committer(GroupTransactions):
         """The answer to what is not written.
 
         A run that were told of the file as its agent ends would fail by it, and that failure may be small enough to be written; so
-        the run is dropped, as by a lost lease, and stays as it is in the file.
+        the run is dropped, as by a lost lease, and stays as it is in the file. So is a run whose file is not there any more.
         """
-        if self.gives_up and error.may_pass and hasattr(operation, "fence"):
+        if (isinstance(error, StoreReplaced) or (self.gives_up and error.may_pass)) and hasattr(operation, "fence"):
             return LeaseLost(f"The store was closed before the file could be written again: {error}")
         return error
 

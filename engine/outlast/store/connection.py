@@ -22,6 +22,7 @@ from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreRead
 from . import library, over_fork, pragmas
 from .filesystem import refuse_network
 from .library import sqlite3
+from .opened_file import Inode, OpenedFile, refuse_other
 from .translation import BUSY_SECONDS as BUSY_SECONDS
 from .translation import is_lock, is_of_the_file
 from .translation import translate as translate
@@ -37,6 +38,7 @@ class StoreConnection(sqlite3.Connection):
     """A connection that knows its file, and keeps the other SQLite library away from it while it is open."""
 
     path: str = ""
+    opened: OpenedFile
 
     def tolerate(self) -> None:
         """Read what is no UTF-8, since somebody or a bad disk has changed it, with a mark instead; each text costs more."""
@@ -167,30 +169,40 @@ class ThreadConnections:
         allow_network: bool = False,
         durability: str = "full",
         for_claims: bool = False,
+        beside: ThreadConnections | None = None,
     ) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100
         self._create = create
         self._allow_network = allow_network
         self.durability = durability
         self._for_claims = for_claims
+        self._inode: list[Inode | None] = beside._inode if beside is not None else []  # Of the first file, once it is open.
         self._local = threading.local()
         self._is_closed = False
 
     def get(self) -> StoreConnection:
-        """The calling thread's connection. One that was inherited by a fork is never used."""
+        """The calling thread's connection, to the file that was opened first. One that was inherited by a fork is never used."""
         held: tuple[int, StoreConnection] | None = getattr(self._local, "held", None)
         if held is not None and held[0] == os.getpid() and not self._is_closed:
+            held[1].opened.check()
             return held[1]
         self._drop()
         if self._is_closed:
             raise StoreError(f"{self.path} has been closed here.", hint="Make a new Engine.")
-        connection = connect(self.path, create=self._create, allow_network=self._allow_network, durability=self.durability)
-        # Once only: after the file was removed, a thread that comes late would make another of the same name,
-        # beside those that still write into the first.
-        self._create = False
+        connection = self._connect()
         if self._for_claims:
             pragmas.set_for_claims(connection)
         self._local.held = (os.getpid(), connection)
+        return connection
+
+    def _connect(self) -> StoreConnection:
+        # Created once only, and the same file ever after: a thread that comes when it was removed or replaced would work
+        # beside those that still write into the first. It is not even opened: SQLite would write the first one's WAL into it.
+        if self._inode:
+            refuse_other(self.path, self._inode[0])
+        create = self._create and not self._inode
+        connection = connect(self.path, create=create, allow_network=self._allow_network, durability=self.durability)
+        self._inode[:] = self._inode or [connection.opened.inode]
         return connection
 
     def close(self) -> None:
@@ -229,6 +241,7 @@ def _open_file(name: str, *, create: bool, allow_network: bool, durability: str)
             library.guard(name, connection)
             over_fork.keep(connection)
             _configure(connection, may_convert=create, is_new=is_new, durability=durability)
+            connection.opened = OpenedFile(name)
         except BaseException:
             connection.close()
             raise

@@ -138,7 +138,9 @@ class SqliteStore:
         self.durability = durability
         """"full", or "normal" where its user accepts that a power cut takes the last commits."""
         self._connections = self.connections_type(self.path, create=create, allow_network=allow_network, durability=durability)
-        self._claiming = self.connections_type(self.path, allow_network=allow_network, durability="normal", for_claims=True)
+        self._claiming = self.connections_type(
+            self.path, allow_network=allow_network, durability="normal", for_claims=True, beside=self._connections
+        )
         self.turn = Turn(self.path)
         self.doorbell = Doorbell(self.path)
         self.patient = False
