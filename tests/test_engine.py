@@ -636,6 +636,15 @@ def test_an_embedded_agent_carries_runs_to_their_end(engine: Engine) -> None:
     assert views.agents_json(engine.store) == []
 
 
+def test_an_engine_that_is_closed_stops_its_agents(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "app.db")
+    engine.agent().start()
+    assert engine.start(engine_doubled, 21).result(timeout=10) == 42
+    engine.close()
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("outlast-")] == []
+    assert not caller.embedded_agent
+
+
 def test_an_embedded_agent_learns_what_is_defined_while_it_works(engine: Engine) -> None:
     cells = {"__name__": "notebook"}
     with engine.agent(concurrency=2):

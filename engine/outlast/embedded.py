@@ -8,6 +8,7 @@ drains in a thread.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -46,6 +47,7 @@ class EmbeddedAgent:
             raise InvalidInput("queues of an agent is empty: it would claim nothing.", hint="Leave it out for all queues.")
         self._queues = None if queues is None else tuple(_known(name, store) for name in queues)
         self._roles: ExitStack | None = None
+        self._process = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -71,12 +73,12 @@ class EmbeddedAgent:
             for role in self._made():
                 role.start()
                 roles.callback(role.stop)
-            self._roles = roles.pop_all()
+            self._roles, self._process = roles.pop_all(), os.getpid()
 
     def stop(self) -> None:
         """Drain: what runs is finished, or handed back after the grace time; then all threads have ended."""
         roles, self._roles = self._roles, None
-        if roles is not None:
+        if roles is not None and self._process == os.getpid():  # In a fork, the threads are the parent's.
             roles.close()
 
     def _made(self) -> Iterator[_Role]:

@@ -92,6 +92,7 @@ class Engine:
         self.store = store
         self.settings = settings
         self.path = store.path
+        self._agents: list[EmbeddedAgent] = []
         _enter(self)
 
     @overload
@@ -224,11 +225,18 @@ class Engine:
         `with engine.agent(): ...` or `async with`. At the end of the block it drains: what is
         running finishes, or is handed back after the grace time. It installs no signal handlers.
         """
-        return EmbeddedAgent(self.store, self.settings, concurrency=concurrency, queues=queues)
+        made = EmbeddedAgent(self.store, self.settings, concurrency=concurrency, queues=queues)
+        self._agents.append(made)
+        return made
 
     def close(self) -> None:
-        """Write what is queued and close the file. Closing again does nothing."""
+        """Stop the agents of `agent()` that are still there, which drain, write what is queued and close the file.
+
+        Closing again does nothing.
+        """
         if _leave(self):
+            for made in self._agents:
+                made.stop()
             self.store.close()
             self.store.doorbell.close()
 
