@@ -23,7 +23,7 @@ LAYERS = (
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
-    r"run(\..+)?|agent|agent_process|next_claim|answers|holding|carriers|interrupting|user_threads|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
+    r"run(\..+)?|agent|agent_process|next_claim|answers|holding|carriers|interrupting|user_threads|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness|trouble|side_by_side",
     # 4: what people and programs hold in hand.
     r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(_\w+)?|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
@@ -31,7 +31,7 @@ LAYERS = (
 )
 
 ROLES = (
-    r"agent|agent_process|next_claim|holding|carriers|interrupting|answers|runners|slots|run(\..+)?",
+    r"agent|agent_process|next_claim|side_by_side|trouble|holding|carriers|interrupting|answers|runners|slots|run(\..+)?",
     r"scheduler|schedule_code|alarm",
     r"supervisor|watch",
 )

@@ -33,6 +33,7 @@ from .user_threads import has_busy_threads
 if TYPE_CHECKING:
     from .registry import Registry
     from .settings import Settings
+    from .side_by_side import SideBySide
     from .store.doorbell import Listener
     from .store.sqlite import SqliteStore
 
@@ -60,6 +61,7 @@ class Agent:
         root_id: int | None = None,
         embedded: bool = False,
         solo: bool = False,
+        beside: SideBySide | None = None,
     ) -> None:
         """`root_id` limits it to one run and its parts; `solo` makes it the process in which suspects run alone."""
         self.store = store
@@ -72,6 +74,7 @@ class Agent:
         self._root_id = root_id
         self._embedded = embedded
         self._solo = solo
+        self._beside = beside
         self._loop: asyncio.AbstractEventLoop | None = None
         self._holding: Holding
         self._next: NextClaim
@@ -145,11 +148,11 @@ class Agent:
         self._holding = Holding(
             self.store, self.settings, self._code, concurrency=self._concurrency, answers=self._answers,
             on_change=self._changed, on_overrun=self._replace, is_embedded=self._embedded,
-            returns_suspects=self._root_id is None and (self._solo or self._concurrency > 1),
+            returns_suspects=self._root_id is None and (self._solo or self._concurrency > 1 or self._beside is not None),
         )  # fmt: skip
         self._next = NextClaim(
-            self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id
-        )
+            self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id,
+            beside=self._beside)  # fmt: skip
         self._register()
         self.store.patient = True  # Not before: with nothing to hold yet, it ends by a locked file, and waits for none without a word.
         listener = self.store.listen()
@@ -176,6 +179,7 @@ class Agent:
             for timer in self._timers.values():
                 timer.cancel()
             self._holding.close()
+            self._next.close()
             self._answers.end()
 
     def _register(self) -> None:
@@ -318,7 +322,7 @@ class Agent:
 
     def _look_after(self) -> None:
         self._holding.look_after()
-        if self._solo and not self._holding.runs:
+        if self._next.waits_for_others or (self._solo and not self._holding.runs):
             self._changed()
 
     def _replace(self) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from . import caller, registry
 from .errors import InvalidInput
 from .names import checked_name, checked_whole
+from .side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -30,6 +31,7 @@ class _Role(Protocol):
     def stop(self) -> None: ...
 
 
+_agents = SideBySide()
 _counting = threading.Lock()
 _count = 0
 
@@ -89,7 +91,7 @@ class EmbeddedAgent:
 
         store, settings, code = self._store, self._settings, registry.current()
         yield Supervisor(store, settings)
-        yield Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True)
+        yield Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True, beside=_agents)
         yield Scheduler(store, code, settings)
 
 

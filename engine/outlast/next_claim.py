@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .code import Code
     from .holding import Holding
     from .run.held import Held
+    from .side_by_side import SideBySide
     from .store.sqlite import SqliteStore
 
 _SUSPECTS_SECONDS = 1.0
@@ -45,6 +46,7 @@ class NextClaim:
         concurrency: int,
         queues: tuple[str, ...] | None,
         root_id: int | None,
+        beside: SideBySide | None = None,
     ) -> None:
         self.alone: Held | None = None
         """The suspect that this agent holds: beside it, nothing is claimed."""
@@ -56,7 +58,11 @@ class NextClaim:
         self._concurrency = concurrency
         self._queues = queues
         self._root_id = root_id
+        self._beside = beside
         self._under_way: list[Claim] = []
+        self._is_arriving = False
+        self.waits_for_others = False
+        """Whether nothing is claimed for the sake of a suspect beside it, or until those beside it have nothing."""
         self._has_plenty = False
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
@@ -76,11 +82,28 @@ class NextClaim:
         """Whether none may be made before one has come back."""
         return len(self._under_way) > self._has_plenty
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the agent holds tasks, or may have claimed some."""
+        return bool(self._under_way or self._is_arriving or self._holding.runs)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it holds a suspect."""
+        return self.alone is not None
+
     def make(self, agent_id: int) -> Claim | None:
         """The claim for what is free now, or None where there is no room, or suspects wait for all of it."""
+        self.waits_for_others = False
         limit = self._room()
         if limit <= 0:
             return None
+        if self._beside is not None:
+            with self._beside.claiming:
+                if self._beside.others_of(self):
+                    suspects = self._beside.may_claim(self, has_suspects=self.has_suspects())
+                    self.waits_for_others = suspects is None
+                    return None if suspects is None else self._claim(agent_id, 1 if suspects else limit, suspects, suspects)
         is_idle = self._root_id is None and self._concurrency > 1 and not (self._holding.runs or self._under_way)
         # What is idle needs no look beforehand: the claim itself sees whether suspects are due.
         alone, suspects = (False, False) if is_idle else self._mode()
@@ -89,28 +112,38 @@ class NextClaim:
         if is_idle:
             self._suspects_since = None
             self._has_plenty = False  # Nothing is claimed beside what may come back with a suspect.
+        return self._claim(agent_id, 1 if alone else limit, alone, suspects, suspects_first=is_idle)
+
+    def _claim(self, agent_id: int, limit: int, alone: bool, suspects: bool, *, suspects_first: bool = False) -> Claim:
         claim = Claim(
             agent_id,
-            1 if alone else limit,
+            limit,
             self._code.fingerprints,
             queues=self._queues,
             root_id=self._root_id,
             alone=alone,
             suspects=suspects,
-            suspects_first=is_idle,
+            suspects_first=suspects_first,
             taken=self.taken,
         )
         self._under_way.append(claim)
         return claim
 
+    def close(self) -> None:
+        """The agent has ended."""
+        if self._beside is not None:
+            self._beside.leave(self)
+
     def came_back(self, claim: Claim, count: int) -> None:
         """A claim was answered, by so many tasks."""
+        self._is_arriving = count > 0  # Said first: those beside it must not find it idle until it holds them.
         self._under_way.remove(claim)
         self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects and not self._store.turn.is_shared
         self.taken += count
 
     def took(self, claim: Claim, taken: Sequence[Held]) -> None:
         """The agent holds what a claim gave it; of a suspect it is one, and that alone."""
+        self._is_arriving = False
         if taken and taken[0].claimed.alone and (claim.suspects or claim.suspects_first):
             self.alone = taken[0]
 
