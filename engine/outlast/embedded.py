@@ -68,7 +68,7 @@ class EmbeddedAgent:
 
     def start(self) -> None:
         """Start the roles in background threads; none is left running where one fails to start."""
-        if self._roles is not None:
+        if self._roles is not None and self._process == os.getpid():
             return
         with ExitStack() as roles:
             roles.callback(_announce())

@@ -6,6 +6,7 @@ task of its agent, and the crashes count against both. Refuses to know of other 
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Protocol
 
@@ -28,6 +29,11 @@ class SideBySide:
     """Those that are there, each in a thread of its own."""
 
     def __init__(self) -> None:
+        self.forget_others_after_fork()
+        os.register_at_fork(after_in_child=self.forget_others_after_fork)
+
+    def forget_others_after_fork(self) -> None:
+        """Begin with nobody: the agents of a parent are not of this process."""
         self.claiming = threading.Lock()
         """Held from the question to the claim: else two would see that the other has nothing."""
         self._sides: list[Side] = []
