@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outlast import side_by_side
 from outlast.next_claim import NextClaim
 from outlast.side_by_side import SideBySide
 
@@ -53,15 +54,24 @@ def test_nothing_is_claimed_beside_a_claim_that_may_come_back_with_a_suspect() -
     assert claims.has_to_wait
 
 
-def test_a_suspect_waits_until_all_agents_of_its_process_have_nothing_and_they_wait_for_it() -> None:
+def test_a_suspect_waits_until_all_agents_of_its_process_have_nothing_and_they_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(side_by_side, "time", SimpleNamespace(monotonic=lambda: now[0]))
     beside = SideBySide()
     one, other = next_claim(beside=beside), next_claim(beside=beside, held=1)
+    with beside.claiming:
+        assert beside.others_of(one) == []
     plain = other.make(2)
     assert plain is not None
     assert not plain.suspects_first, "it could come back with a suspect, beside what the other agent holds"
     one.has_suspects = lambda: True  # type: ignore[method-assign]
+    early = one.make(1)
+    assert early is not None
+    assert not early.suspects
+    one.came_back(early, 0)
+    now[0] += 1.5  # The other has been busy for so long that both give way.
     assert one.make(1) is None
-    assert one.waits_for_others
+    assert one.gives_way
     other.came_back(plain, 1)
     assert one.make(1) is None, "what has come back is not held yet"
     other.took(plain, [])
@@ -78,18 +88,48 @@ def test_a_suspect_waits_until_all_agents_of_its_process_have_nothing_and_they_w
     one.took(claim, [suspect])
     one.has_suspects = lambda: False  # type: ignore[method-assign]
     assert other.make(2) is None
-    assert other.waits_for_others
+    assert other.gives_way
     one._holding.runs.clear()
     one.see_whether_alone_has_left()
     assert one.make(1) is not None
     assert other.make(2) is not None
 
 
-def test_an_agent_that_ends_holds_up_nobody_beside_it() -> None:
+def test_work_of_an_hour_beside_a_suspect_holds_up_nothing_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(side_by_side, "time", SimpleNamespace(monotonic=lambda: now[0]))
     beside = SideBySide()
     one, other = next_claim(beside=beside), next_claim(beside=beside)
-    assert other.make(2) is not None
+    other.make(2)
+    assert one.make(1) is None, "the other is the first to come, and may have claimed a suspect"
+    other.came_back(other._under_way[0], 0)
+    other._holding.runs[1] = None
     one.has_suspects = lambda: True  # type: ignore[method-assign]
-    assert one.make(1) is None
+    made = []
+    for _ in range(15):
+        claims = [one.make(1), other.make(2)]
+        made.append(claims[0] is not None)
+        assert made[-1] is (claims[1] is not None)
+        for side, claim in zip((one, other), claims, strict=True):
+            if claim is not None:
+                side.came_back(claim, 0)
+        now[0] += 0.5
+    assert made == [True, True, True, False, True, True, *[False] * 4, *[True] * 4, False]
+
+
+def test_an_agent_that_ends_or_finds_nothing_holds_up_nobody_beside_it() -> None:
+    beside = SideBySide()
+    one, other = next_claim(beside=beside), next_claim(beside=beside)
+    other.make(2)
+    other.came_back(other._under_way[0], 0)
+    one.has_suspects = lambda: True  # type: ignore[method-assign]
+    suspects = one.make(1)
+    assert suspects is not None
+    assert other.make(2) is None
+    one.came_back(suspects, 0)
+    assert other.make(2) is not None
+    other.came_back(other._under_way[0], 0)
+    assert one.make(1) is not None
+    assert other.make(2) is None
     one.close()
     assert other.make(2) is not None

@@ -90,14 +90,12 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
-        self._trouble = Trouble(store, look_again=self._changed, end=self._end_without_file)
+        self._trouble = Trouble(store, look_again=self._changed, end=lambda: self._stopped.set())
 
     def run(self, *, once: bool = False) -> None:
         """Work until stopped; with `once`, until nothing is due."""
         self._once = once
-        before = caller.agent_process
-        if not self._embedded:
-            caller.agent_process = True
+        before, caller.agent_process = caller.agent_process, caller.agent_process or not self._embedded
         try:
             with nullcontext() if self._embedded else agent_process.tuned(), asyncio.Runner() as runner:
                 runner.run(self._main())
@@ -119,10 +117,9 @@ class Agent:
     def _run_quietly(self) -> None:
         try:
             self.run()
-        except StoreReplaced as error:
-            log.error("this agent has ended: %s", error)
-        except Exception:
-            log.debug("the agent ended", exc_info=True)
+        except Exception as error:
+            has_lost_file = isinstance(error, StoreReplaced)
+            log.log(logging.ERROR if has_lost_file else logging.DEBUG, "this agent has ended: %s", error, exc_info=not has_lost_file)
 
     def stop(self, grace_seconds: float | None = None) -> None:
         """Drain: the first call lets steps end within the grace time, the second gives everything back at once.
@@ -171,6 +168,8 @@ class Agent:
                 self._drain()
             await self._stopped.wait()
             if self._trouble.lost is not None:
+                self._holding.stop()
+                self._holding.lose()
                 raise self._trouble.lost
         finally:
             if listener.fileno() >= 0:
@@ -198,11 +197,6 @@ class Agent:
                 self._timers[name] = loop.call_later(seconds, again)
 
         self._timers[name] = loop.call_later(seconds, again)
-
-    def _end_without_file(self) -> None:
-        self._holding.stop()
-        self._holding.lose()
-        self._stopped.set()
 
     def _rung(self, listener: Listener) -> None:
         listener.drain()
@@ -286,8 +280,8 @@ class Agent:
         self._look_again_in(self._next.seconds_until_due())
 
     def _look_again_in(self, seconds: float | None) -> None:
-        if "due" in self._timers:
-            self._timers.pop("due").cancel()
+        if (due := self._timers.pop("due", None)) is not None:
+            due.cancel()
         if seconds is not None:
             self._timers["due"] = asyncio.get_running_loop().call_later(seconds, self._changed)
 
@@ -322,7 +316,7 @@ class Agent:
 
     def _look_after(self) -> None:
         self._holding.look_after()
-        if self._next.waits_for_others or (self._solo and not self._holding.runs):
+        if self._solo and not self._holding.runs:
             self._changed()
 
     def _replace(self) -> None:

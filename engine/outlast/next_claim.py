@@ -60,9 +60,9 @@ class NextClaim:
         self._root_id = root_id
         self._beside = beside
         self._under_way: list[Claim] = []
-        self._is_arriving = False
-        self.waits_for_others = False
-        """Whether nothing is claimed for the sake of a suspect beside it, or until those beside it have nothing."""
+        self._arriving: list[Claim] = []
+        """One that has come back with tasks which the agent does not hold yet."""
+        self._waits_for_others = False
         self._has_plenty = False
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
@@ -74,8 +74,8 @@ class NextClaim:
 
     @property
     def gives_way(self) -> bool:
-        """Whether suspects wait for it to be empty; then it may claim again by itself after a while."""
-        return self._suspects_since is not None
+        """Whether suspects wait for it to be empty, or are beside it; then it may claim again by itself after a while."""
+        return self._suspects_since is not None or self._waits_for_others
 
     @property
     def has_to_wait(self) -> bool:
@@ -85,24 +85,24 @@ class NextClaim:
     @property
     def is_busy(self) -> bool:
         """Whether the agent holds tasks, or may have claimed some."""
-        return bool(self._under_way or self._is_arriving or self._holding.runs)
+        return bool(self._under_way or self._arriving or self._holding.runs)
 
     @property
     def is_alone(self) -> bool:
-        """Whether it holds a suspect."""
-        return self.alone is not None
+        """Whether it holds a suspect, or may have claimed one."""
+        return self.alone is not None or any(one.suspects or one.suspects_first for one in (*self._under_way, *self._arriving))
 
     def make(self, agent_id: int) -> Claim | None:
         """The claim for what is free now, or None where there is no room, or suspects wait for all of it."""
-        self.waits_for_others = False
+        self._waits_for_others = False
         limit = self._room()
         if limit <= 0:
             return None
         if self._beside is not None:
             with self._beside.claiming:
                 if self._beside.others_of(self):
-                    suspects = self._beside.may_claim(self, has_suspects=self.has_suspects())
-                    self.waits_for_others = suspects is None
+                    suspects = self._beside.may_claim(self, has_suspects=self.has_suspects(), gives_way=_gives_way)
+                    self._waits_for_others = suspects is None
                     return None if suspects is None else self._claim(agent_id, 1 if suspects else limit, suspects, suspects)
         is_idle = self._root_id is None and self._concurrency > 1 and not (self._holding.runs or self._under_way)
         # What is idle needs no look beforehand: the claim itself sees whether suspects are due.
@@ -136,16 +136,18 @@ class NextClaim:
 
     def came_back(self, claim: Claim, count: int) -> None:
         """A claim was answered, by so many tasks."""
-        self._is_arriving = count > 0  # Said first: those beside it must not find it idle until it holds them.
+        self._arriving = [claim] if count > 0 else []  # Said first: those beside it must not find it idle until it holds them.
         self._under_way.remove(claim)
         self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects and not self._store.turn.is_shared
         self.taken += count
+        if self._beside is not None and count == 0:
+            self._beside.found_nothing(self)
 
     def took(self, claim: Claim, taken: Sequence[Held]) -> None:
         """The agent holds what a claim gave it; of a suspect it is one, and that alone."""
-        self._is_arriving = False
         if taken and taken[0].claimed.alone and (claim.suspects or claim.suspects_first):
             self.alone = taken[0]
+        self._arriving = []
 
     def see_whether_alone_has_left(self) -> None:
         if self.alone is not None and self.alone.fence.task_id not in self._holding.runs:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -21,7 +23,7 @@ class Side(Protocol):
 
     @property
     def is_alone(self) -> bool:
-        """Whether it holds a suspect."""
+        """Whether it holds a suspect, or may have claimed one."""
         ...
 
 
@@ -38,7 +40,10 @@ class SideBySide:
         """Held from the question to the claim: else two would see that the other has nothing."""
         self._sides: list[Side] = []
         self._first: Side | None = None
-        """Who runs suspects, or waits until the others have nothing: meanwhile, nobody else claims."""
+        """Who has a suspect to run, and waits until all have nothing."""
+        self._since = 0.0
+        self._has_begun = False
+        """Whether it has claimed one: until it asks again, nobody else claims."""
 
     def others_of(self, side: Side) -> list[Side]:
         """Those beside it, which has come to stay. With `claiming` held, as for what follows."""
@@ -46,15 +51,30 @@ class SideBySide:
             self._sides.append(side)
         return [other for other in self._sides if other is not side]
 
-    def may_claim(self, side: Side, *, has_suspects: bool) -> bool | None:
-        """Whether it may claim now, and that a suspect; None where it may claim nothing."""
+    def may_claim(self, side: Side, *, has_suspects: bool, gives_way: Callable[[float], bool]) -> bool | None:
+        """Whether it may claim now, and that a suspect; None where it may claim nothing.
+
+        `gives_way` tells of the seconds for which a suspect has waited whether those that are busy take nothing new meanwhile.
+        """
         others = self.others_of(side)
-        if self._first not in (None, side) or any(other.is_alone for other in others):
+        if any(other.is_alone for other in others):
             return None
-        self._first = side if has_suspects else None
+        now = time.monotonic()
+        if self._first not in (None, side):
+            return None if self._has_begun or gives_way(now - self._since) else False
         if not has_suspects:
+            self._first = None
             return False
-        return None if side.is_busy or any(other.is_busy for other in others) else True
+        if self._first is None or self._has_begun:
+            self._first, self._since = side, now
+        self._has_begun = not (side.is_busy or any(other.is_busy for other in others))
+        return True if self._has_begun else None if gives_way(now - self._since) else False
+
+    def found_nothing(self, side: Side) -> None:
+        """Its claim has come back empty: it may not ask again for long."""
+        with self.claiming:
+            if self._first is side and self._has_begun:
+                self._first = None
 
     def leave(self, side: Side) -> None:
         """It has ended."""
