@@ -18,6 +18,7 @@ from .states import Status
 from .store import journal, questions, undoing
 from .views import waiting
 from .views.agents import host_name
+from .views.asked import question_texts
 from .views.chains import chain_texts
 from .views.entry_texts import entry_text, length, wait_texts, when
 from .views.schedules import schedule_json
@@ -162,6 +163,7 @@ def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         f"It is halted and needs a person: {facts['halt_reason']}",
         actions=[f"outlast show {uid}", *_ways_on(store, facts, uid), f"outlast cancel {uid}"],
     )
+    explanation.details += question_texts(store, facts["id"])
     if facts["error"] is not None and (error := error_line(facts["error"])) != facts["halt_reason"]:
         explanation.details.append(f"Its error: {error}")
     if facts["crashes"]:

@@ -41,6 +41,7 @@ def test_a_bare_resume_is_refused_and_names_both_answers(outlast: Call, halted: 
     said = outlast("why", halted, "--json").json
     assert "nobody knows whether its step risks took effect" in said["summary"]
     assert f"outlast resume {halted} --not-done" in said["actions"]
+    assert said["details"][0] == 'It asks about the step risks at 1, called with {"number": 5}.'
     shown = outlast("show", halted, "--json").json
     assert [one["status"] for one in shown["steps"]] == ["unknown"]
     assert "risks" in shown["halt_reason"]

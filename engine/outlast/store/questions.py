@@ -31,7 +31,7 @@ where t.status = 'halted' and (t.id = :id or (t.parent_id = :id and t.kind = 'st
   and not exists (
     select 1 from outlast_journal a
     where a.task_id = j.task_id and a.path = j.path and a.kind = 'question' and a.event = 'completed' and a.seq > j.seq)
-order by j.at, j.task_id, j.seq limit 1
+order by j.at, j.task_id, j.seq
 """
 
 
@@ -51,13 +51,18 @@ class Question:
 
 
 def open_question(connection: sqlite3.Connection, task_id: int) -> Question | None:
-    """The oldest question that a halted run, or a halted step of it, waits on."""
-    row = connection.execute(_OPEN, {"id": task_id}).fetchone()
-    if row is None:
-        return None
-    owner, path, name, try_number, data, kind, ending, claim = row
-    cause = msgspec.json.decode(data)["cause"]
-    return Question(owner, path.removeprefix(PREFIX), name, try_number, cause, kind == "step", ending is not None, claim)
+    """The oldest question that a halted run, or a halted step of it, waits on: the one that an answer is to."""
+    return next(iter(open_questions(connection, task_id)), None)
+
+
+def open_questions(connection: sqlite3.Connection, task_id: int) -> list[Question]:
+    """Those that a halted run and its halted steps wait on, in the order in which they are answered."""
+    return [
+        Question(
+            owner, path.removeprefix(PREFIX), name, number, msgspec.json.decode(data)["cause"], kind == "step", ending is not None, claim
+        )
+        for owner, path, name, number, data, kind, ending, claim in connection.execute(_OPEN, {"id": task_id})
+    ]
 
 
 _KIND = "select kind from outlast_journal where task_id = :id and path = :path and kind <> 'question' order by seq limit 1"

@@ -35,7 +35,9 @@ def wait_texts(store: SqliteStore, entries: list[Entry]) -> list[str]:
 
 def _backoff_text(store: SqliteStore, entry: Entry) -> str:
     at = when(store, entry.due_at) if entry.due_at is not None else "soon"
-    return f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {error_line(entry.data)}; its next try is {at}."
+    verb = "is" if entry.due_at is None or entry.due_at > store.now() else "was due"
+    by = error_line(entry.data).removesuffix(".")
+    return f"The step {entry.name} at {entry.path} failed in try {entry.try_number} by {by}; its next try {verb} {at}."
 
 
 def entry_text(entry: Entry) -> str:
