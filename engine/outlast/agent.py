@@ -41,9 +41,8 @@ log = logging.getLogger("outlast")
 
 _COMMITS_SECONDS = 0.05
 _CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
-_SOLO_IDLE_SECONDS = 10.0
+_SOLO_IDLE_SECONDS, _LEAVE_SECONDS = 10.0, 2.0
 _GIVEN_WAY_SECONDS = 0.5
-_LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
 
 
@@ -151,6 +150,7 @@ class Agent:
             self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id,
             beside=self._beside)  # fmt: skip
         self._register()
+        self._answers.begin()
         self.store.patient = True  # Not before: with nothing to hold yet, it ends by a locked file, and waits for none without a word.
         listener = self.store.listen()
         if listener.fileno() >= 0:

@@ -28,6 +28,9 @@ class Answers:
         self._is_leading = False
         self._arrived: deque[tuple[Done, Any, BaseException | None]] = deque()
         self._is_called = False
+
+    def begin(self) -> None:
+        """Hear of answers, until the `end`."""
         self._committer.when_answered.append(self._call)
 
     def submit(self, operation: Operation[Any], done: Done) -> None:

@@ -36,6 +36,8 @@ def test_an_answer_to_an_agent_that_has_left_keeps_none_from_another_whose_threa
     # The system gives a new thread the number of one that has ended: that of the old agent's loop to the new one's.
     loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
     old, new = (Answers(store, loop) for loop in loops)
+    old.begin()
+    new.begin()
     heard: list[str] = []
 
     async def both() -> None:

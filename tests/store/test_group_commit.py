@@ -314,6 +314,7 @@ def test_a_loop_is_woken_once_for_the_answers_of_a_group(file: Driver, monkeypat
     woken, heard = [], []
     monkeypatch.setattr(loop, "call_soon_threadsafe", lambda function: woken.append(function))
     answers = outlast.answers.Answers(file.store, loop)
+    answers.begin()
     committer = file.store.committer
     with committer._busy:
         submitting = threading.Thread(
