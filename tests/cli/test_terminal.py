@@ -144,3 +144,8 @@ def test_what_a_role_says_has_its_time_dimmed_where_there_is_colour(
     monkeypatch.setenv(variable, "1")
     roles.say("an event")
     assert re.fullmatch(line, capsys.readouterr().err)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    roles.say("a word and another " * 3)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "\n".join([first, second]).endswith("a word and another a word and\n         another a word and another")

@@ -65,11 +65,11 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """A line to stderr, for the person who looks: no part of the answer. It may name a file, whose name may hold anything."""
-    sys.stderr.write(f"{_fitted(safe_lines(text))}\n")
+    sys.stderr.write(f"{fitted(safe_lines(text))}\n")
     sys.stderr.flush()
 
 
-def _fitted(text: str, *, hang: int | None = None) -> str:
+def fitted(text: str, *, hang: int | None = None) -> str:
     """A text broken between words, where stderr is a terminal that is narrower."""
     width = width_of(sys.stderr)
     if width is None:
@@ -122,7 +122,7 @@ def tell(type_name: str, message: str, hint: str, code: int, *, as_json: bool) -
         sys.stderr.write(dumped(document, stream=sys.stderr) + "\n")
     else:
         label = "\x1b[1;31mError:\x1b[0m" if wants_colour(sys.stderr.isatty()) else "Error:"
-        text = _fitted(f"Error: {safe(f'{message} {hint}'.strip())}", hang=0)
+        text = fitted(f"Error: {safe(f'{message} {hint}'.strip())}", hang=0)
         sys.stderr.write(f"{label}{text.removeprefix('Error:')}\n")
     return code
 

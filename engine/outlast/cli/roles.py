@@ -40,9 +40,10 @@ def say(text: str) -> None:
 
     # Not `time.strftime`: it reads a coarser clock, which lags, and what came of a tick would be said a second before it.
     moment = clock.to_datetime(clock.wall()).astimezone().strftime("%H:%M:%S")
+    line = output.fitted(f"{moment} {safe(text)}", hang=len(moment) + 1)
     if wants_colour(sys.stderr.isatty()):
-        moment = f"\x1b[2m{moment}\x1b[0m"
-    sys.stderr.write(f"{moment} {safe(text)}\n")
+        line = f"\x1b[2m{moment}\x1b[0m{line.removeprefix(moment)}"
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
