@@ -163,12 +163,13 @@ def _halted(store: SqliteStore, facts: dict[str, Any]) -> Explanation:
         f"It is halted and needs a person: {facts['halt_reason']}",
         actions=[f"outlast show {uid}", *_ways_on(store, facts, uid), f"outlast cancel {uid}"],
     )
-    explanation.details += question_texts(store, facts["id"])
+    asked = question_texts(store, facts["id"])
+    explanation.details += asked
     if facts["error"] is not None and (error := error_line(facts["error"])) != facts["halt_reason"]:
         explanation.details.append(f"Its error: {error}")
     if facts["crashes"]:
         explanation.details.append(f"It took down its agent {times(facts['crashes'])} while it ran alone.")
-    if facts["undo"] in ("pending", "failed"):
+    if facts["undo"] in ("pending", "failed") and not asked:
         explanation.details.append("It is halted in its undo: `resume` tries the compensation again, `cancel` leaves the rest as it is.")
     return explanation
 

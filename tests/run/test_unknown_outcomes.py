@@ -28,6 +28,7 @@ from outlast import (
 )
 from outlast.operations import AgentEnded
 from outlast.user_threads import busy_threads
+from outlast.why import why
 
 gate = Gate()
 probe_gate = Gate()
@@ -381,6 +382,10 @@ def test_a_cancelled_run_asks_before_it_undoes_what_is_unknown(bench, done):
     bench.wait_for(run, "halted")
     with pytest.raises(OutcomeNeeded):
         run.resume()
+    # What is refused is not offered: a bare resume.
+    details = why(bench.store, bench.task_id(run)).details
+    assert any("asks about the step pay at 1" in detail for detail in details)
+    assert not any("`resume` tries the compensation again" in detail for detail in details)
     if done:
         run.resume(done="found it")
     else:
