@@ -364,6 +364,7 @@ class StoreReplaced(StoreError):
             f"{path} was {'removed' if is_gone else 'replaced by another file'} while this process had it open.",
             hint="Stop whatever uses the file before one is put in its place; then start it again.",
         )
+        self.is_gone = is_gone
 
 
 class StoreTooNew(StoreError):

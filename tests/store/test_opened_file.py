@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +99,28 @@ def test_what_the_wal_held_when_it_was_removed_is_saved_as_its_users_end(engine:
     engine.close()
     with Engine(engine.path) as again:
         assert [found.id for found in again.runs()] == [run.id]
+
+
+_ANOTHER = """
+import sys
+from outlast.operations import Start
+from outlast.store.sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
+store.commit(Start("run2", "run", "w", "workflow:w", "default", b"[]", chain="run2"))
+store.close()
+"""
+
+
+def test_who_has_lost_its_shared_memory_writes_nothing_over_what_others_wrote_since(engine: Engine) -> None:
+    engine.start(opened_file_run)
+    Path(engine.path + "-shm").unlink()
+    subprocess.run([sys.executable, "-c", _ANOTHER, engine.path], check=True)
+    with pytest.raises(StoreReplaced, match="-shm was replaced"):
+        engine.start(opened_file_run)
+    engine.close()
+    # Looked at from elsewhere: here, SQLite knows the file by what this process still has open.
+    look = "import sys; from outlast import Engine; print(len(Engine(sys.argv[1]).runs()))"
+    assert subprocess.run([sys.executable, "-c", look, engine.path], check=True, capture_output=True).stdout == b"2\n"
 
 
 def test_an_agent_that_has_lost_its_file_ends_and_tells_its_runs_nothing(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly
+from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly, StoreReplaced
 from . import library, over_fork, pragmas
 from .filesystem import refuse_network
 from .library import sqlite3
@@ -184,7 +184,12 @@ class ThreadConnections:
         """The calling thread's connection, to the file that was opened first. One that was inherited by a fork is never used."""
         held: tuple[int, StoreConnection] | None = getattr(self._local, "held", None)
         if held is not None and held[0] == os.getpid() and not self._is_closed:
-            held[1].opened.check()
+            try:
+                held[1].opened.check()
+            except StoreReplaced:
+                if held[1].opened.others_write:
+                    over_fork.never_close(held[1])
+                raise
             return held[1]
         self._drop()
         if self._is_closed:
@@ -206,17 +211,17 @@ class ThreadConnections:
         return connection
 
     def close(self) -> None:
-        """Close the calling thread's connection.
-
-        Those of other threads close at their next use, or when the thread ends.
-        """
+        """Close the calling thread's connection; those of other threads close at their next use, or when the thread ends."""
         self._is_closed = True
         self._drop()
 
     def _drop(self) -> None:
         held: tuple[int, StoreConnection] | None = self._local.__dict__.pop("held", None)
         if held is not None and held[0] == os.getpid():
-            held[1].close()
+            if held[1].opened.is_there() or not held[1].opened.others_write:
+                held[1].close()
+            else:
+                over_fork.never_close(held[1])
 
 
 def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:

@@ -25,13 +25,15 @@ Inode = tuple[int, int]
 class OpenedFile:
     """What one connection has open. SQLite keeps all three files for as long as any connection is."""
 
-    __slots__ = ("_inodes", "_looked_at", "_path")
+    __slots__ = ("_inodes", "_looked_at", "_path", "others_write")
 
     def __init__(self, path: str) -> None:
         """To be made when the connection has read for the first time."""
         self._path = path
         self._inodes = [_inode(path + part) for part in _PARTS]
         self._looked_at = _now()
+        self.others_write = False
+        """Whether others work on the file with another -wal or -shm: to be closed, SQLite would write what it has over theirs."""
 
     @property
     def inode(self) -> Inode | None:
@@ -54,8 +56,12 @@ class OpenedFile:
         for place, part in enumerate(_PARTS):
             if self._inodes[place] in (None, _UNSEEN):
                 self._inodes[place] = _inode(self._path + part)
-            else:
+                continue
+            try:
                 refuse_other(self._path + part, self._inodes[place])
+            except StoreReplaced as error:
+                self.others_write = bool(part) and not error.is_gone
+                raise
         self._looked_at = now
 
 

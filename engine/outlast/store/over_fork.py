@@ -32,6 +32,13 @@ def keep(connection: sqlite3.Connection) -> None:
     _open.add(connection)
 
 
+def never_close(connection: sqlite3.Connection) -> None:
+    """Keep it open beyond the end of the interpreter, which closes what it finds."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
 def _before_fork() -> None:
     # The child has a copy of SQLite's own locks, and of one that another thread has now nobody there lets go. They are held long only
     # while a file is opened and first read.
@@ -52,12 +59,8 @@ def _after_fork_in_child() -> None:
     global opening
     opening = threading.Lock()
     _kept_shut.clear()
-    if not _held:
-        return
-    import ctypes
-
     for connection in _held:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        never_close(connection)
     _held.clear()
 
 
