@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import output
 from .catalogue import wants_colour
 from .text import safe
-from .wrapping import broken
+from .wrapping import broken, cells
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +141,7 @@ def plain(line: Line) -> str:
 def wrapped(line: Line, width: int, *, hang: int | None = None) -> list[Text]:
     """A line as those that a terminal of this width shows: broken between words."""
     text = text_of(line)
-    if len(text) * 2 <= width:
+    if cells(text.plain) <= width and "\n" not in text.plain:
         return [text]
     return [text_of([(lead, "dim")]) + text[begin:end] for lead, begin, end in broken(text.plain, width, hang=hang)]
 

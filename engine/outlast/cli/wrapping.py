@@ -75,4 +75,8 @@ def cells(text: str) -> int:
     """How many columns a text takes."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+    return len(text) + sum(_more(one) for one in text if one >= "\u0300")
+
+
+def _more(one: str) -> int:
+    return -1 if unicodedata.combining(one) else 1 if unicodedata.east_asian_width(one) in "WF" else 0
