@@ -77,6 +77,7 @@ def _check(store: SqliteStore, connection: sqlite3.Connection) -> None:
             found = connection.execute("pragma database_list").fetchall()
     except sqlite3.ProgrammingError as error:
         raise InvalidInput(f"connection cannot be used here: {error}", hint="Give an open connection of this thread.") from error
+    store.check_file()  # By its name, a connection to the file that was there before looks as good.
     name = next((file for _, schema, file in found if schema == "main"), "")
     if not name or not Path(name).samefile(store.path):
         raise InvalidInput(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast import Engine, step, workflow
+from outlast import Engine, sqlite3, step, workflow
 from outlast.errors import FileMissing, StoreReplaced
 from outlast.run import guarded
 from outlast.store import opened_file
@@ -79,12 +79,18 @@ def _in_a_thread(function: Callable[[], object]) -> BaseException | None:
 def test_whoever_has_lost_the_file_neither_reads_nor_writes_on(engine: Engine, lose: Callable[[Path], None]) -> None:
     path = Path(engine.path)
     run = engine.start(opened_file_run)
+    mine = sqlite3.connect(path)
+    mine.execute("select 1 from outlast_task").fetchone()
     lose(path)
     before = os.listdir(path.parent)
     with pytest.raises(StoreReplaced, match="while this process had it open"):
         engine.start(opened_file_run)
     with pytest.raises(StoreReplaced):
         assert run.status
+    if lose is not _remove_wal:
+        with pytest.raises(StoreReplaced):
+            engine.start(opened_file_run.options(connection=mine))
+    mine.close()
     if lose is not _remove_wal:
         assert _in_a_thread(engine.store.connection), "a connection that comes late is of another file"
         assert _in_a_thread(engine.store._claiming.get)

@@ -63,9 +63,8 @@ def connect(
     allow_network: bool = False,
     durability: str = "full",
 ) -> StoreConnection:
-    """Open the file;
+    """Open the file; with `create`, make it if it is not there. Every failure is a typed error, and leaves nothing behind.
 
-    with `create`, make it if it is not there. Every failure is a typed error, and leaves nothing behind.
     With `durability` "normal" a commit is not fsynced: a power cut can take the last ones.
     """
     name = os.path.abspath(path)  # noqa: PTH100
@@ -86,8 +85,7 @@ class _Opener:
 
 
 class transaction:
-    """A write transaction: the turn, BEGIN IMMEDIATE, the block, COMMIT; ROLLBACK on whatever leaves the
-    block.
+    """A write transaction: the turn, BEGIN IMMEDIATE, the block, COMMIT; ROLLBACK on whatever leaves it.
 
     `turn=None` writes without the courtesy. When COMMIT fails, everything is rolled back and the error
     raised. Errors of the file come typed; a constraint's error comes as it is. If the process dies in the
@@ -200,11 +198,15 @@ class ThreadConnections:
         self._local.held = (os.getpid(), connection)
         return connection
 
-    def _connect(self) -> StoreConnection:
-        # Created once only, and the same file ever after: a thread that comes when it was removed or replaced would work
-        # beside those that still write into the first. It is not even opened: SQLite would write the first one's WAL into it.
+    def check(self) -> None:
+        """Raise `StoreReplaced` where the path does not lead any more to the file that was opened first."""
         if self._inode:
             refuse_other(self.path, self._inode[0])
+
+    def _connect(self) -> StoreConnection:
+        # Created once only, and the same file ever after: a thread that comes late would work beside those that still write
+        # into the first. Another is not even opened: SQLite would write the first one's WAL into it.
+        self.check()
         create = self._create and not self._inode
         connection = connect(self.path, create=create, allow_network=self._allow_network, durability=self.durability)
         self._inode[:] = self._inode or [connection.opened.inode]

@@ -229,6 +229,10 @@ class SqliteStore:
         version: int = self._connections.get().execute("pragma data_version").fetchone()[0]
         return version
 
+    def check_file(self) -> None:
+        """Raise `StoreReplaced` where the file was removed, or another is in its place."""
+        self._connections.check()
+
     def close(self) -> None:
         """Write what is queued, then close. Threads that still use the store get a `StoreError`."""
         # An agent that fails must not wait for room, or for a lock that its own step has spoilt, for ever.
