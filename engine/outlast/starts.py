@@ -39,11 +39,12 @@ def start_operation(
     if len(data) > settings.max_payload:
         raise PayloadTooLarge(place, len(data), settings.max_payload)
     queue = options.queue or definition.queue or DEFAULT_QUEUE
-    try:
-        registry.queue(queue)
-    except QueueNotFound:
-        if not has_queue(queue):
-            raise
+    if queue != DEFAULT_QUEUE:  # Which is always there.
+        try:
+            registry.queue(queue)
+        except QueueNotFound:
+            if not has_queue(queue):
+                raise
     timeout = options.timeout_seconds if options.timeout_seconds is not None else definition.timeout_seconds
     uid = new_id(clock.wall())
     return Start(
