@@ -17,9 +17,11 @@ from outlast.cli.tree import run_lines, step_cells
 from outlast.clock import SECOND
 from outlast.definition import workflow
 from outlast.errors import AmbiguousRun, InvalidInput, KeyNotFound, RunNotFound
+from outlast.run.unknown import question
 from outlast.states import Ending
 from outlast.store.sqlite import SqliteStore
 from outlast.views.state import messages_json, published_json, published_value, stream_names
+from outlast.why import why
 
 RUN_KEYS = [
     "id", "workflow", "version", "status", "queue", "partition", "key", "input", "output", "error", "claim",
@@ -406,6 +408,24 @@ def test_show_says_that_a_held_run_is_at_work_or_what_it_waits_for(store: Sqlite
     assert [wait["kind"] for wait in views.show_json(store, fence.task_id)["waits"]] == ["signal"]
     manual.advance(60)
     assert views.show_json(store, fence.task_id)["waits"] == []  # Its agent is silent: nobody knows.
+
+
+def test_of_several_steps_that_are_asked_about_those_that_were_answered_are_known(store: SqliteStore, make: Maker) -> None:
+    claimed = make.running()
+    parts = [make.submit(claimed.fence, seq, str(seq)) for seq in (1, 2, 3)]
+    make.park(claimed.fence, parts=tuple(part.task_id for part in parts))
+    for agent_id in [make.agent() for _ in parts]:
+        store.commit(op.Halt(make.claim(agent_id).fence, "nobody knows", question=question("", "pack", "its agent left it", 1)))
+
+    def statuses() -> list[str]:
+        return [plain(step_cells(step)).split()[3] for step in views.show_json(store, claimed.fence.task_id)["steps"]]
+
+    assert statuses() == ["unknown"] * 3
+    store.commit(op.Resume(claimed.uid, done=codec.encode("a box")))
+    store.commit(op.Resume(claimed.uid, not_done=True))
+    assert [step["output"] for step in views.steps_json(store, claimed.fence.task_id)] == ["a box", None, None]
+    assert statuses()[1:] == ["pending", "unknown"]
+    assert why(store, claimed.fence.task_id).details[0] == 'It asks about the step pack at 3, called with {"item": 1}.'
 
 
 def test_show_counts_the_parts_of_one_name_that_a_run_waits_for(store: SqliteStore, make: Maker) -> None:

@@ -177,11 +177,35 @@ order by j.task_id, j.seq
 """
 
 
+_ANSWERED = """
+select j.task_id, j.kind = 'question', j.event, j.data from outlast_task t join outlast_journal j on j.task_id = t.id
+where t.parent_id = :id and t.kind = 'step' and t.status = 'halted' and (j.kind = 'question' or j.event = 'completed')
+order by j.task_id, j.seq
+"""
+
+
+def _answered(connection: sqlite3.Connection, task_id: int) -> dict[int, bytes | None]:
+    """The halted steps of a run about which a person has answered, and which go on with the last answer: the result that was given, or None
+    for one that was not done.
+    """
+    found: dict[int, bytes | None] = {}
+    results: dict[int, bytes] = {}
+    for part_id, is_question, event, data in connection.execute(_ANSWERED, {"id": task_id}):
+        if not is_question:
+            results[part_id] = data
+        elif event == "completed":
+            found[part_id] = results.pop(part_id, None)
+        else:
+            found.pop(part_id, None)
+    return found
+
+
 def _add_tasks(connection: sqlite3.Connection, task_id: int, lines: dict[str, StepLine]) -> None:
     """Complete the lines of submitted steps by their own rows: tries, times, outcomes not yet taken."""
     if not lines:
         return
     errors = dict(connection.execute(_LAST_TRIED, {"id": task_id}).fetchall())
+    answered = _answered(connection, task_id)
     for row in connection.execute(_TASKS, {"id": task_id}):
         (part_id, path, status, tries, claim, created_at, started_at, finished_at,
          due_at, given, output, error) = row  # fmt: skip
@@ -200,6 +224,9 @@ def _add_tasks(connection: sqlite3.Connection, task_id: int, lines: dict[str, St
         line.output, line.error = output, error if error is not None else errors.get(part_id)
         if status == Status.RUNNING:
             line.tries = tries + 1
+        elif status == Status.HALTED and part_id in answered:
+            line.output = answered[part_id]
+            line.status, line.is_pending = ("running", True) if line.output is None else ("completed", False)
 
 
 def _task_status(status: str) -> str:
