@@ -64,6 +64,16 @@ with registry.isolated() as defined:
             raise RetryAfter("50ms")
         return len(effects)
 
+    @step(retry=Retry(3, initial=0, jitter=0))
+    def tries_again_at_once() -> None:
+        effects.append("try")
+        gate.pass_through()
+        raise Flaky("again")
+
+    @workflow
+    async def never_pauses() -> None:
+        await tries_again_at_once.aio()
+
     @step(retry=Retry(3, on=KeyError, unless=KeyError, initial="1ms"))
     def picky(kind: str) -> None:
         effects.append(kind)
@@ -296,6 +306,21 @@ def test_a_step_that_overruns_raises_a_step_timeout(bench, flow, kind):
     assert run.result(timeout=20) == OVERRUN[kind].name
     gate.open()
     assert eventually(lambda: bench.strays() == 0)
+
+
+def test_a_run_that_leaves_between_two_tries_begins_no_other(bench):
+    gate.close()
+    run = bench.start(never_pauses)
+    agent = bench.agent()
+    gate.wait_until_reached()
+    run.pause()
+    task_id = bench.field(run, "id")
+    eventually(lambda: agent._holding.runs[task_id].is_to_leave())
+    gate.open()
+    eventually(lambda: run.status == "paused")
+    with pytest.raises(Flaky):
+        bench.run(never_pauses)
+    assert len(effects) == 1 + 3
 
 
 def test_the_timeout_of_one_submit_goes_before_the_definition(bench):

@@ -136,6 +136,7 @@ class InlineStep:
         """The pause before the next try: the run may park meanwhile, and then this task is dropped."""
         self.is_trying = False
         self._run.pause_step(self._path, due_at)
+        self._heed_stop()
         while (left := due_at - self._run.store.now()) > 0:
             await asyncio.sleep(left / clock.SECOND)
         self.is_trying = True
@@ -145,6 +146,12 @@ class InlineStep:
         await self._commit(self._run.append(entry))
         self._run.note(entry)
         self._run.advance()
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """End where the run has left or ended in the call before: else the cancel comes at an await, when the next try has begun."""
+        if self._stopped:
+            raise asyncio.CancelledError
 
     async def _commit(self, operation: Operation[Any]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
