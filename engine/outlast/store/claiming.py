@@ -105,7 +105,9 @@ _SITUATION = """
 select
   exists (select 1 from outlast_task
           where suspect = 1 and due_at is not null and paused_at is null and due_at <= :now and queue > ''),
-  exists (select 1 from outlast_task where due_at is not null and paused_at is null and partition is not null and queue > '')
+  exists (select 1 from outlast_task where due_at is not null and paused_at is null and partition is not null and queue > ''),
+  exists (select 1 from outlast_queue where name > '' and (
+    concurrency is not null or rate is not null or per_partition is not null or paused_at is not null))
 from outlast_agent where id = :id and status in ('active', 'draining')
 """
 
@@ -118,11 +120,11 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     situation = transaction.one(_SITUATION, {"id": operation.agent_id, "now": transaction.now})
     if situation is None:
         raise LeaseLost(f"The lease of agent {operation.agent_id} was ended.")
-    are_suspected, are_partitioned = situation
+    are_suspected, are_partitioned, are_limited = situation
     if operation.suspects_first and are_suspected:
         operation = _alone_if_suspects(transaction, operation)
     taken: list[Claimed] = []
-    contention = contended.Contention(transaction.connection, now=transaction.now)
+    contention = contended.Contention(transaction.connection, now=transaction.now, are_limited=bool(are_limited))
     in_order = _in_order(_found(transaction, operation, contention, are_partitioned=bool(are_partitioned)), operation.taken)
     plain: dict[int, None] = {}
     for _, _, _, task_id, _, candidate in in_order:

@@ -30,10 +30,11 @@ REFUSED = -1
 class Contention:
     """The queues with limits or partitions, during one claim."""
 
-    def __init__(self, connection: sqlite3.Connection, *, now: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, now: int, are_limited: bool = True) -> None:
+        """Without `are_limited`, no queue of the file has limits."""
         self._connection = connection
         self.now = now
-        self._limits = queues.limited(connection)
+        self._limits = queues.limited(connection) if are_limited else {}
         self._places: dict[str, Places] = {}
         self._plain: dict[str, list[Combination]] = defaultdict(list)
         self._partitioned: dict[str, list[Combination]] = {}
