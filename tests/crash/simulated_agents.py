@@ -1,6 +1,6 @@
 """Agents that move only when they are told to, up to the next gate.
 
-Owns one simulated process: its agent with one slot, its loop's thread, and the knowledge of when all of it stands still. Between two
+Owns one simulated process: its agent with a few slots, its loop's thread, and the knowledge of when all of it stands still. Between two
 gates nothing reaches the file, so whoever picks which thread goes through next picks the interleaving, and an agent that is not
 picked is a frozen process. Refuses to pick, and to move the clock. At most one thread of all agents is under way at a time; that is
 what makes a seed's simulation the same again.
@@ -23,7 +23,7 @@ from outlast.agent import Agent
 from outlast.errors import LeaseLost
 from outlast.holding import Holding
 from outlast.registry import Registry
-from outlast.run.async_run import AsyncRun
+from outlast.runners import Runners
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 
@@ -72,6 +72,17 @@ class _Loop(asyncio.SelectorEventLoop):
             return super().call_soon_threadsafe(callback, *args, context=context)
 
 
+class _SteadyRunners(Runners[Any]):
+    """How long work takes is of no concern: no more is claimed than there are slots."""
+
+    @property
+    def seconds(self) -> float:  # type: ignore[override]
+        return 1.0
+
+    @seconds.setter
+    def seconds(self, _: float) -> None: ...
+
+
 class _SteppedAgent(Agent):
     """An agent that looks for work, and renews, only when it is told to."""
 
@@ -110,16 +121,17 @@ class _SteppedAgent(Agent):
 class SimulatedAgent:
     """One agent's process: its store, its loop's thread, its gate. Told what to do by one thread."""
 
-    def __init__(self, path: str, registry: Registry, settings: Settings, news: threading.Condition, number: int) -> None:
+    def __init__(self, path: str, registry: Registry, settings: Settings, news: threading.Condition, number: int, slots: int) -> None:
         self.number = number
         self.news = news
         self.gate = Gate(news)
         self.store = GatedStore(path, self.gate)
         self.identity = replace(this_process(), pid=FIRST_PID + number)
-        self.agent = _SteppedAgent(self.store, registry, settings, concurrency=1, embedded=True)
+        self.agent = _SteppedAgent(self.store, registry, settings, concurrency=slots, embedded=True)
         self.agent.identity = self.identity
         self.agent.on_ready = self._count_threads
         self._working = 0
+        self._threads = 0
         self._loop = _Loop(news)
         self._main: asyncio.Task[None]
         self._thread = threading.Thread(target=self._live, name=f"outlast-simulated-{number}", daemon=True)
@@ -143,29 +155,54 @@ class SimulatedAgent:
             self.news.notify_all()
 
     def _count_threads(self, holding: Holding) -> None:
-        in_thread = holding.run_in_thread
+        in_thread, work = holding.run_in_thread, holding._work
         holding.run_in_thread = lambda function: in_thread(self._counted(function))  # type: ignore[method-assign]
-        work = holding._work
-        holding.runners._work = lambda item: self._counted(lambda: work(item), at_once=False)()
+        holding.runners.__class__ = _SteadyRunners
+        try_take, leave, leave_slot = holding.slots.try_take, holding.slots.leave, holding.leave_slot
 
-    def _counted(self, function: Callable[[], None], *, at_once: bool = True) -> Callable[[], None]:
-        """A function for a thread, counted as under way from now on, or from its beginning."""
+        def execute(item: Any) -> None:
+            self.gate.here.of = f"task {item.fence.task_id:04}"
+            work(item)
 
-        def count(difference: int) -> None:
+        def take() -> bool:
+            # A thread is under way from here on, though it has nothing yet.
+            is_thread = threading.get_ident() != self.gate.loop_thread
             with self.news:
-                self._working += difference
-                self.news.notify_all()
+                taken = try_take()
+                self._working += taken and is_thread
+            return taken
+
+        def rest() -> None:
+            self.gate.here.rests = True
+            leave_slot()
+            self.gate.here.rests = False
+
+        def go() -> None:
+            leave()
+            if threading.get_ident() != self.gate.loop_thread and not getattr(self.gate.here, "rests", False):
+                self._count(-1)
+
+        holding.runners._work, holding.leave_slot = execute, rest  # type: ignore[method-assign]
+        holding.slots.try_take, holding.slots.leave = take, go  # type: ignore[method-assign]
+
+    def _count(self, difference: int) -> None:
+        with self.news:
+            self._working += difference
+            self.news.notify_all()
+
+    def _counted(self, function: Callable[[], None]) -> Callable[[], None]:
+        """A function for a thread, counted as under way from now on."""
+        self._threads += 1
+        number = self._threads
 
         def call() -> None:
-            if not at_once:
-                count(1)
+            self.gate.here.of = f"thread {number:04}"
             try:
                 function()
             finally:
-                count(-1)
+                self._count(-1)
 
-        if at_once:
-            count(1)
+        self._count(1)
         return call
 
     def look(self) -> None:
@@ -211,7 +248,11 @@ class SimulatedAgent:
             self.go_on(self.gate.standing[0])
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), f"agent {self.number} does not end"
-        self._until(lambda: self._working == 0)
+        # A drained agent leaves without a thread that is still in a step: what that does then comes too late.
+        while self._working:
+            self._until(lambda: bool(self._working == 0 or self.gate.standing))
+            for one in self.standing():
+                self.go_on(one)
         self._loop.close()
         self.store.close()
 
@@ -240,22 +281,28 @@ class SimulatedAgent:
         if not (self._loop.is_idle or on_loop):
             return False
         holding = self.agent._holding
-        in_threads = sum(not one.on_loop for one in self.gate.standing)
-        if in_threads < self._working or holding.backlog or any(one.may_go for one in self.gate.standing):
-            return False
-        if self.gate.standing:
-            return True
-        # A thread that has taken the slot and is not counted yet is about to begin. What is held by no thread waits for time to pass.
-        return self._working > 0 or holding.slots.free >= 1 or any(isinstance(work, AsyncRun) for work in holding.runs.values())
+        # Who comes back from a wait stands behind those that have the slots.
+        in_threads = sum(not one.on_loop for one in self.gate.standing) + len(holding.slots._queue)
+        # What is held by no thread waits for time to pass; what is behind the others, for a slot.
+        is_about_to_begin = holding.backlog and self.has_room
+        return not (in_threads < self._working or is_about_to_begin or any(one.may_go for one in self.gate.standing))
 
     def standing(self) -> list[Standing]:
         """Who stands at the gate, in an order that does not depend on who came first."""
-        return sorted(self.gate.standing, key=lambda one: (one.on_loop, one.what))
+        return sorted(self.gate.standing, key=lambda one: (one.on_loop, one.what, one.of))
 
     @property
     def is_free(self) -> bool:
         """Whether it holds nothing, and nothing of it is under way."""
         return not self.gate.standing and not self.agent._holding.runs
+
+    @property
+    def has_room(self) -> bool:
+        return self.agent._holding.slots.free > 0
+
+    @property
+    def held(self) -> set[int]:
+        return set(self.agent._holding.runs)
 
     @property
     def can_look(self) -> bool:

@@ -67,7 +67,8 @@ def _ends(simulation: Simulation) -> list[str]:
     for tag, shape in person.shapes.items():
         allowed = {SHAPES[shape].ends, SHAPES[shape].or_ends}
         if tag in person.cancelled:
-            allowed |= {"cancelled"}
+            # One that came during the undo changes nothing, and nobody retries what was to be cancelled.
+            allowed |= {"cancelled", "failed", "compensated"} if SHAPES[shape].fails_first else {"cancelled"}
         (status,) = connection.execute(
             "select status from outlast_task where uid = ?", (last_of_line(connection, person.runs[tag].id),)
         ).fetchone()

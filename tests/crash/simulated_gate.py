@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,8 @@ class Standing:
     what: str
     on_loop: bool
     may_go: bool = False
+    of: str = ""
+    """Which thread it is, of several before the same."""
     dies: str = ""
     """Whether its process dies just `after` what it goes for, or `before` its commit where it has begun a transaction."""
 
@@ -55,10 +57,14 @@ class Gate:
         self.refused: list[Fence | None] = []
         """Of each write that was refused for want of a lease: its fence, or None of a claim."""
         self.loop_thread = 0
+        self.here = threading.local()
+        """What the thread is there for: `of`, the same in each simulation of a seed."""
+        self.leaves: Callable[[], object] = list
+        """Called just before its agent leaves in good order, and gives back what it holds."""
 
     def wait(self, what: str) -> Standing:
         """Wait for leave; `LeaseLost` where the process has died meanwhile."""
-        one = Standing(what, threading.get_ident() == self.loop_thread)
+        one = Standing(what, threading.get_ident() == self.loop_thread, of=getattr(self.here, "of", ""))
         with self.news:
             self.standing.append(one)
             self.news.notify_all()
@@ -101,6 +107,8 @@ class _GatedCommitter(Committer):
         pending = self._through_the_gate(operation)
         if done is not None:
             done(pending.result, pending.error)
+        for call in list(self.when_answered):
+            call()
 
     def submit_led(self, operation: Operation[Any], done: Done) -> None:
         # Answered at once, a loop would be answered while it asks, for ever if it asks again each time.
@@ -118,6 +126,8 @@ class _GatedCommitter(Committer):
         pending = Pending(operation, lambda _, __: None)
         gate = self.store.gate
         try:
+            if isinstance(operation, op.LeaveAgent):
+                gate.leaves()
             one = None if isinstance(operation, _UNGATED) else gate.wait(type(operation).__name__)
             if gate.is_dead:
                 raise _dead()

@@ -154,7 +154,8 @@ with registry.isolated() as DEFINED:
 
     @book.compensation
     def unbook(db: outlast.sqlite3.Connection, result: int | None, tag: str) -> None:
-        db.execute("insert into booking values (?, -1)", (tag,))
+        if result is not None:  # Else it was begun, and took no effect.
+            db.execute("insert into booking values (?, -1)", (tag,))
 
     @workflow
     def plain(tag: str) -> int:

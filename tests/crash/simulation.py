@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from outlast import clock
 from outlast.clock import SECOND
@@ -38,9 +40,10 @@ _MOST_MOVES = 3000
 class Simulation:
     """One seed's. `run` gives what happened, or raises `AssertionError`."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, slots: tuple[int, ...] = (1, 1, 2, 4)) -> None:
         self.chance = random.Random(seed)
         self.seed = seed
+        self._slots = slots
         self.figures = Figures(seeds=1)
         self._instants = [_WALL_AT, 100_000 * SECOND]
         self._path = folder / f"simulation-{seed}.db"
@@ -73,7 +76,9 @@ class Simulation:
 
     def run(self) -> Figures:
         work.world = work.World(before_effect=self._before_effect)
-        with clock.use(VirtualClock(self._instants)):
+        # How long a suspect has waited decides over claims, and must not depend on the machine.
+        time = SimpleNamespace(monotonic=lambda: clock.elapsed() / SECOND)
+        with clock.use(VirtualClock(self._instants)), mock.patch("outlast.next_claim.time", time):
             self.store = RolesStore(self._path)
             self.engine = Engine.over(self.store, self._settings)
             try:
@@ -108,7 +113,10 @@ class Simulation:
     def _raise_agent(self) -> None:
         self._number += 1
         self._watch.alive.add(FIRST_PID + self._number)
-        self._agents.append(SimulatedAgent(str(self._path), work.DEFINED, self._settings, self._news, self._number))
+        slots = self.chance.choice(self._slots)
+        agent = SimulatedAgent(str(self._path), work.DEFINED, self._settings, self._news, self._number, slots)
+        agent.gate.leaves = lambda: self.store.note_losses(agent.agent.agent_id)
+        self._agents.append(agent)
 
     def _before_effect(self, what: str) -> None:
         # Only one agent is under way, and whoever calls this is a thread of it.
@@ -123,10 +131,7 @@ class Simulation:
             self._thaw()
             if not self.person.to_start and self.figures.steps % 10 == 0 and not self._open_runs():
                 return
-            (act,) = self.chance.choices(
-                (self._move, self._kill, self._freeze, self._supervise, self._pass_time, self._restart, self._start_next),
-                (60, 2, 3, 6, 10, 8, 3),
-            )
+            (act,) = self.chance.choices(list(self._acts), list(self._acts.values()))
             act()
 
     def _tell(self, what: str) -> None:
@@ -140,7 +145,7 @@ class Simulation:
         if not awake:
             return
         agent = self._acting = self.chance.choice(awake)
-        if agent.gate.standing and (not agent.can_look or self.chance.random() < 0.9):
+        if agent.gate.standing and (not agent.can_look or self.chance.random() < (0.6 if agent.has_room else 0.9)):
             self._go_on(agent, self.chance.choice(agent.standing()))
         elif self.chance.random() < 0.9:
             self._tell(f"agent {agent.number} looks")
@@ -161,7 +166,7 @@ class Simulation:
     def _let_a_zombie_go_on(self) -> None:
         """The moment at which a late write does most harm: another has the task, and has written nothing yet."""
         for zombie in list(self._frozen):
-            if zombie.agent.agent_id in self.store.ended and zombie.gate.standing and self.chance.random() < 0.7:
+            if zombie in self._frozen and zombie.agent.agent_id in self.store.ended and zombie.gate.standing and self.chance.random() < 0.7:
                 self._frozen.pop(zombie)
                 self._tell(f"agent {zombie.number} goes on at once")
                 before, self._acting = self._acting, zombie
@@ -197,8 +202,7 @@ class Simulation:
         awake = self._awake()
         if awake:
             agent = self._acting = self.chance.choice(awake)
-            self._tell(f"agent {agent.number} leaves, with {[one.what for one in agent.gate.standing]}")
-            self.store.note_losses(agent.agent.agent_id)
+            self._tell(f"agent {agent.number} leaves, with {[one.what for one in agent.standing()]}")
             agent.leave()
             self._forget(agent)
             self._missing += 1
@@ -210,7 +214,7 @@ class Simulation:
         if awake:
             agent = self.chance.choice(holding if holding and self.chance.random() < 0.9 else awake)
             self._frozen[agent] = self.figures.steps + self.chance.randint(10, 80)
-            self._tell(f"agent {agent.number} freezes before {[one.what for one in agent.gate.standing]}")
+            self._tell(f"agent {agent.number} freezes before {[one.what for one in agent.standing()]}")
 
     def _thaw(self) -> None:
         for agent, until in list(self._frozen.items()):
@@ -287,15 +291,15 @@ class Simulation:
         vain = went = 0
         # With one slot, every other look is for suspects alone.
         while vain < 2:
-            was_free = agent.is_free
+            held = agent.held
             agent.look()
-            standing = agent.standing()
-            vain = vain + 1 if was_free and [one.what for one in standing] == ["Claim"] else 0
+            vain += 1
             while standing := agent.standing():
                 vain = vain if standing[0].what == "Claim" else 0
                 went += 1
                 assert went < _MOST_MOVES, f"agent {agent.number} comes to no end: {agent.told()}"
                 self._go_on(agent, standing[0])
+            vain = vain if agent.held == held else 0
 
     def _open_runs(self) -> list[Any]:
         return [tuple(row) for row in self.store.connection().execute(_OPEN)]

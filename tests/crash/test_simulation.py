@@ -27,7 +27,8 @@ def test_a_seed_is_the_same_simulation_again(tmp_path: Path) -> None:
     stories = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        simulation = Simulation(tmp_path / name, 7)
+        # Threads of one agent that are under way at once need not come to rest in the same order.
+        simulation = Simulation(tmp_path / name, 7, slots=(1,))
         simulation.run()
         stories.append(simulation.story)
     assert stories[0] == stories[1]
