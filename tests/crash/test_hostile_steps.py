@@ -107,7 +107,8 @@ def test_an_agent_survives_what_its_steps_do_to_its_process(here: Folder) -> Non
     assert went_on.count("completed") > len(went_on) // 2
     assert ends(here, start(here, *INNOCENT)) == dict.fromkeys(INNOCENT, "completed")
     connection = sqlite3.connect(here.path / "outlast.db")
-    assert connection.execute("select status, count(*) from outlast_agent group by 1").fetchall() == [("active", 1)], "it had died"
+    agents = connection.execute("select status, count(*) from outlast_agent group by 1").fetchall()
+    assert agents == [("active", 1)], f"it had died: {(here.path / 'log').read_text()}"
     outputs = connection.execute("select output from outlast_outcome o join outlast_task t on t.id = o.task_id where t.kind = 'run'")
     assert (b'"child"',) not in outputs.fetchall(), "a forked child's outcome was written"
     connection.close()
