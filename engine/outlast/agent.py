@@ -41,8 +41,8 @@ log = logging.getLogger("outlast")
 
 _COMMITS_SECONDS = 0.05
 _CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
-_SOLO_IDLE_SECONDS, _LEAVE_SECONDS = 10.0, 2.0
-_GIVEN_WAY_SECONDS = 0.5
+_GIVEN_WAY_SECONDS, _SOLO_IDLE_SECONDS = 0.5, 10.0
+_LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
 
 
