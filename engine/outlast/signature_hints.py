@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -30,40 +30,32 @@ def describe_type(annotation: Any) -> str:
     return str(annotation).replace("typing.", "")
 
 
-def unwrapped(annotation: Any) -> Any:
-    """The annotation without `Annotated`, `NewType`, `Required` and the alias statement."""
+_WRAPPERS = (typing.Annotated, typing.Required, typing.NotRequired, typing.Final)
+
+
+def _layers(annotation: Any) -> Iterator[Any]:
+    """An annotation, and what is below each of its wrappers (also `NewType` and the alias statement), down to the type itself."""
     while True:
-        if typing.get_origin(annotation) in (
-            typing.Annotated,
-            typing.Required,
-            typing.NotRequired,
-            typing.Final,
-        ):
+        yield annotation
+        if typing.get_origin(annotation) in _WRAPPERS:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "TypeAliasType":
             annotation = annotation.__value__
         else:
-            return type(None) if annotation is None else annotation
+            return
+
+
+def unwrapped(annotation: Any) -> Any:
+    """The annotation without its wrappers."""
+    *_, innermost = _layers(annotation)
+    return type(None) if innermost is None else innermost
 
 
 def metadata_of(annotation: Any) -> list[Any]:
-    """What `Annotated` says of a value, through the same wrappers: the innermost last."""
-    found: list[Any] = []
-    while (origin := typing.get_origin(annotation)) is not None or not isinstance(annotation, type):
-        if origin is typing.Annotated:
-            found += annotation.__metadata__
-            annotation = annotation.__origin__
-        elif origin in (typing.Required, typing.NotRequired, typing.Final):
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = annotation.__value__
-        else:
-            break
-    return found
+    """What `Annotated` says of a value, the innermost last."""
+    return [one for layer in _layers(annotation) if typing.get_origin(layer) is typing.Annotated for one in layer.__metadata__]
 
 
 def hints_of_fields(cls: Any, arguments: tuple[Any, ...] = ()) -> dict[str, Any]:
