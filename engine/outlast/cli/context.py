@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FileMissing, InvalidInput, OutlastError, WorkflowNotFound
+from ..errors import InvalidInput, OutlastError, WorkflowNotFound
 from . import output
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class Context:
         """Raise `FileMissing` where there is no file yet."""
         self.refuse_server()
         if not os.path.lexists(self.path):
-            raise FileMissing(self.path, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
+            from ..store.translation import file_missing
+
+            raise file_missing(str(self.path))
 
     def refuse_server(self) -> None:
         """Raise `InvalidInput` for the URL of a server."""

@@ -24,7 +24,7 @@ from .filesystem import refuse_network
 from .library import sqlite3
 from .opened_file import Inode, OpenedFile, refuse_other
 from .translation import BUSY_SECONDS as BUSY_SECONDS
-from .translation import is_lock, is_of_the_file
+from .translation import file_missing, is_lock, is_of_the_file
 from .translation import translate as translate
 from .turn import Turn
 
@@ -262,11 +262,11 @@ def _prepare(name: str, *, create: bool, allow_network: bool) -> bool:
         mode = Path(name).stat().st_mode
     except FileNotFoundError:
         if not Path(parent).is_dir():
-            raise FileMissing(name, hint=f"Its folder {parent} does not exist; create it first.") from None
+            raise file_missing(name) from None
         if Path(name).is_symlink():
             raise FileMissing(name, hint=f"It is a link to {Path(name).readlink()}, which is not there.") from None
         if not create:
-            raise FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.") from None
+            raise file_missing(name) from None
         refuse_network(name, allow=allow_network)
         return _create_file(name)
     except NotADirectoryError:

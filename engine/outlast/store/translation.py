@@ -94,9 +94,17 @@ _MESSAGES = (
 )
 
 
+def file_missing(name: str) -> FileMissing:
+    """What is said of a database that is not there: that its folder is not, or who would make it."""
+    folder = Path(name).parent
+    if not folder.is_dir():
+        return FileMissing(name, hint=f"Its folder {folder} does not exist; create it first.")
+    return FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
+
+
 def _cannot_open(name: str) -> OutlastError:
     if not Path(name).exists():
-        return FileMissing(name, hint="`outlast up`, `start` or `run` creates it; --db names another one.")
+        return file_missing(name)
     hint = "Check the rights of the file, its folder and its -wal and -shm, and the limit of open files (ulimit -n)."
     failed = StoreError(f"{name} cannot be opened.", hint=hint)
     # Steps that leak descriptors are no fault of the run that meets the limit next.
