@@ -265,18 +265,20 @@ class Agent:
         if claims:
             self._claimed_at = time.monotonic()
             self._next.took(claim, self._holding.take(claims))
-        if claims or self._wants_claim or (self._concurrency == 1 and claim.suspects):
+        if len(claims) == claim.limit or self._wants_claim or (self._concurrency == 1 and claim.suspects):
             self._changed()
         else:
             self._rest()
         self.store.committer.callers = len(self._holding.runs)
 
     def _rest(self) -> None:
-        """Nothing is due: sleep until the next task is, or the bell rings."""
+        """Nothing more is due: sleep until the next task is, or the bell rings."""
         is_idle = not self._holding.runs and not self._next.is_under_way
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
+        if is_idle and not self._embedded and self.store.make_room():
+            self._heartbeat()  # So that this commit, and nobody's, waits for the disk to write the room.
         self._look_again_in(self._next.seconds_until_due())
 
     def _look_again_in(self, seconds: float | None) -> None:
@@ -325,12 +327,10 @@ class Agent:
             self.stop()
 
     def _drain(self) -> None:
-        if self._stopping > 1:
-            self._finish()
-            return
-        self._heartbeat()
-        self._holding.drain()
-        if not self._holding.runs:
+        if self._stopping == 1:
+            self._heartbeat()
+            self._holding.drain()
+        if self._stopping > 1 or not self._holding.runs:
             self._finish()
             return
         grace = self.settings.grace_seconds if self._grace_seconds is None else self._grace_seconds

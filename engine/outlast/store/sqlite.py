@@ -26,6 +26,7 @@ from . import (
     halting,
     journal,
     last_writes,
+    log_room,
     migrations,
     parking,
     parts,
@@ -143,6 +144,8 @@ class SqliteStore:
         )
         self.turn = Turn(self.path)
         self.doorbell = Doorbell(self.path)
+        self._has_room = durability != "full"
+        """Whether there is enough of it in the WAL; where no commit is fsynced, room made beforehand is worth nothing."""
         self.patient = False
         """Set by an agent: then what cannot be written for want of room is held and tried again, not refused."""
         try:
@@ -216,6 +219,16 @@ class SqliteStore:
     def now(self) -> int:
         """The engine instant, in microseconds."""
         return self.engine_time().now()
+
+    def make_room(self) -> bool:
+        """Let a young WAL grow, if nobody writes now; whether it has. Once at most, on an agent's loop that comes to rest."""
+        if self._has_room or not self.turn.try_acquire():
+            return False
+        self._has_room = True
+        try:
+            return log_room.make_room(self._claiming.get())
+        finally:
+            self.turn.release()
 
     def ring(self) -> None:
         """Wake whoever listens."""
