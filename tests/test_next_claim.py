@@ -133,3 +133,11 @@ def test_an_agent_that_ends_or_finds_nothing_holds_up_nobody_beside_it() -> None
     assert other.make(2) is None
     one.close()
     assert other.make(2) is not None
+
+
+def test_a_claim_that_came_back_with_less_than_asked_for_is_not_followed_at_once() -> None:
+    claims = next_claim(held=1)
+    some = claims.make(1)
+    assert some is not None
+    claims.came_back(some, 1)
+    assert claims.seconds_until_due() == pytest.approx(0.005), "what it found comes first"

@@ -27,6 +27,10 @@ _LARGEST_CLAIM = 256
 _PLENTY = 64
 """A claim of as many that came back full is followed by one that does not wait for the next to come back."""
 _AHEAD_SECONDS = 0.02
+_AGAIN_SECONDS = 0.005
+"""When to look again after a claim that found something, but less than there was room for. Sooner, the look would take the interpreter's
+lock from what was found; and what is short has ended by then, and has the agent look anyway.
+"""
 
 
 class NextClaim:
@@ -64,6 +68,7 @@ class NextClaim:
         """One that has come back with tasks which the agent does not hold yet."""
         self._waits_for_others = False
         self._has_plenty = False
+        self._has_found = False
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
 
@@ -138,6 +143,7 @@ class NextClaim:
         """A claim was answered, by so many tasks."""
         self._arriving = [claim] if count > 0 else []  # Said first: those beside it must not find it idle until it holds them.
         self._under_way.remove(claim)
+        self._has_found = count > 0
         self._has_plenty = count == claim.limit >= _PLENTY and not claim.suspects and not self._store.turn.is_shared
         self.taken += count
         if self._beside is not None and count == 0:
@@ -158,7 +164,12 @@ class NextClaim:
         return claiming.has_suspects(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
 
     def seconds_until_due(self) -> float | None:
-        """How long until something is due that this agent has the code of; None where nothing will be by itself."""
+        """How long until something is due that this agent has the code of; None where nothing will be by itself.
+
+        After a claim that has found something, how long until a look at that is worth it.
+        """
+        if self._has_found:
+            return _AGAIN_SECONDS
         due_at = next_due.next_due_at(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
         if due_at is None:
             return None
