@@ -83,8 +83,8 @@ from .retry import Retry
 
 if TYPE_CHECKING:
     from .codec import register_type
+    from .codec.payloads import register_payload_codec
     from .engine import Engine
-    from .payloads import register_payload_codec
     from .store.library import sqlite3
     from .timetable import At, Cron, Every, Schedule
 
@@ -177,7 +177,7 @@ _LATER = {
     "Engine": ".engine",
     "Every": ".timetable",
     "Schedule": ".timetable",
-    "register_payload_codec": ".payloads",
+    "register_payload_codec": ".codec.payloads",
     "register_type": ".codec",
     "sqlite3": ".store.library",
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from . import payloads
 from .claimed import Claimed
-from .codec_types import NotDecodable
+from .codec import payloads
+from .codec.types import NotDecodable
 from .errors import PayloadUnreadable
 from .operations import GiveBack, Halt
 from .run import damage

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from . import payloads
 from .answers import Answers, nothing
 from .carriers import Threaded, carrier
 from .claimed import Claimed
+from .codec import payloads
 from .errors import LeaseLost, PayloadNotEncoded
 from .interrupting import cancel, watch_deadline
 from .operation import Operation

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .codec_errors import summary, type_name
-from .codec_types import NotDecodable
+from .codec.errors import summary, type_name
+from .codec.payloads import SEALED
+from .codec.types import NotDecodable
 from .entry import COMPENSABLE, UNSURE, Entry
 from .errors import OutcomeUnknown, StepDied, StepTimeout
-from .payloads import SEALED
 
 UNDO_PREFIX = "undo/"
 

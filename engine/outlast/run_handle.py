@@ -13,7 +13,8 @@ import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import clock, codec, payloads
+from . import clock, codec
+from .codec import payloads
 from .duration import seconds
 from .errors import (
     InvalidInput,

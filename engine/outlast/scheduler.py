@@ -13,10 +13,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import clock, payloads, scheduling
+from . import clock, scheduling
 from .alarm import Alarm
 from .catch_up import Pause, Plan, next_of, plan, without
 from .clock import SECOND
+from .codec import payloads
 from .errors import OutlastError, PayloadUnreadable, StoreError
 from .loop import RoleLoop
 from .model import new_id

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from . import clock, codec, payloads
+from . import clock, codec
 from .catch_up import next_of, undecided
+from .codec import payloads
 from .definition.scheduled import check, checked_input
 from .errors import (
     AlreadyExists,

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from .codec_types import short
+from .codec.types import short
 from .duration import seconds
 from .errors import InvalidInput, OutlastError
 from .signature_hints import describe_type

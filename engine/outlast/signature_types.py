@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from .codec_types import is_pydantic, load, registered
+from .codec.types import is_pydantic, load, registered
 from .errors import InvalidInput
 from .signature_constraints import constrained
 from .signature_hints import describe_type, hints_of_fields, metadata_of, required_keys, unwrapped

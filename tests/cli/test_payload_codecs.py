@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast import payloads
+from outlast.codec import payloads
 
 from .conftest import Call
 

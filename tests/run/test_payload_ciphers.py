@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from run_bench import Bench
 
-from outlast import payloads, registry, workflow
+from outlast import registry, workflow
+from outlast.codec import payloads
 from outlast.errors import RunHalted
 
 pytest.importorskip("cryptography")

@@ -13,12 +13,13 @@ import pytest
 from run_bench import Bench, effects, eventually
 
 import outlast
-from outlast import Retry, payloads, registry, step, transaction, workflow
+from outlast import Retry, registry, step, transaction, workflow
+from outlast.codec import payloads
+from outlast.codec.payloads import register_payload_codec
 from outlast.doctor import examine
 from outlast.entry import Entry
 from outlast.errors import InvalidDefinition, PayloadNotEncoded, PayloadUnreadable, RunHalted, StepTimeout
 from outlast.operations import StrayEnded
-from outlast.payloads import register_payload_codec
 from outlast.plan import undone as undone_of
 from outlast.store.sealing import sealed_or_refused
 from outlast.testing import replays

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import outlast
-from outlast import InvalidInput, Retry, current, gather, payloads, sleep, step, transaction, wait_signal, workflow
+from outlast import InvalidInput, Retry, current, gather, sleep, step, transaction, wait_signal, workflow
+from outlast.codec import payloads
 from outlast.testing import crash_everywhere
 
 

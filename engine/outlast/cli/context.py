@@ -126,7 +126,7 @@ class Context:
 
     def store(self, *, tolerant: bool = True) -> SqliteStore:
         """Open the file. It is closed when the command ends. A `tolerant` one shows damaged texts instead of failing by them."""
-        from .. import payloads
+        from ..codec import payloads
         from ..store.sqlite import SqliteStore
 
         self.require_file()
@@ -185,7 +185,7 @@ class Context:
 
     def close(self) -> None:
         if self.stores:
-            from .. import payloads
+            from ..codec import payloads
 
             payloads.look_further = None
         for store in self.stores:

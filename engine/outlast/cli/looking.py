@@ -91,7 +91,7 @@ def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
 @click.option("--timeout", metavar="DURATION", help="Wait no longer than this; then exit 5.")
 @click.pass_obj
 def result(context: Context, reference: str, wait: bool, timeout: str | None) -> int:
-    from .. import payloads
+    from ..codec import payloads
     from ..duration import seconds
     from ..errors import ResultTimeout
     from ..views import run_json
@@ -167,7 +167,7 @@ def _explanation(context: Context, reference: str) -> Explanation:
 def query(context: Context, reference: str, key: str | None) -> int:
     store = context.store()
     task_id, uid = context.find(store, reference)
-    from .. import payloads
+    from ..codec import payloads
     from ..views.chains import last_in_line
     from ..views.state import published_list, published_value
     from ..views.values import value_json

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
-from ..codec_errors import encode_error
+from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, StoreError
 from ..operations import CancelParts, Halt, StartPart

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from .. import clock
-from ..codec_errors import encode_error
+from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import Parked, SignalTimeout
 from ..operations import Halt, Park

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from .. import codec
 from ..claimed import Claimed, Fence
 from ..codec import NotDecodable
-from ..codec_errors import encode_error
+from ..codec.errors import encode_error
 from ..operations import Halt
 
 

@@ -12,8 +12,9 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import clock, codec, payloads
-from ..codec_errors import encode_error
+from .. import clock, codec
+from ..codec import payloads
+from ..codec.errors import encode_error
 from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     Cancelled,

@@ -16,10 +16,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from .. import clock, codec, payloads
+from .. import clock, codec
 from ..claimed import Claimed, Wanted
-from ..codec import NotDecodable
-from ..codec_errors import decode_error, encode_error
+from ..codec import NotDecodable, payloads
+from ..codec.errors import decode_error, encode_error
 from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     CodeMismatch,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import clock
 from ..claimed import Claimed
-from ..codec_errors import encode_error
+from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current

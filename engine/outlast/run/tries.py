@@ -13,8 +13,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from .. import clock, payloads
-from ..codec_errors import encode_error
+from .. import clock
+from ..codec import payloads
+from ..codec.errors import encode_error
 from ..duration import seconds
 from ..entry import COMPENSABLE, Entry
 from ..errors import NotStorable, OutcomeUnknown, PayloadTooLarge, RetryAfter, StepDied, StepTimeout

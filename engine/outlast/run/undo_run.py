@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .. import clock, codec, payloads
+from .. import clock, codec
 from ..claimed import Claimed
-from ..codec_errors import encode_error
+from ..codec import payloads
+from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current, Undoing

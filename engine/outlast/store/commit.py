@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .. import payloads
+from ..codec import payloads
 from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked, StoreReplaced
 from ..operation import Operation, R
 from ..operations import Claim, RegisterAgent

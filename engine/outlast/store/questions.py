@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..claimed import Fence
-from ..codec_errors import encode_error
+from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import OutcomeUnknown, OutlastError
 from . import journal

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .. import payloads
+from ..codec import payloads
 from ..entry import UNSURE, Entry
 from ..errors import PayloadNotEncoded
 from ..operation import Operation, Refused

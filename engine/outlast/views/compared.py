@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .. import payloads
+from ..codec import payloads
 from .invariants import INVARIANTS
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .. import clock, payloads
+from .. import clock
+from ..codec import payloads
 from ..store import journal, sealing
 from .open_runs import recorded_run
 

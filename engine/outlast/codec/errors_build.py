@@ -11,9 +11,9 @@ import sys
 from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from .codec_build import untag
-from .codec_types import find_class, short
-from .errors import RemoteError
+from ..errors import RemoteError
+from .build import untag
+from .types import find_class, short
 
 TRACEBACK = "__outlast_traceback__"
 """The attribute of a rebuilt error that holds the text of its original traceback."""

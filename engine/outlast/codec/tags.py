@@ -1,7 +1,7 @@
 """From values to tagged JSON: each type that JSON lacks becomes an object with a tag in it.
 
 Owns the way in: `Tagger` walks a value and knows the place it is at, and each type has a function that tags it; the way back
-is `codec_build`'s. Refuses to guess: a subclass never becomes its base, a class that could not be found again is refused when
+is `build`'s. Refuses to guess: a subclass never becomes its base, a class that could not be found again is refused when
 it is stored, not at recovery, and what nobody has taught the codec is named by its place.
 """
 
@@ -18,7 +18,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from .codec_types import (
+from ..errors import InvalidDefinition, NotStorable
+from .types import (
     BARE,
     DEEPEST,
     FACTORIES,
@@ -36,7 +37,6 @@ from .codec_types import (
     registered_by_name,
     short,
 )
-from .errors import InvalidDefinition, NotStorable
 
 _LONGEST_BITS = 14_000
 
@@ -275,7 +275,7 @@ def _tag_custom(tagger: Tagger, value: object) -> object:
 
 
 def _tag_error(_: Tagger, value: BaseException) -> object:
-    from .codec_errors import tag_error
+    from .errors import tag_error
 
     return tag_error(value)
 

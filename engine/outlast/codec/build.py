@@ -1,4 +1,4 @@
-"""From tagged JSON to values: the other half of `codec_tags`.
+"""From tagged JSON to values: the other half of `tags`.
 
 Owns how each tag becomes a value again. Refuses to import, to call an `__init__` (but a struct's own), and
 to build what is not of the kind that the tag says (a stored name can reach only loaded dataclasses, enums,
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from .codec_types import (
+from .types import (
     BARE,
     FACTORIES,
     TAG,
@@ -180,7 +180,7 @@ def _build_custom(node: Any) -> Any:
 
 
 def _build_error(node: Any) -> BaseException:
-    from .codec_errors_build import build_error
+    from .errors_build import build_error
 
     return build_error(node)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .errors import InvalidDefinition, OutlastError, PayloadNotEncoded, PayloadUnreadable
+from ..errors import InvalidDefinition, OutlastError, PayloadNotEncoded, PayloadUnreadable
 
 SEALED = b"\0"
 """What sealed bytes begin with, and no JSON does. The length of the codec's name follows, its name, and what it made."""

@@ -3,7 +3,7 @@
 Owns the one form in which arguments, results, signals and errors are stored. Refuses what could not come
 back: it raises `NotStorable` with the place of the offending part, there and then. Never pickles, never
 imports. Plain JSON values take a fast path (a scan of exact types, then one call into msgspec), since every
-durable call pays for it; everything else is in `codec_tags` and `codec_build`, errors in `codec_errors`. `readable` and
+durable call pays for it; everything else is in `tags` and `build`, errors as values in `errors`. `readable` and
 `raw` are for people and scripts, and need none of the classes that the data names.
 """
 
@@ -17,24 +17,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..errors import NotStorable
 from . import payloads
-from .codec_build import untag
-from .codec_errors import decode_error, encode_error, summary
-from .codec_tags import Tagger, register
-from .codec_types import (
-    DEEPEST,
-    LEAVES,
-    MARKER,
-    TAG,
-    ClassNotLoaded,
-    NotDecodable,
-    Preview,
-    dump,
-    load,
-    short,
-)
-from .errors import NotStorable
+from .build import untag
+from .errors import decode_error, encode_error, summary
 from .payloads import SEALED
+from .tags import Tagger, register
+from .types import DEEPEST, LEAVES, MARKER, TAG, ClassNotLoaded, NotDecodable, Preview, dump, load, short
 
 __all__ = [
     "ClassNotLoaded",

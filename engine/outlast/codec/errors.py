@@ -2,7 +2,7 @@
 
 Owns how an exception is stored (its class's name, arguments, attributes, notes, cause, context, members of
 a group, traceback text). Refuses to fail: `encode_error` returns bytes whatever the error is; what cannot be
-stored is dropped or becomes its `repr`, what is gigantic is cut. How it is built again is `codec_errors_build`'s.
+stored is dropped or becomes its `repr`, what is gigantic is cut. How it is built again is `errors_build`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from .codec_errors_build import LONGEST_REPR, NOT_ATTRIBUTES, ORIGIN, TRACEBACK, build_error, slots, validation_error
-from .codec_tags import Tagger
-from .codec_types import TAG, NotDecodable, dump, load, name_of_class, short
-from .errors import RemoteError
+from ..errors import RemoteError
+from .errors_build import LONGEST_REPR, NOT_ATTRIBUTES, ORIGIN, TRACEBACK, build_error, slots, validation_error
 from .payloads import opened
+from .tags import Tagger
+from .types import TAG, NotDecodable, dump, load, name_of_class, short
 
 _LONGEST_TEXT = 16_384
 _BUDGET = 262_144

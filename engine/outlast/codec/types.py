@@ -1,7 +1,7 @@
 """What both halves of the codec speak of: the tag, the types that have one, and the classes that a name in the data can reach.
 
 Owns the types that are stored as a text, those that an application registers, and the errors of data that this code cannot
-read. `codec_tags` turns values into `{"$t": tag, ...}` objects, `codec_build` builds equal values of equal type from them.
+read. `tags` turns values into `{"$t": tag, ...}` objects, `build` builds equal values of equal type from them.
 Refuses to import: classes are looked up among loaded modules, by the dictionaries of module and class (a module's
 `__getattr__` could import).
 """
@@ -21,7 +21,7 @@ from uuid import UUID
 
 import msgspec
 
-from .errors import OutlastError
+from ..errors import OutlastError
 
 TAG = "$t"
 MARKER = b'{"$t":'
