@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ LAYERS = (
     r"errors|clock|codec(\..+)?|duration|printable|counted",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
     r"states|model|names|entry|claimed|operation|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
-    r"|(\w+_)?operations|signature(_\w+)?|definition(\..+)?|timetable(\..+)?",
+    r"|(\w+_)?operations|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
@@ -101,6 +102,16 @@ def test_a_module_is_short(name: str) -> None:
     assert len(modules()[name].read_text().splitlines()) <= 350
 
 
+@pytest.mark.parametrize("package", sorted(name for name, path in modules().items() if path.name == "__init__.py"))
+def test_a_package_names_nothing_as_one_of_its_modules(package: str) -> None:
+    """The import of a module binds its name in its package, over whatever had that name there."""
+    symbols = symtable.symtable(modules()[package].read_text(), package, "exec").get_symbols()
+    own = {alias.asname or alias.name for node in _nodes(tree(package), lazy=False) if _from_itself(node) for alias in node.names}
+    bound = {one.get_name() for one in symbols if one.is_assigned() or one.is_imported()} - own
+    inside = {name.rpartition(".")[2] for name in modules() if name and name.rpartition(".")[0] == package}
+    assert not bound & inside
+
+
 FORBIDDEN = {
     r"datetime\('now'|current_timestamp|strftime\('": "`now` is bound, never read by SQL",
     r"^\s*(import|from) (pickle|marshal|shelve|dill)\b|\bpickle\.loads?\b": "what the file holds is data, never code",
@@ -163,6 +174,10 @@ def imports(name: str, *, lazy: bool = True) -> frozenset[str]:
                 inner = target.partition(".")[2]
                 found.add(inner if inner in modules() else inner.rpartition(".")[0])
     return frozenset(found & set(modules()))
+
+
+def _from_itself(node: ast.Import | ast.ImportFrom) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.level == 1 and not node.module
 
 
 def _nodes(node: ast.AST, *, lazy: bool) -> Iterator[ast.Import | ast.ImportFrom]:

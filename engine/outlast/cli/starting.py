@@ -275,7 +275,7 @@ def read_json(text: str, *, place: str, may_be_text: bool = False) -> Any:
     except RecursionError:
         raise InvalidInput(f"{place} is nested too deeply.") from None
     except ValueError as error:
-        from ..signature_types import JSON_HINT
+        from ..signature.conversion import JSON_HINT
 
         hint = JSON_HINT
         if may_be_text and text[:1] not in ("{", "[", '"') and 0 < len(text) <= _LONGEST_WORD:

@@ -1,7 +1,7 @@
 """Outside input as annotated types: JSON, or a command line's text, becomes what a parameter says it is.
 
 Owns the walk over an annotation: unions, containers, dataclasses and the like, down to what is converted whole
-(`signature_leaves`); each is then held against its constraints (`signature_constraints`). Refuses nothing that it does not
+(`leaves`); each is then held against its constraints (`constraints`). Refuses nothing that it does not
 understand: without an annotation, or with one that no value can be checked against, a value passes unchanged, and so does one that
 is already an instance. Strict conversion is tried before a lenient one, so that a text stays a text where the annotation allows it.
 """
@@ -20,22 +20,11 @@ from typing import Any
 
 import msgspec
 
-from .codec.types import is_pydantic, load, registered
-from .errors import InvalidInput
-from .signature_constraints import constrained
-from .signature_hints import describe_type, hints_of_fields, metadata_of, required_keys, unwrapped
-from .signature_leaves import (
-    SCALARS,
-    Misfit,
-    built,
-    check_fields,
-    refuse,
-    show,
-    to_enum,
-    to_literal,
-    to_model,
-    to_scalar,
-)
+from ..codec.types import is_pydantic, load, registered
+from ..errors import InvalidInput
+from .constraints import constrained
+from .hints import describe_type, hints_of_fields, metadata_of, required_keys, unwrapped
+from .leaves import SCALARS, Misfit, built, check_fields, refuse, show, to_enum, to_literal, to_model, to_scalar
 
 _LISTS: dict[Any, type] = {
     list: list,

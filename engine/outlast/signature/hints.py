@@ -1,7 +1,7 @@
 """Annotations as they are meant, and as a person would write them.
 
 Owns what a hint says once its wrappers are off, the hints of a class's fields (a generic's arguments put in), and the words that a
-refusal names a type by. Refuses to look at values: that is `signature_types`.
+refusal names a type by. Refuses to look at values: that is `conversion`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .signature_hints import describe_type, metadata_of
-from .signature_leaves import SCALARS, Misfit
+from .hints import describe_type, metadata_of
+from .leaves import SCALARS, Misfit
 
 _FOREIGN = ("pydantic", "annotated_types")
 _PLAIN = (*SCALARS, list, dict, tuple, set, frozenset)

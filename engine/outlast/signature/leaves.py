@@ -1,6 +1,6 @@
 """Values that are converted whole: scalars, literals, enums, and models that check themselves.
 
-Owns the refusal that names place, value and expected type, and what converts without a look at the parts of a value; `signature_types`
+Owns the refusal that names place, value and expected type, and what converts without a look at the parts of a value; `conversion`
 walks containers and classes down to here. Strict conversion is tried before a lenient one. Pydantic is never imported.
 """
 
@@ -15,10 +15,10 @@ from uuid import UUID
 
 import msgspec
 
-from .codec.types import short
-from .duration import seconds
-from .errors import InvalidInput, OutlastError
-from .signature_hints import describe_type
+from ..codec.types import short
+from ..duration import seconds
+from ..errors import InvalidInput, OutlastError
+from .hints import describe_type
 
 show = short
 

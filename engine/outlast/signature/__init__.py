@@ -1,7 +1,7 @@
 """What a definition takes: arguments by name, from Python, stored data, JSON and a command line.
 
 Owns the binding of arguments to a function's parameters and back, and the conversion of outside input to
-annotated types (the latter in `signature_types`). Refuses unknown, missing and surplus arguments with one
+annotated types (the latter in `conversion`). Refuses unknown, missing and surplus arguments with one
 sentence (`InvalidInput`) that names the parameters. Built once per definition; annotations are resolved
 when first needed, since they may name what is defined further down; one that cannot be resolved means
 `object`. Pure.
@@ -16,9 +16,9 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from .errors import InvalidInput
-from .signature_leaves import show
-from .signature_types import convert_text, convert_value, parse_json
+from ..errors import InvalidInput
+from .conversion import convert_text, convert_value, parse_json
+from .leaves import show
 
 __all__ = ["Signature", "convert_value"]
 
