@@ -22,7 +22,7 @@ from outlast import clock, registry
 from outlast.store.sqlite import SqliteStore
 
 TESTS = Path(__file__).parent
-SLOW = ("workflows", "docs", "typing", "crash", "test_node.py", "cli")
+SLOW = ("workflows", "docs", "typing", "crash", "node", "cli")
 MEMORY = Path("/dev/shm")
 ROOM = 2 << 30
 

@@ -26,7 +26,7 @@ LAYERS = (
     # 3: the roles, and what happens inside a run.
     r"run(\..+)?|agent|agent_process|next_claim|answers|holding|carriers|interrupting|user_threads|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness|trouble|side_by_side",
     # 4: what people and programs hold in hand.
-    r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(_\w+)?|views(\..+)?|testing(\..+)?|web(\..+)?",
+    r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
     r"cli(\..+)?|__main__|",
 )

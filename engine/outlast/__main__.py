@@ -4,8 +4,8 @@ that `up` starts.
 
 import os
 
+from outlast.child_path import take_out
 from outlast.cli.main import main
-from outlast.node_path import take_out
 
 if __name__ == "__main__":
     take_out(os.environ)

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import registry
-from .loop import RoleLoop
-from .node_child import Child, Place, describe_exit
-from .node_command import SCHEDULER, agent_command, child_environ
-from .node_record import NodeRecord
-from .node_reload import LOOK_SECONDS, SourceWatch
-from .node_signals import handled
-from .settings import Settings
-from .store.sqlite import SqliteStore
-from .supervisor import Supervisor
+from .. import registry
+from ..loop import RoleLoop
+from ..settings import Settings
+from ..store.sqlite import SqliteStore
+from ..supervisor import Supervisor
+from .child import Child, Place, describe_exit
+from .command import SCHEDULER, agent_command, child_environ
+from .record import NodeRecord
+from .reload import LOOK_SECONDS, SourceWatch
+from .signals import handled
 
 _log = logging.getLogger("outlast")
 
@@ -333,7 +333,7 @@ class Node:
             self._loop.stop(0)
 
     def _start_scheduler(self, ends: ExitStack) -> None:
-        from .scheduler import Scheduler
+        from ..scheduler import Scheduler
 
         scheduler = Scheduler(self._store, registry.current(), self._settings, on_change=self._say, tells_ticks=False)
         ends.callback(scheduler.stop)

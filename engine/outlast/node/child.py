@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from .liveness import FD_VARIABLE, HANG_VARIABLE
+from ..liveness import FD_VARIABLE, HANG_VARIABLE
 
 YOUNG_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.2

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from .node_path import passed_on
-from .settings import HOME_VARIABLE, Settings, find_root
+from ..child_path import passed_on
+from ..settings import HOME_VARIABLE, Settings, find_root
 
 SCHEDULER = -1
 """The number of the child that is the scheduler."""

@@ -13,17 +13,17 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import clock
-from .clock import SECOND
-from .errors import StoreReplaced
-from .operations import AgentEnded, Heartbeat
-from .settings import Settings
-from .store import agents, claiming
-from .store.agents import AgentRow
-from .store.process import this_process
+from .. import clock
+from ..clock import SECOND
+from ..errors import StoreReplaced
+from ..operations import AgentEnded, Heartbeat
+from ..settings import Settings
+from ..store import agents, claiming
+from ..store.agents import AgentRow
+from ..store.process import this_process
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")
 

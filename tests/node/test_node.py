@@ -22,9 +22,9 @@ from outlast import operations as op
 from outlast.errors import StoreReplaced
 from outlast.liveness import FD_VARIABLE, Pulse
 from outlast.node import Node
-from outlast.node_child import Place, describe_exit
-from outlast.node_command import child_environ
-from outlast.node_reload import SourceWatch
+from outlast.node.child import Place, describe_exit
+from outlast.node.command import child_environ
+from outlast.node.reload import SourceWatch
 from outlast.settings import Settings
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
