@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from outlast.operations import Claim, End, RegisterAgent, Start
-from outlast.queue_operations import SetQueue
+from outlast.operations.queues import SetQueue
 from outlast.states import Ending
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore

@@ -15,8 +15,8 @@ from outlast.doctor import examine
 from outlast.engine import Engine
 from outlast.errors import RunNotFound, StoreFull
 from outlast.model import new_id
+from outlast.operations.retention import DeclareRetention, Discard, Prune, Pruned
 from outlast.retention import KEPT_FOR_A_TIME, Retention, Walk, give_back_some
-from outlast.retention_operations import DeclareRetention, Discard, Prune, Pruned
 from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.states import Status

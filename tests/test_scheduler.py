@@ -28,11 +28,11 @@ from scheduling_fakes import (
 
 from outlast import At, Cron, Every, Schedule, clock, scheduling, workflow
 from outlast import operations as op
-from outlast import schedule_operations as sop
 from outlast.clock import SECOND
 from outlast.doctor import examine
 from outlast.errors import Conflict, ScheduleNotFound
-from outlast.queue_operations import SetQueue
+from outlast.operations import schedules as sop
+from outlast.operations.queues import SetQueue
 from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings

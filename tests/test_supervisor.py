@@ -16,7 +16,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.loop import RoleLoop
-from outlast.operation import Operation
+from outlast.operations.atomic import Operation
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 from outlast.store.sqlite import SqliteStore

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import agent_process, caller, clock
 from .answers import Answers, nothing
-from .claimed import Claimed
 from .code import Code
 from .errors import LeaseLost, StoreReplaced
 from .holding import Holding
 from .liveness import Pulse
 from .next_claim import NextClaim
 from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
+from .operations.claimed import Claimed
 from .run import logs
 from .store import agents
 from .store.silent_commits import SilentCommits

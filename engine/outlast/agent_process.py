@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from . import clock, queue_operations, retention_operations
+from . import clock
 from .model import new_id
-from .operation import Operation
 from .operations import RegisterAgent
+from .operations import queues as queue_operations
+from .operations import retention as retention_operations
+from .operations.atomic import Operation
 from .store.process import this_process
 
 if TYPE_CHECKING:

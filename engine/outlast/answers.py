@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .operation import Operation
+from .operations.atomic import Operation
 from .store.group import Done
 from .store.sqlite import SqliteStore
 

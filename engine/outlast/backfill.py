@@ -14,7 +14,7 @@ from . import clock, scheduling
 from .catch_up import without
 from .errors import Conflict, InvalidInput, ScheduleNotFound
 from .model import new_id
-from .schedule_operations import Backfill, Decided, TickRow, TriggerSchedule
+from .operations.schedules import Backfill, Decided, TickRow, TriggerSchedule
 from .scheduling import Declared
 from .store import schedules
 from .timetable import Schedule

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from .claimed import Claimed
 from .codec import payloads
 from .codec.types import NotDecodable
 from .errors import PayloadUnreadable
 from .operations import GiveBack, Halt
+from .operations.claimed import Claimed
 from .run import damage
 from .run.async_run import AsyncRun
 from .run.sync_run import SyncRun

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .clock import SECOND
 from .duration import describe
-from .schedule_operations import TickRow
+from .operations.schedules import TickRow
 from .timetable import Schedule, Timetable
 
 ON_TIME_SECONDS = 5.0

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .claimed import Claimed
 from .code import Code
 from .entry import Entry
 from .errors import CodeMismatch, InvalidInput, PayloadUnreadable
+from .operations.claimed import Claimed
 from .plan import undo_plan
 from .run.replaying import Found, ReplayHost, replay_within
 from .settings import Settings

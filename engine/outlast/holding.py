@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .answers import Answers, nothing
 from .carriers import Threaded, carrier
-from .claimed import Claimed
 from .codec import payloads
 from .errors import LeaseLost, PayloadNotEncoded
 from .interrupting import cancel, watch_deadline
-from .operation import Operation
 from .operations import Acknowledge, End, GiveBack, Halt, Park, RetryRun
+from .operations.atomic import Operation
+from .operations.claimed import Claimed
 from .run import strays, transactional
 from .run.async_run import AsyncRun
 from .run.sync_run import SyncRun

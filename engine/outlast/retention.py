@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from . import clock
 from .clock import SECOND
 from .errors import StoreError
-from .retention_operations import Discard, Prune, PruneAgents
-from .schedule_operations import PruneTicks
+from .operations.retention import Discard, Prune, PruneAgents
+from .operations.schedules import PruneTicks
 from .states import Status
 from .store import pruning, ticks
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import clock, scheduling
 from .clock import SECOND
 from .errors import OutlastError, StoreError
-from .schedule_operations import GoneSchedule, ScheduleWrite, WriteSchedules
+from .operations.schedules import GoneSchedule, ScheduleWrite, WriteSchedules
 from .scheduling import Declared
 from .store import schedulers, schedules
 from .store.process import this_process

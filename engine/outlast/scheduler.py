@@ -22,18 +22,8 @@ from .errors import OutlastError, PayloadUnreadable, StoreError
 from .loop import RoleLoop
 from .model import new_id
 from .operations import Start
+from .operations.schedules import BreakSchedule, Fire, FireDue, Firing, KeepScheduler, LeaveSchedulers, PassLine, Rewind, TickRow
 from .schedule_code import ScheduleCode
-from .schedule_operations import (
-    BreakSchedule,
-    Fire,
-    FireDue,
-    Firing,
-    KeepScheduler,
-    LeaveSchedulers,
-    PassLine,
-    Rewind,
-    TickRow,
-)
 from .settings import Settings
 from .store import schedulers, schedules
 from .store.process import this_process

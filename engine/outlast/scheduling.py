@@ -32,8 +32,8 @@ from .errors import (
 from .model import derived_id, new_id
 from .names import checked_name
 from .operations import Start
+from .operations.schedules import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
 from .options import DEFAULT
-from .schedule_operations import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
 from .settings import Settings
 from .starts import start_operation
 from .timetable import Schedule, from_text, schedules_of

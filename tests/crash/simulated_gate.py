@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast import operations as op
-from outlast import queue_operations, retention_operations
-from outlast.claimed import Fence
 from outlast.errors import LeaseLost
-from outlast.operation import Operation
+from outlast.operations import queues as queue_operations
+from outlast.operations import retention as retention_operations
+from outlast.operations.atomic import Operation
+from outlast.operations.claimed import Fence
 from outlast.store.commit import Committer
 from outlast.store.group import Done, Pending
 from outlast.testing.quick import QuickStore

@@ -8,7 +8,7 @@ from run_bench import Gate, effects
 import outlast
 from outlast import current, registry, step, workflow
 from outlast.errors import RunCancelled, RunHalted
-from outlast.retention_operations import Prune
+from outlast.operations.retention import Prune
 
 gate = Gate()
 world: dict[str, int] = {}

@@ -10,9 +10,9 @@ from typing import Any
 
 from outlast import clock
 from outlast import operations as op
-from outlast.claimed import Claimed, Fence
 from outlast.entry import COMPENSABLE, Entry
-from outlast.operation import Operation
+from outlast.operations.atomic import Operation
+from outlast.operations.claimed import Claimed, Fence
 from outlast.states import Ending
 from outlast.store import next_due
 from outlast.store.process import this_process

@@ -9,9 +9,9 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.claimed import Fence
 from outlast.clock import SECOND
 from outlast.entry import COMPENSABLE
+from outlast.operations.claimed import Fence
 from outlast.settings import Settings
 from outlast.states import Ending
 from outlast.store import sweeping

@@ -17,7 +17,7 @@ from driving import CODE, LEASE, Driver, driver, entry
 import outlast.answers
 from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
-from outlast.operation import Operation
+from outlast.operations.atomic import Operation
 from outlast.states import Ending
 from outlast.store import commit, group, waiting_place
 from outlast.store.connection import transaction

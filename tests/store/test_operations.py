@@ -11,12 +11,12 @@ import pytest
 from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.claimed import Fence
 from outlast.clock import SECOND
 from outlast.entry import COMPENSABLE
 from outlast.errors import Conflict, LeaseLost
-from outlast.operation import Operation
-from outlast.queue_operations import SetQueue
+from outlast.operations.atomic import Operation
+from outlast.operations.claimed import Fence
+from outlast.operations.queues import SetQueue
 from outlast.states import Ending
 from outlast.store import claiming
 from outlast.store.library import sqlite3

@@ -9,10 +9,10 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.claimed import Fence
 from outlast.clock import SECOND
 from outlast.errors import RunFinished
-from outlast.retention_operations import Discard, Prune
+from outlast.operations.claimed import Fence
+from outlast.operations.retention import Discard, Prune
 from outlast.states import Ending
 from outlast.store import claiming
 

@@ -14,10 +14,10 @@ import pytest
 from driving import CODE, Driver, driver
 
 from outlast import clock
-from outlast.claimed import Claimed, Fence
 from outlast.errors import QueueNotFound
 from outlast.operations import Again, Cancel, Claim, GiveBack, Park, Start, StartPart
-from outlast.queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
+from outlast.operations.claimed import Claimed, Fence
+from outlast.operations.queues import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
 from outlast.store import claiming, contended, queues
 from outlast.store.next_due import next_due_at
 from outlast.store.sqlite import SqliteStore

@@ -8,9 +8,9 @@ import pytest
 
 from outlast import Every, backfill, clock, scheduling, workflow
 from outlast import operations as op
-from outlast import schedule_operations as sop
 from outlast.clock import SECOND
 from outlast.errors import Conflict, InvalidInput, ScheduleNotFound
+from outlast.operations import schedules as sop
 from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings

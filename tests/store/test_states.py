@@ -12,9 +12,9 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.claimed import Fence
 from outlast.entry import COMPENSABLE
-from outlast.operation import Operation
+from outlast.operations.atomic import Operation
+from outlast.operations.claimed import Fence
 from outlast.states import FINAL, LEGAL, Ending, Status, guard_trigger, is_legal
 from outlast.store.library import sqlite3
 

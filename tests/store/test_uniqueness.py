@@ -10,10 +10,10 @@ import pytest
 from driving import LEASE, Driver, driver
 
 from outlast import clock
-from outlast.claimed import Fence
 from outlast.doctor import examine
 from outlast.errors import Conflict
 from outlast.operations import Cancel, Halt, Park, Pause, Resume, Start, Started, Sweep
+from outlast.operations.claimed import Fence
 from outlast.states import Ending
 from outlast.why import why
 

@@ -20,7 +20,7 @@ from .render import print_lines
 from .text import safe
 
 if TYPE_CHECKING:
-    from ..operation import Operation
+    from ..operations.atomic import Operation
     from ..store.sqlite import SqliteStore
 
 _NONE = "none"
@@ -62,7 +62,7 @@ def queue_list(ctx: click.Context) -> int:
 @click.option("--reset", is_flag=True, help="Forget what was set; the limits that code declares apply again.")
 @click.pass_obj
 def queue_set(context: Context, /, name: str, reset: bool, **given: str | None) -> int:
-    from ..queue_operations import SetQueue
+    from ..operations.queues import SetQueue
     from ..store import queues as stored
 
     limits = _limits(name, given)
@@ -127,7 +127,7 @@ def _whole(text: str) -> int | str:
 @click.argument("name")
 @click.pass_obj
 def queue_pause(context: Context, name: str) -> int:
-    from ..queue_operations import PauseQueue
+    from ..operations.queues import PauseQueue
 
     return _hold(context, PauseQueue(name), name)
 
@@ -136,7 +136,7 @@ def queue_pause(context: Context, name: str) -> int:
 @click.argument("name")
 @click.pass_obj
 def queue_resume(context: Context, name: str) -> int:
-    from ..queue_operations import ResumeQueue
+    from ..operations.queues import ResumeQueue
 
     return _hold(context, ResumeQueue(name), name)
 
@@ -150,7 +150,7 @@ def _hold(context: Context, operation: Operation[bool], name: str) -> int:
 
 def _commit(context: Context, store: SqliteStore, operation: Operation[Any], name: str) -> Any:
     """Execute an operation on a queue that must be known: to the file, or else to the app."""
-    from ..queue_operations import declaration
+    from ..operations.queues import declaration
 
     try:
         return store.commit(operation)

@@ -24,7 +24,7 @@ from .starting import instant
 from .text import safe
 
 if TYPE_CHECKING:
-    from ..schedule_operations import Decided
+    from ..operations.schedules import Decided
     from ..timetable import Schedule
 
 _ASKED_FROM = 100
@@ -134,7 +134,7 @@ def delete(context: Context, name: str) -> int:
 @click.pass_obj
 def pause(context: Context, name: str, reason: str | None) -> int:
     from ..names import checked_text
-    from ..schedule_operations import PauseSchedule
+    from ..operations.schedules import PauseSchedule
 
     if reason is not None:
         checked_text(reason, place="--reason")
@@ -150,7 +150,7 @@ def pause(context: Context, name: str, reason: str | None) -> int:
 @click.argument("name")
 @click.pass_obj
 def resume(context: Context, name: str) -> int:
-    from ..schedule_operations import ResumeSchedule
+    from ..operations.schedules import ResumeSchedule
 
     context.store().commit(ResumeSchedule(name))
     return report(context, name)

@@ -19,8 +19,8 @@ from typing import Any
 from ..caller import active
 from ..entry import Entry
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
-from ..operation import Operation
 from ..operations import Append, GiveBack, Halt, RetryRun
+from ..operations.atomic import Operation
 from ..signature import convert_value
 from . import forked, strays
 from .execution import Ended, Execution

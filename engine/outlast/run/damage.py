@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable
 
 from .. import codec
-from ..claimed import Claimed, Fence
 from ..codec import NotDecodable
 from ..codec.errors import encode_error
 from ..operations import Halt
+from ..operations.claimed import Claimed, Fence
 
 
 def halt(fence: Fence, what: str, data: bytes, error: NotDecodable, *, strays: Iterable[str] = ()) -> Halt:

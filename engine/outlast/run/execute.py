@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec
 from ..caller import active
-from ..claimed import Fence
 from ..errors import LeaseLost, OutlastError, PayloadTooLarge, StepTimeout, Unwinding
 from ..handles import Current, CurrentStep
 from ..operations import Emit, Publish
+from ..operations.claimed import Fence
 from ..user_threads import executing
 from . import forked
 from .step_caller import StepCaller

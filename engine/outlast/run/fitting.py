@@ -10,8 +10,8 @@ import logging
 from typing import Any, Protocol
 
 from .. import clock, codec
-from ..claimed import Claimed
 from ..errors import PayloadUnreadable
+from ..operations.claimed import Claimed
 from ..signature import convert_value
 
 _MOST = 10_000

@@ -14,8 +14,8 @@ from .when_used import when_used
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..claimed import Claimed
     from ..entry import Entry
+    from ..operations.claimed import Claimed
     from .host import Host
     from .tries import Tried
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..operation import Operation
+from ..operations.atomic import Operation
 
 if TYPE_CHECKING:
     import asyncio

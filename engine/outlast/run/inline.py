@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import clock
 from ..entry import COMPENSABLE, Entry
 from ..errors import LeaseLost
-from ..operation import Operation
+from ..operations.atomic import Operation
 from ..options import Options
 from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry

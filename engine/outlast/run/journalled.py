@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from .. import clock, codec
-from ..claimed import Claimed, Wanted
 from ..codec import NotDecodable, payloads
 from ..codec.errors import decode_error, encode_error
 from ..entry import COMPENSABLE, PREVIEW, Entry
@@ -34,6 +33,7 @@ from ..errors import (
 from ..handles import Current
 from ..model import idempotency_key
 from ..operations import Append, ContinueAsNew, End, GiveBack, Halt, Park
+from ..operations.claimed import Claimed, Wanted
 from ..states import Ending
 from ..store import agents, retrying, sealing
 from ..stored_retry import retry_from

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
-from ..claimed import Claimed
 from ..codec import NotDecodable
 from ..entry import PREVIEW, Entry
 from ..errors import CodeMismatch, Parked
 from ..operations import ContinueAsNew, End, GiveBack, Halt, Park
+from ..operations.claimed import Claimed
 from ..settings import Settings
 from .async_run import AsyncRun
 from .execution import Execution

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..operation import Operation
 from ..operations import StrayEnded
+from ..operations.atomic import Operation
 from ..store import agents
 from .tries import Tried
 

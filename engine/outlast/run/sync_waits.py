@@ -23,8 +23,8 @@ from ..errors import (
     StoreError,
     Unwinding,
 )
-from ..operation import Operation, R
 from ..operations import GiveBack, Halt, Park
+from ..operations.atomic import Operation, R
 from ..store import signals
 from .arrivals import Arrival, arrived, halted_step
 from .branches import Branch

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import clock
-from ..claimed import Claimed
 from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current
 from ..model import idempotency_key
 from ..operations import Again, Append, End, Halt
+from ..operations.claimed import Claimed
 from ..retry import Retry
 from ..states import Ending
 from ..store import journal, last_writes, sealing

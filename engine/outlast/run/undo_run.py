@@ -16,15 +16,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import clock, codec
-from ..claimed import Claimed
 from ..codec import payloads
 from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current, Undoing
 from ..model import compensation_code, idempotency_key
-from ..operation import Operation, R
 from ..operations import EndUndo, Halt, PassUndo, RecordUndo
+from ..operations.atomic import Operation, R
+from ..operations.claimed import Claimed
 from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..claimed import Fence
 from ..counted import times
 from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
+from ..operations.claimed import Fence
 from ..states import Ending
 from . import ending, halting
 from .library import sqlite3

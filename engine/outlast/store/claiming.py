@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from ..claimed import Claimed, Fence
 from ..errors import LeaseLost
 from ..model import code_alone
 from ..operations import Claim
+from ..operations.claimed import Claimed, Fence
 from ..states import Status
 from . import contended
 from .contended import Found

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..codec import payloads
 from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked, StoreReplaced
-from ..operation import Operation, R
 from ..operations import Claim, RegisterAgent
+from ..operations.atomic import Operation, R
 from .answered import LEAST_PATIENCE_SECONDS, Answered
 from .connection import ThreadConnections
 from .engine_time import EngineTime

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..errors import OutlastError, StoreError
-from ..operation import Operation
+from ..operations.atomic import Operation
 from . import lost_answers
 from .connection import BUSY_SECONDS, ThreadConnections, transaction
 from .engine_time import EngineTime

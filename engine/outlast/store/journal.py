@@ -12,9 +12,9 @@ from typing import Any
 from msgspec.structs import asdict, astuple
 
 from ..aside import to_set_aside
-from ..claimed import Fence, Wanted
 from ..entry import Entry
 from ..operations import Append, Emit, Publish
+from ..operations.claimed import Fence, Wanted
 from .connection import StoreConnection
 from .library import sqlite3
 from .transaction import Transaction

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..claimed import Fence
 from ..operations import CancelParts, End, EndUndo, StrayEnded
+from ..operations.claimed import Fence
 from ..states import Ending, Status
 from . import journal, succession
 from .ending import INSERT_OUTCOME, cancel, close, decide, stray_gone, tell_followers, tell_parent

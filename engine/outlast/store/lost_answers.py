@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import LeaseLost
-from ..operation import Operation
 from ..operations import Append, End, Start, Started, StartPart
+from ..operations.atomic import Operation
 from ..states import Status
 from .library import sqlite3
 from .transaction import Transaction

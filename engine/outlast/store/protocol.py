@@ -1,6 +1,6 @@
 """What the roles need of a store: the contract that SQLite fulfils, and that PostgreSQL will.
 
-Owns the protocol alone. A store executes operations (`operations`, `schedule_operations`) atomically and fenced, in the order in which
+Owns the protocol alone. A store executes operations (`operations`) atomically and fenced, in the order in which
 they were handed over, and answers after they are durable. Refuses to say how: reads go through the functions of this package, which
 take a connection and hold the SQL.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..operation import Operation, R
+from ..operations.atomic import Operation, R
 
 
 class Listening(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..retention_operations import DeclareRetention, Discard, Prune, PruneAgents, Pruned
+from ..operations.retention import DeclareRetention, Discard, Prune, PruneAgents, Pruned
 from .transaction import Transaction
 
 if TYPE_CHECKING:

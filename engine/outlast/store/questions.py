@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..claimed import Fence
 from ..codec.errors import encode_error
 from ..entry import Entry
 from ..errors import OutcomeUnknown, OutlastError
+from ..operations.claimed import Fence
 from . import journal
 from .transaction import Transaction
 

@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, structs
 from .. import clock
 from ..errors import QueueNotFound
 from ..names import DEFAULT_QUEUE
-from ..queue_operations import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
+from ..operations.queues import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
 from .transaction import Transaction
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from .. import clock
-from ..schedule_operations import KeepScheduler, LeaveSchedulers
+from ..operations.schedules import KeepScheduler, LeaveSchedulers
 from .process import ProcessIdentity, is_alive
 from .transaction import Transaction
 

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ..errors import Conflict, ScheduleNotFound
-from ..schedule_operations import (
-    BreakSchedule,
-    DeleteSchedule,
-    PauseSchedule,
-    ResumeSchedule,
-    ScheduleWrite,
-    TickRow,
-    WriteSchedules,
-)
+from ..operations.schedules import BreakSchedule, DeleteSchedule, PauseSchedule, ResumeSchedule, ScheduleWrite, TickRow, WriteSchedules
 from . import ticks
 from .transaction import Transaction
 

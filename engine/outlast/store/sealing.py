@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from ..codec import payloads
 from ..entry import UNSURE, Entry
 from ..errors import PayloadNotEncoded
-from ..operation import Operation, Refused
 from ..operations import StrayEnded
+from ..operations.atomic import Operation, Refused
 from ..plan import is_known
 
 S = TypeVar("S", bound=Struct)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import operations as op
-from .. import queue_operations
-from .. import retention_operations as rop
-from .. import schedule_operations as sop
-from ..operation import Operation, R, Refused
+from ..operations import queues as queue_operations
+from ..operations import retention as rop
+from ..operations import schedules as sop
+from ..operations.atomic import Operation, R, Refused
 from . import (
     agents,
     claiming,

@@ -15,18 +15,7 @@ from msgspec.structs import replace
 
 from ..errors import OutlastError, ScheduleNotFound, StoreError
 from ..operations import Start
-from ..schedule_operations import (
-    Backfill,
-    Decided,
-    Fire,
-    FireDue,
-    Firing,
-    PassLine,
-    PruneTicks,
-    Rewind,
-    TickRow,
-    TriggerSchedule,
-)
+from ..operations.schedules import Backfill, Decided, Fire, FireDue, Firing, PassLine, PruneTicks, Rewind, TickRow, TriggerSchedule
 from . import ending, starting
 from .library import sqlite3
 from .transaction import Transaction

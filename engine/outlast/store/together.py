@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ..claimed import Wanted
 from ..operations import Append, End
+from ..operations.claimed import Wanted
 from ..states import Ending, Status
 from . import ending, journal, last_writes
 from .transaction import Transaction

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..claimed import Fence
 from ..entry import Entry
 from ..model import compensation_code
 from ..operations import PassUndo, RecordUndo
+from ..operations.claimed import Fence
 from ..plan import Undo, undo_plan
 from ..states import Status, event_of_end
 from . import journal

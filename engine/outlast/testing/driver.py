@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import caller
 from ..agent import Agent
-from ..claimed import Claimed
 from ..clock import SECOND
 from ..operations import Claim, Sweep
+from ..operations.claimed import Claimed
 from ..registry import Registry
 from ..scheduler import Scheduler
 from ..settings import Settings

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import operations as op
-from .. import queue_operations, retention_operations
 from ..errors import LeaseLost
+from ..operations import queues as queue_operations
+from ..operations import retention as retention_operations
 from ..store.commit import Committer
 from ..store.transaction import Transaction
 from .quick import QuickStore

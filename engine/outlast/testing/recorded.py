@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import codec
-from ..claimed import Claimed
 from ..duration import seconds
 from ..entry import Entry
 from ..errors import CodeMismatch, InvalidInput, TimedOut
+from ..operations.claimed import Claimed
 from ..run.replaying import ReplayHost, replay_within
 from ..states import Status
 from ..store.sqlite import SqliteStore

@@ -21,12 +21,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .. import clock, queue_operations, registry
+from .. import clock, registry
 from ..clock import SystemClock
 from ..definition import Workflow
 from ..errors import LeaseLost, OutlastError
 from ..model import new_id
 from ..operations import AgentEnded
+from ..operations import queues as queue_operations
 from ..starts import start_operation
 from ..store import agents, queues
 from ..store.library import sqlite3

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..claimed import Claimed, Fence
 from ..errors import OutlastError
 from ..model import code_alone
+from ..operations.claimed import Claimed, Fence
 from ..states import Status
 
 if TYPE_CHECKING:

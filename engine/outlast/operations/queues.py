@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct, UnsetType
 
-from .operation import Operation
+from .atomic import Operation
 
 if TYPE_CHECKING:
-    from .registry import Registry
+    from ..registry import Registry
 
 
 class QueueLimits(Struct, frozen=True, gc=False):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from .operation import Operation
-from .operations import Start
+from . import Start
+from .atomic import Operation
 
 
 class TickRow(Struct, frozen=True, gc=False):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from .operation import Operation
+from .atomic import Operation
 
 if TYPE_CHECKING:
-    from .registry import Registry
+    from ..registry import Registry
 
 
 class DeclareRetention(Operation[None], frozen=True, gc=False):

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from .errors import LeaseLost
-from .states import Status
+from ..errors import LeaseLost
+from ..states import Status
 
 
 class Fence(Struct, frozen=True, gc=False):

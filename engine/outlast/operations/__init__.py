@@ -1,17 +1,17 @@
 """What the roles ask of a store, as values: each operation is one atomic, fenced change.
 
-Owns the operations and their results; a store (SQLite now, PostgreSQL to come) executes them, alone or many in one commit. Refuses SQL, I/O
-and the clock: the store stamps an operation with its own `now`. They are plain structs because they are made by the ten thousand a second.
+Owns those on tasks and agents, and their results; those on schedules, queues and retention lie beside. A store (SQLite now, PostgreSQL to
+come) executes them, alone or many in one commit, stamped with its own `now`. Refuses SQL, I/O and the clock. Structs, to be cheap.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
+from ..journal.entry import Entry
+from ..states import Ending, Status
+from .atomic import Operation
 from .claimed import Claimed, Fence, Wanted
-from .entry import Entry
-from .operation import Operation
-from .states import Ending, Status
 
 
 class Start(Operation["Started"], frozen=True, gc=False):
