@@ -6,7 +6,7 @@ from typing import Any
 
 from outlast import clock, codec
 from outlast import operations as op
-from outlast.entry import COMPENSABLE, Entry
+from outlast.journal.entry import COMPENSABLE, Entry
 from outlast.model import new_id, step_code, workflow_code
 from outlast.operations import Started
 from outlast.operations.claimed import Claimed, Fence

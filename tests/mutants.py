@@ -104,7 +104,7 @@ MUTANTS = (
         "tests/store/test_parking.py::test_a_signal_between_the_look_and_the_park_keeps_the_run_up",
     ),
     Mutant(
-        "the reverse order of the undo", "plan.py", "key=lambda pair: -pair[1].seq", "key=lambda pair: pair[1].seq",
+        "the reverse order of the undo", "journal/plan.py", "key=lambda pair: -pair[1].seq", "key=lambda pair: pair[1].seq",
         ("tests/test_plan.py", "tests/run/test_undo.py"),
         "tests/test_plan.py::test_the_latest_started_step_is_undone_first_whatever_ended_first",
     ),

@@ -19,8 +19,8 @@ LAYERS = (
     # 0: no I/O; the one place that reads the time.
     r"errors|clock|codec(\..+)?|duration|printable|counted",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
-    r"states|model|names|entry|aside|inheritance|handles|retry|stored_retry|options|plan|code|queues|registry|settings|caller|aio|durable|catch_up"
-    r"|operations(\..+)?|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
+    r"states|model|names|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable|catch_up"
+    r"|operations(\..+)?|journal(\..+)?|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlast.entry import COMPENSABLE, PREVIEW, Entry
-from outlast.plan import UNDO_PREFIX, Undo, undo_plan
+from outlast.journal.entry import COMPENSABLE, PREVIEW, Entry
+from outlast.journal.plan import UNDO_PREFIX, Undo, undo_plan
 
 
 def started(seq: int, path: str, *, flags: int = COMPENSABLE, kind: str = "step") -> Entry:

@@ -9,8 +9,8 @@ from made_runs import Maker
 
 from outlast import clock, codec
 from outlast import operations as op
-from outlast.entry import COMPENSABLE, Entry
 from outlast.errors import RunNotFound
+from outlast.journal.entry import COMPENSABLE, Entry
 from outlast.states import Ending, Status
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .code import Code
-from .entry import Entry
 from .errors import CodeMismatch, InvalidInput, PayloadUnreadable
+from .journal.entry import Entry
+from .journal.plan import undo_plan
 from .operations.claimed import Claimed
-from .plan import undo_plan
 from .run.replaying import Found, ReplayHost, replay_within
 from .settings import Settings
 from .store import journal, sealing

@@ -7,8 +7,8 @@ definition's source. Refuses to import anything: what is not in the registry, th
 from __future__ import annotations
 
 from .definition.definition import Definition
+from .journal.plan import Undo
 from .model import compensation_code, step_code, workflow_code
-from .plan import Undo
 from .registry import Registry
 
 

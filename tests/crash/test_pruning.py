@@ -14,7 +14,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.doctor import examine
-from outlast.entry import Entry
+from outlast.journal.entry import Entry
 from outlast.model import new_id
 from outlast.states import Ending
 from outlast.store.sqlite import SqliteStore

@@ -18,7 +18,7 @@ import pytest
 from outlast import clock
 from outlast import operations as op
 from outlast.doctor import examine
-from outlast.entry import Entry
+from outlast.journal.entry import Entry
 from outlast.model import new_id
 from outlast.settings import resolve
 from outlast.states import Ending

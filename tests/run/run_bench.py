@@ -12,7 +12,7 @@ from typing import Any
 from outlast.agent import Agent
 from outlast.doctor import examine
 from outlast.engine import Engine
-from outlast.entry import Entry
+from outlast.journal.entry import Entry
 from outlast.operations import AgentEnded, Sweep
 from outlast.settings import Settings
 from outlast.store import journal

@@ -17,10 +17,10 @@ from outlast import Retry, registry, step, transaction, workflow
 from outlast.codec import payloads
 from outlast.codec.payloads import register_payload_codec
 from outlast.doctor import examine
-from outlast.entry import Entry
 from outlast.errors import InvalidDefinition, PayloadNotEncoded, PayloadUnreadable, RunHalted, StepTimeout
+from outlast.journal.entry import Entry
+from outlast.journal.plan import undone as undone_of
 from outlast.operations import StrayEnded
-from outlast.plan import undone as undone_of
 from outlast.store.sealing import sealed_or_refused
 from outlast.testing import replays
 

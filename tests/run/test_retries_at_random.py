@@ -12,8 +12,8 @@ import pytest
 import outlast
 from outlast import clock, codec, current, registry, step, workflow
 from outlast import operations as op
-from outlast.entry import Entry
 from outlast.errors import Conflict
+from outlast.journal.entry import Entry
 
 dice = random.Random()
 standing: Counter[str] = Counter()

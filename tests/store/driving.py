@@ -10,7 +10,7 @@ from typing import Any
 
 from outlast import clock
 from outlast import operations as op
-from outlast.entry import COMPENSABLE, Entry
+from outlast.journal.entry import COMPENSABLE, Entry
 from outlast.operations.atomic import Operation
 from outlast.operations.claimed import Claimed, Fence
 from outlast.states import Ending

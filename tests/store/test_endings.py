@@ -10,7 +10,7 @@ from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.clock import SECOND
-from outlast.entry import COMPENSABLE
+from outlast.journal.entry import COMPENSABLE
 from outlast.operations.claimed import Fence
 from outlast.settings import Settings
 from outlast.states import Ending

@@ -12,8 +12,8 @@ from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.clock import SECOND
-from outlast.entry import COMPENSABLE
 from outlast.errors import Conflict, LeaseLost
+from outlast.journal.entry import COMPENSABLE
 from outlast.operations.atomic import Operation
 from outlast.operations.claimed import Fence
 from outlast.operations.queues import SetQueue

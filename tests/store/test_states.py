@@ -12,7 +12,7 @@ import pytest
 from driving import LEASE, Driver, driver, entry
 
 from outlast import operations as op
-from outlast.entry import COMPENSABLE
+from outlast.journal.entry import COMPENSABLE
 from outlast.operations.atomic import Operation
 from outlast.operations.claimed import Fence
 from outlast.states import FINAL, LEGAL, Ending, Status, guard_trigger, is_legal

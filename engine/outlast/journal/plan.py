@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .codec.errors import summary, type_name
-from .codec.payloads import SEALED
-from .codec.types import NotDecodable
+from ..codec.errors import summary, type_name
+from ..codec.payloads import SEALED
+from ..codec.types import NotDecodable
+from ..errors import OutcomeUnknown, StepDied, StepTimeout
 from .entry import COMPENSABLE, UNSURE, Entry
-from .errors import OutcomeUnknown, StepDied, StepTimeout
 
 UNDO_PREFIX = "undo/"
 

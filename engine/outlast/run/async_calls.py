@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import clock
 from ..codec.errors import encode_error
-from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, StoreError
+from ..journal.entry import Entry
 from ..operations import CancelParts, Halt, StartPart
 from ..options import Options
 from ..store.parts import leads_to, may_lead_elsewhere

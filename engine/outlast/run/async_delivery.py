@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any
 
 from ..caller import active
-from ..entry import Entry
 from ..errors import Cancelled, CodeMismatch, LeaseLost, Parked, Unwinding, WrongColour
+from ..journal.entry import Entry
 from ..operations import Append, GiveBack, Halt, RetryRun
 from ..operations.atomic import Operation
 from ..signature import convert_value

@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import clock
 from ..codec.errors import encode_error
-from ..entry import Entry
 from ..errors import Parked, SignalTimeout
+from ..journal.entry import Entry
 from ..operations import Halt, Park
 from ..store import signals
 from .arrivals import arrived, halted_step

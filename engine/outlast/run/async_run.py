@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from .. import clock
-from ..aside import branch_of
-from ..entry import Entry
 from ..errors import CodeMismatch, InvalidInput, ResultTimeout, RunCancelled
 from ..handles import Handle
+from ..journal.aside import branch_of
+from ..journal.entry import Entry
 from ..names import checked_key
 from ..operations import Emit, Publish, Signal
 from ..options import Options

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from .. import clock, codec
 from ..codec import payloads
 from ..codec.errors import encode_error
-from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -27,7 +26,8 @@ from ..errors import (
     PayloadUnreadable,
     ResultTimeout,
 )
-from ..inheritance import part_id
+from ..journal.entry import COMPENSABLE, PREVIEW, Entry
+from ..journal.inheritance import part_id
 from ..model import DEFAULT_QUEUE, derived_id, step_code, workflow_code
 from ..operations import ContinueAsNew, Emit, End, GiveBack, Halt, Park, RetryRun, Start
 from ..states import Ending

@@ -14,7 +14,7 @@ from .when_used import when_used
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..entry import Entry
+    from ..journal.entry import Entry
     from ..operations.claimed import Claimed
     from .host import Host
     from .tries import Tried

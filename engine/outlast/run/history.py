@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..entry import INHERITED, Entry
 from ..errors import CodeMismatch
+from ..journal.entry import INHERITED, Entry
 from .when_used import when_used
 
 OUTCOMES = frozenset({"completed", "failed", "cancelled", "unknown"})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..definition import Definition
-    from ..plan import Undo
+    from ..journal.plan import Undo
     from ..settings import Settings
     from ..store.group import Done
     from ..store.sqlite import SqliteStore

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import codec
-from ..entry import COMPENSABLE, INHERITED, PREVIEW, Entry
-from ..inheritance import STEPS, Inherited, began_at
+from ..journal.entry import COMPENSABLE, INHERITED, PREVIEW, Entry
+from ..journal.inheritance import STEPS, Inherited, began_at
 from .history import History
 
 PREVIEW_BYTES = 2048

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
-from ..entry import COMPENSABLE, Entry
 from ..errors import LeaseLost
+from ..journal.entry import COMPENSABLE, Entry
 from ..operations.atomic import Operation
 from ..options import Options
 from . import execute, strays, transactional, unknown

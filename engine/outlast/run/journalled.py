@@ -19,7 +19,6 @@ from uuid import UUID
 from .. import clock, codec
 from ..codec import NotDecodable, payloads
 from ..codec.errors import decode_error, encode_error
-from ..entry import COMPENSABLE, PREVIEW, Entry
 from ..errors import (
     CodeMismatch,
     OutcomeUnknown,
@@ -31,6 +30,7 @@ from ..errors import (
     Unwinding,
 )
 from ..handles import Current
+from ..journal.entry import COMPENSABLE, PREVIEW, Entry
 from ..model import idempotency_key
 from ..operations import Append, ContinueAsNew, End, GiveBack, Halt, Park
 from ..operations.claimed import Claimed, Wanted
@@ -46,7 +46,7 @@ from .when_used import when_used
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
-    from ..inheritance import Inherited
+    from ..journal.inheritance import Inherited
     from .host import Host
     from .tries import Tried
 

@@ -8,7 +8,7 @@ instant of its writing along. Where the one before has none (the start of the ru
 from __future__ import annotations
 
 from ..clock import SECOND
-from ..entry import Entry
+from ..journal.entry import Entry
 from .pending import Pending
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..inheritance import Inherited
+from ..journal.inheritance import Inherited
 from .parts import Part
 
 if TYPE_CHECKING:

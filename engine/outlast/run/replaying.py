@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import codec
 from ..codec import NotDecodable
-from ..entry import PREVIEW, Entry
 from ..errors import CodeMismatch, Parked
+from ..journal.entry import PREVIEW, Entry
 from ..operations import ContinueAsNew, End, GiveBack, Halt, Park
 from ..operations.claimed import Claimed
 from ..settings import Settings

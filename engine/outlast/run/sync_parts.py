@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec
-from ..entry import Entry
 from ..errors import (
     InvalidInput,
     ResultTimeout,
     SignalTimeout,
 )
+from ..journal.entry import Entry
 from ..names import checked_key
 from ..operations import Append, CancelParts, Signal, StartPart
 from ..options import Options

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from ..caller import active
-from ..entry import COMPENSABLE, Entry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -23,6 +22,7 @@ from ..errors import (
     Unwinding,
 )
 from ..handles import Handle
+from ..journal.entry import COMPENSABLE, Entry
 from ..operations import Emit, Publish, RetryRun
 from ..options import Options
 from . import execute, forked, strays, transactional, unknown

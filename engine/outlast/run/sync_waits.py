@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .. import clock, codec
-from ..entry import Entry
 from ..errors import (
     Cancelled,
     LeaseLost,
@@ -23,6 +22,7 @@ from ..errors import (
     StoreError,
     Unwinding,
 )
+from ..journal.entry import Entry
 from ..operations import GiveBack, Halt, Park
 from ..operations.atomic import Operation, R
 from ..store import signals

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from .. import clock
 from ..codec.errors import encode_error
-from ..entry import Entry
 from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current
+from ..journal.entry import Entry
 from ..model import idempotency_key
 from ..operations import Again, Append, End, Halt
 from ..operations.claimed import Claimed

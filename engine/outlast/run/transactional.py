@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from .. import clock
 from ..caller import active
-from ..entry import Entry
 from ..errors import LeaseLost, StepTimeout, StoreError, StoreReplaced
+from ..journal.entry import Entry
 from ..store import journal
 from ..store.connection import translate
 from ..store.library import sqlite3

@@ -17,8 +17,8 @@ from .. import clock
 from ..codec import payloads
 from ..codec.errors import encode_error
 from ..duration import seconds
-from ..entry import COMPENSABLE, Entry
 from ..errors import NotStorable, OutcomeUnknown, PayloadTooLarge, RetryAfter, StepDied, StepTimeout
+from ..journal.entry import COMPENSABLE, Entry
 from ..retry import Retry
 from .history import PROBE_PREFIX, Record
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import clock, codec
 from ..codec import payloads
 from ..codec.errors import encode_error
-from ..entry import Entry
 from ..errors import LeaseLost, OutlastError, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current, Undoing
+from ..journal.entry import Entry
+from ..journal.plan import UNDO_PREFIX, Undo, undo_plan
 from ..model import compensation_code, idempotency_key
 from ..operations import EndUndo, Halt, PassUndo, RecordUndo
 from ..operations.atomic import Operation, R
 from ..operations.claimed import Claimed
-from ..plan import UNDO_PREFIX, Undo, undo_plan
 from ..store import journal, retrying, sealing, undoing
 from . import damage, strays, transactional, unknown
 from .execute import StepCall, ThreadTry, isolated_try, run_here, wait_on_loop

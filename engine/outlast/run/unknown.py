@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from .. import clock, codec
 from ..definition.undo import NOT_DONE
-from ..entry import Entry
+from ..journal.entry import Entry
 from ..store.questions import PREFIX as QUESTION_PREFIX
 from .execute import StepCall, ThreadTry, run_here, wait_on_loop
 from .history import PROBE_PREFIX

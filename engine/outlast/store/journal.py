@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec.structs import asdict, astuple
 
-from ..aside import to_set_aside
-from ..entry import Entry
+from ..journal.aside import to_set_aside
+from ..journal.entry import Entry
 from ..operations import Append, Emit, Publish
 from ..operations.claimed import Fence, Wanted
 from .connection import StoreConnection

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..entry import COMPENSABLE, Entry
+from ..journal.entry import COMPENSABLE, Entry
+from ..journal.plan import undone_places
 from ..operations import Start, Started, StartPart
-from ..plan import undone_places
 from .journal import load, write_entry
 from .retrying import present_child, retry_child
 from .starting import run_of_key, start

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..codec.errors import encode_error
-from ..entry import Entry
 from ..errors import OutcomeUnknown, OutlastError
+from ..journal.entry import Entry
 from ..operations.claimed import Fence
 from . import journal
 from .transaction import Transaction

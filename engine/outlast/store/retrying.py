@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from ..entry import Entry
 from ..errors import Conflict, RunNotFound, StepNotFound
-from ..inheritance import Inherited, began, choose, inherit
+from ..journal.entry import Entry
+from ..journal.inheritance import Inherited, began, choose, inherit
 from ..model import workflow_code
 from ..operations import Start, Started, StartRetry
 from ..states import FINAL, Status

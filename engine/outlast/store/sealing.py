@@ -15,11 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..codec import payloads
-from ..entry import UNSURE, Entry
 from ..errors import PayloadNotEncoded
+from ..journal.entry import UNSURE, Entry
+from ..journal.plan import is_known
 from ..operations import StrayEnded
 from ..operations.atomic import Operation, Refused
-from ..plan import is_known
 
 S = TypeVar("S", bound=Struct)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..entry import Entry
+from ..journal.entry import Entry
+from ..journal.plan import Undo, undo_plan
 from ..model import compensation_code
 from ..operations import PassUndo, RecordUndo
 from ..operations.claimed import Fence
-from ..plan import Undo, undo_plan
 from ..states import Status, event_of_end
 from . import journal
 from .transaction import Transaction

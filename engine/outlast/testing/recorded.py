@@ -15,8 +15,8 @@ import msgspec
 
 from .. import codec
 from ..duration import seconds
-from ..entry import Entry
 from ..errors import CodeMismatch, InvalidInput, TimedOut
+from ..journal.entry import Entry
 from ..operations.claimed import Claimed
 from ..run.replaying import ReplayHost, replay_within
 from ..states import Status

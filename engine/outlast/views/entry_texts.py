@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import clock
 from ..duration import describe
-from ..entry import Entry
+from ..journal.entry import Entry
 from .values import error_line, wall_json
 from .waiting import open_entries
 

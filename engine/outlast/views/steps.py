@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..entry import Entry
-from ..plan import UNDO_PREFIX
+from ..journal.entry import Entry
+from ..journal.plan import UNDO_PREFIX
 from ..states import FINAL, Status
 from ..store import journal
 from ..store.questions import PREFIX as QUESTION_PREFIX

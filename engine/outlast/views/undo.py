@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from ..entry import Entry
-from ..plan import UNDO_PREFIX, Undo, undo_plan, undone
+from ..journal.entry import Entry
+from ..journal.plan import UNDO_PREFIX, Undo, undo_plan, undone
 from ..states import FINAL, Status
 from ..store import journal, undoing
 from .values import engine_json, error_json, value_json, wall_json

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..entry import Entry
+from ..journal.entry import Entry
 from ..model import code_alone
 from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
