@@ -98,13 +98,37 @@ def test_a_spare_listener_is_not_used_over_a_fork(bell, root):
     listener.close()
 
 
-def test_a_ring_may_leave_out_the_listener_of_the_one_that_rings(bell):
-    own, other = bell.listen(), bell.listen()
-    bell.ring(besides=own)
+def test_a_ring_leaves_out_the_spare_listener_that_nobody_waits_with(bell):
+    spare, other = bell.listen(), bell.listen()
+    bell.give_back(spare)
+    bell.ring()
     assert other.wait(5)
-    assert not own.drain()
-    own.close()
+    assert not spare.drain()
+    assert bell.take_spare() is spare
+    bell.ring()
+    assert spare.wait(5)
+    spare.close()
     other.close()
+
+
+def test_a_forks_child_rings_the_parents_listener_that_was_spare_when_it_forked(bell):
+    listener = bell.listen()
+    bell.give_back(listener)
+    begun, may_ring = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(begun[1], b".")
+        os.read(may_ring[0], 1)
+        bell.ring()
+        os._exit(0)
+    os.read(begun[0], 1)
+    assert bell.take_spare() is listener
+    os.write(may_ring[1], b".")
+    assert listener.wait(5)
+    assert os.waitpid(child, 0)[1] == 0
+    listener.close()
+    for descriptor in (*begun, *may_ring):
+        os.close(descriptor)
 
 
 def test_a_listener_that_comes_within_the_same_tick_of_the_file_systems_clock_is_rung(bell, monkeypatch):
