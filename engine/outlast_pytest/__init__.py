@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def outlast_engine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DrivenEngine]:
     """An engine on a temporary file, in virtual time: `outlast_engine.run(workflow, ...)` gives the result at once.
 
-    Schedules fire for workflows that the test's module defines or imports.
+    Schedules fire for workflows that the test's module defines or imports, and those that `outlast_engine.schedule()` makes.
     """
     from outlast.testing import driven_engine
 

@@ -11,13 +11,14 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Retry, SignalTimeout, StepTimeout, clock, gather, sleep, step, user_threads, wait_signal, workflow
+from outlast import Cron, Every, Retry, SignalTimeout, StepTimeout, clock, gather, sleep, step, user_threads, wait_signal, workflow
 from outlast.testing import DrivenEngine, Stuck, driven_engine, driver
 from outlast.testing.virtual import VirtualClock
 
@@ -171,6 +172,10 @@ def hourly() -> None:
     note()
 
 
+@workflow
+def brief() -> None: ...
+
+
 def test_a_week_of_sleeps_takes_no_time(outlast_engine: DrivenEngine) -> None:
     began = time.monotonic()
     assert outlast_engine.run(week) == 7
@@ -248,6 +253,22 @@ def test_days_of_an_hourly_schedule(outlast_engine: DrivenEngine) -> None:
     ticked.clear()
     outlast_engine.advance("3d")
     assert len(ticked) == 3 * 24
+
+
+def test_schedules_fire_of_what_a_test_imports_by_name_or_with_its_module_or_schedules_itself(tmp_path: Path) -> None:
+    ticked.clear()
+    test = ModuleType("a test that knows no workflow")
+    with driven_engine(tmp_path / "none.db", schedules_of=test) as engine:
+        engine.advance("2h")
+        assert not ticked
+        engine.schedule("by-the-test", brief, Every("30m"))
+        engine.advance("2h")
+        assert len(engine.runs(workflow=brief)) == 4
+        assert not ticked
+    vars(test)["flows"] = sys.modules[__name__]
+    with driven_engine(tmp_path / "module.db", schedules_of=test) as engine:
+        engine.advance("2h")
+    assert len(ticked) == 2
 
 
 def test_a_delayed_start_waits_for_its_time(outlast_engine: DrivenEngine) -> None:

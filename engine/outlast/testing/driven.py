@@ -68,6 +68,8 @@ class DrivenEngine(Engine):
         self._concurrency = concurrency
         self._driver: Driver | None = None
         self._defined: list[object] = []
+        self._scheduled: set[str] = set()
+        """The workflows that the test itself has given a schedule: that one fires whatever the test's module imports."""
 
     @overload
     def run(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -129,7 +131,7 @@ class DrivenEngine(Engine):
         defined: list[object] = [*registry.workflows(), *registry.steps(), *registry.queues().values()]
         if self._driver is None or defined != self._defined:
             self._end_roles()
-            scheduled = _scheduled(self._schedules_of) if self._has_scheduler else None
+            scheduled = _scheduled(self._schedules_of, self._scheduled) if self._has_scheduler else None
             self._driver = Driver(
                 self.store, registry.current(), self.settings, concurrency=self._concurrency, scheduled=scheduled,
             )  # fmt: skip
@@ -140,6 +142,13 @@ class DrivenEngine(Engine):
         # The roles first: they know the queues that the code declares.
         self.driver()
         return DrivenRun(self, super().start_input(definition, named, options).id)
+
+    def schedule(self, name: str, workflow: Workflow[..., Any] | str, trigger: object, *, input: object = None) -> None:
+        super().schedule(name, workflow, trigger, input=input)
+        named = workflow.partition("@")[0] if isinstance(workflow, str) else workflow.name
+        if named not in self._scheduled:
+            self._scheduled.add(named)
+            self._end_roles()  # The scheduler that comes next has its code.
 
     def get(self, reference: Any, /, *, key: str | None = None) -> Any:
         found = super().get(reference) if key is None else super().get(reference, key=key)
@@ -220,13 +229,16 @@ def driven_engine(
         yield engine
 
 
-def _scheduled(module: ModuleType | None) -> Registry:
-    """The definitions, without workflows whose schedules are none of a module's business."""
+def _scheduled(module: ModuleType | None, names: set[str]) -> Registry:
+    """The definitions, without workflows whose schedules are none of a module's business: it neither defines nor imports them, alone or
+    with their module.
+    """
     if module is None:
         return registry.current()
     seen = list(vars(module).values())
+    modules = {module.__name__, *(one.__name__ for one in seen if isinstance(one, ModuleType))}
     chosen = Registry()
     for one in registry.workflows():
-        if one.module == module.__name__ or any(one is other for other in seen):
+        if one.module in modules or one.name in names or any(one is other for other in seen):
             chosen.add(one)
     return chosen
