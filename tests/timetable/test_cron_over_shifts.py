@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
+from freezegun import freeze_time
 
 from outlast.errors import InvalidInput
 from outlast.timetable import Cron
-from outlast.timetable.zone import find_zone
+from outlast.timetable.zone import Zone, find_zone
 
 from . import oracle
 
@@ -228,3 +229,10 @@ def test_the_examples_of_the_documentation_hold(text: str, zone: str, day: str, 
     ticks = Cron(text, timezone=zone).next(datetime.fromtimestamp(begin - 1, UTC), 30)
     local = [tick.astimezone(info) for tick in ticks]
     assert " ".join(f"{tick:%H:%M}" for tick in local if f"{tick:%Y-%m-%d}" == day) == expected
+
+
+def test_a_repeated_hour_ticks_in_both_passes_where_freezegun_stands_in_for_datetime() -> None:
+    """Its datetimes drop `fold` where they come from an instant."""
+    berlin = Zone("Europe/Berlin", ZoneInfo("Europe/Berlin"))  # One that has not been asked yet: zones keep what they found out.
+    with freeze_time("2026-10-24 20:00"):
+        assert [berlin.offset(1_792_882_800 + hour * 3600) for hour in range(4)] == [7200, 7200, 3600, 3600]

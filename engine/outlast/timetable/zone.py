@@ -49,8 +49,10 @@ class Zone:
 
     def offset(self, seconds: int) -> int:
         """Local time less UTC at an instant, in seconds."""
-        offset = datetime.fromtimestamp(seconds, self.info).utcoffset()
-        return 0 if offset is None else offset.days * DAY + offset.seconds
+        # Not by `utcoffset()`: that of a stand-in for datetime, like freezegun's, which drops `fold`, is the first pass's in the second.
+        wall, utc = (datetime.fromtimestamp(seconds, info).replace(tzinfo=None) for info in (self.info, UTC))
+        offset = wall - utc
+        return offset.days * DAY + offset.seconds
 
     def stretches(self, start: int, stop: int) -> Iterator[Stretch]:
         """Cut `start <= instant < stop` into stretches, in order."""
