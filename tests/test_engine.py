@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from made_runs import Maker
 
-from outlast import caller, clock, codec, outbox, sqlite3, views
+from outlast import caller, clock, codec, outbox, run_handle, sqlite3, views
 from outlast import operations as op
 from outlast.definition import step, workflow
 from outlast.embedded import EmbeddedAgent
@@ -45,6 +45,7 @@ from outlast.errors import (
 from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.store import library, retrying
+from outlast.store.doorbell import Listener
 
 
 class Refused(Exception):
@@ -239,6 +240,19 @@ def test_a_commit_that_rings_no_bell_is_found_by_the_data_version(engine: Engine
     ender.start()
     assert run.result(timeout=5) == "done"
     ender.join()
+
+
+def test_who_waits_for_a_run_just_started_hears_before_it_looks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(Listener, "wait", lambda self, seconds: done.append("hears"))
+    monkeypatch.setattr(StoredRun, "_look", lambda self: (done.append("looks"), (True, 1))[1])
+    monkeypatch.setattr(run_handle, "_BEGIN_SECONDS", 3600.0)
+    engine.store.doorbell.give_back(engine.store.listen())
+    run = engine.start(engine_doubled, 1)
+    assert run.result(timeout=60) == 1
+    assert done == ["hears", "looks"]
+    assert engine.get(run.id).result() == 1
+    assert done == ["hears", "looks", "looks"], "what was not started just now may have ended long ago"
 
 
 def test_a_waiter_costs_next_to_no_time_while_nothing_happens(engine: Engine) -> None:

@@ -136,7 +136,7 @@ class Engine:
             from .outbox import start_within
 
             started = start_within(self.store, options.connection, operation)
-        return StoredRun(self.store, self.settings, started.uid)
+        return StoredRun(self.store, self.settings, started.uid, is_new=started.created)
 
     def _has_queue(self, name: str) -> bool:
         from .store import queues

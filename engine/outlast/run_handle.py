@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BEGIN_SECONDS = 0.001
+"""How long after its start no run has ended yet."""
+
 _TASK_ID = "select id from outlast_task where uid = :uid and kind = 'run'"
 
 _OUTCOME = """
@@ -56,8 +59,9 @@ where t.uid = :uid
 class StoredRun(Run[T]):
     """One run in a store. Two handles of one run are equal."""
 
-    def __init__(self, store: SqliteStore, settings: Settings, run_id: str) -> None:
+    def __init__(self, store: SqliteStore, settings: Settings, run_id: str, *, is_new: bool = False) -> None:
         self.id = run_id
+        self._begins_at = monotonic() + _BEGIN_SECONDS if is_new else 0.0
         self._last = run_id
         """The run that goes on with what this one began; itself, unless it went on by continue_as_new."""
         self._store = store
@@ -77,6 +81,8 @@ class StoredRun(Run[T]):
         limit = None if timeout is None else seconds(timeout, place="timeout")
         deadline = None if limit is None else monotonic() + limit
         with Watch(self._store) as watch:
+            # A look now would find nothing, and keep the agent from a processor that the kernel may have it share with us.
+            watch.wait_until(self._begins_at if deadline is None else min(self._begins_at, deadline))
             while True:
                 ended, value = self._look()
                 if ended:

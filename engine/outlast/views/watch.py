@@ -41,6 +41,11 @@ class Watch:
         if self._listener is not None:
             self._store.doorbell.give_back(self._listener)
 
+    def wait_until(self, instant: float) -> None:
+        """Wait for the bell until an instant of `monotonic`, if a listener is at hand. Whatever has come before, look afterwards."""
+        if self._listener is not None and (left := instant - monotonic()) > 0:
+            self._listener.wait(left)
+
     def wait(self, at_most_seconds: float | None) -> None:
         """Wait for news, for at most so long. Where there was no spare listener the first call only makes one,
         and says to look once more.
