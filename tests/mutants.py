@@ -105,8 +105,8 @@ MUTANTS = (
     ),
     Mutant(
         "the reverse order of the undo", "journal/plan.py", "key=lambda pair: -pair[1].seq", "key=lambda pair: pair[1].seq",
-        ("tests/test_plan.py", "tests/run/test_undo.py"),
-        "tests/test_plan.py::test_the_latest_started_step_is_undone_first_whatever_ended_first",
+        ("tests/journal/test_plan.py", "tests/run/test_undo.py"),
+        "tests/journal/test_plan.py::test_the_latest_started_step_is_undone_first_whatever_ended_first",
     ),
     Mutant(
         "the answer after the commit", "run/sync_run.py",

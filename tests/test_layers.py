@@ -24,7 +24,7 @@ LAYERS = (
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
-    r"run(\..+)?|agent|agent_process|next_claim|answers|holding|carriers|interrupting|user_threads|runners|slots|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness|trouble|side_by_side",
+    r"run(\..+)?|agent(\..+)?|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
     # 4: what people and programs hold in hand.
     r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
@@ -32,7 +32,7 @@ LAYERS = (
 )
 
 ROLES = (
-    r"agent|agent_process|next_claim|side_by_side|trouble|holding|carriers|interrupting|answers|runners|slots|run(\..+)?",
+    r"agent(\..+)?|run(\..+)?",
     r"scheduler|schedule_code|alarm",
     r"supervisor|watch",
 )

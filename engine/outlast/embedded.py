@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 from . import caller, registry
 from .errors import InvalidInput
 from .names import checked_name, checked_whole
-from .side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -31,7 +30,6 @@ class _Role(Protocol):
     def stop(self) -> None: ...
 
 
-_agents = SideBySide()
 _counting = threading.Lock()
 _count = 0
 
@@ -86,12 +84,13 @@ class EmbeddedAgent:
     def _made(self) -> Iterator[_Role]:
         """The roles in their order, each made once the one before has started."""
         from .agent import Agent
+        from .agent.side_by_side import in_this_process
         from .scheduler import Scheduler
         from .supervisor import Supervisor
 
         store, settings, code = self._store, self._settings, registry.current()
         yield Supervisor(store, settings)
-        yield Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True, beside=_agents)
+        yield Agent(store, code, settings, concurrency=self._concurrency, queues=self._queues, embedded=True, beside=in_this_process)
         yield Scheduler(store, code, settings)
 
 

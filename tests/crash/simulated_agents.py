@@ -20,10 +20,10 @@ from unittest import mock
 from outlast import clock
 from outlast import operations as op
 from outlast.agent import Agent
+from outlast.agent.holding import Holding
+from outlast.agent.runners import Runners
 from outlast.errors import LeaseLost
-from outlast.holding import Holding
 from outlast.registry import Registry
-from outlast.runners import Runners
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 
@@ -114,7 +114,7 @@ class _SteppedAgent(Agent):
     def _register(self) -> None:
         if not self.agent_id:
             self.on_ready(self._holding)
-        with mock.patch("outlast.agent_process.this_process", return_value=self.identity):
+        with mock.patch("outlast.agent.process.this_process", return_value=self.identity):
             super()._register()
 
 

@@ -78,7 +78,7 @@ class Simulation:
         work.world = work.World(before_effect=self._before_effect)
         # How long a suspect has waited decides over claims, and must not depend on the machine.
         time = SimpleNamespace(monotonic=lambda: clock.elapsed() / SECOND)
-        with clock.use(VirtualClock(self._instants)), mock.patch("outlast.next_claim.time", time):
+        with clock.use(VirtualClock(self._instants)), mock.patch("outlast.agent.next_claim.time", time):
             self.store = RolesStore(self._path)
             self.engine = Engine.over(self.store, self._settings)
             try:

@@ -57,7 +57,7 @@ def test_a_long_run_whose_suspicion_has_ended_does_not_hold_up_the_other_suspect
 
 
 def test_a_suspect_that_waits_for_an_agent_to_be_empty_does_not_hold_up_all_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outlast.next_claim._SUSPECTS_SECONDS", 0.02)
+    monkeypatch.setattr("outlast.agent.next_claim._SUSPECTS_SECONDS", 0.02)
     monkeypatch.setattr("outlast.agent._GIVEN_WAY_SECONDS", 0.02)
     second.close()
     busy = bench.start(long, "busy")

@@ -20,14 +20,14 @@ from outlast import (
     StepTimeout,
     current,
     gather,
-    interrupting,
     registry,
     step,
     wait_signal,
     workflow,
 )
+from outlast.agent import interrupting
 from outlast.operations import AgentEnded
-from outlast.user_threads import busy_threads
+from outlast.run.user_threads import busy_threads
 from outlast.why import why
 
 gate = Gate()

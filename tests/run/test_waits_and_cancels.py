@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import RunCancelled, aio, holding, registry, step, uuid4, wait_signal, workflow
+from outlast import RunCancelled, aio, registry, step, uuid4, wait_signal, workflow
+from outlast.agent import holding
 
 gate = Gate()
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from outlast import Engine, gather, registry, step, workflow
-from outlast.answers import Answers
+from outlast.agent.answers import Answers
 from outlast.operations import Heartbeat
 from outlast.store.sqlite import SqliteStore
 

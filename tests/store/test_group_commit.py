@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from driving import CODE, LEASE, Driver, driver, entry
 
-import outlast.answers
+import outlast.agent.answers
 from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.operations.atomic import Operation
@@ -313,7 +313,7 @@ def test_a_loop_is_woken_once_for_the_answers_of_a_group(file: Driver, monkeypat
     loop = asyncio.new_event_loop()
     woken, heard = [], []
     monkeypatch.setattr(loop, "call_soon_threadsafe", lambda function: woken.append(function))
-    answers = outlast.answers.Answers(file.store, loop)
+    answers = outlast.agent.answers.Answers(file.store, loop)
     answers.begin()
     committer = file.store.committer
     with committer._busy:

@@ -18,7 +18,8 @@ import pytest
 from freezegun import freeze_time
 
 import outlast
-from outlast import Cron, Every, Retry, SignalTimeout, StepTimeout, clock, gather, sleep, step, user_threads, wait_signal, workflow
+from outlast import Cron, Every, Retry, SignalTimeout, StepTimeout, clock, gather, sleep, step, wait_signal, workflow
+from outlast.run import user_threads
 from outlast.testing import DrivenEngine, Stuck, driven_engine, driver
 from outlast.testing.virtual import VirtualClock
 

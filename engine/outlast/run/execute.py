@@ -20,10 +20,10 @@ from ..errors import LeaseLost, OutlastError, PayloadTooLarge, StepTimeout, Unwi
 from ..handles import Current, CurrentStep
 from ..operations import Emit, Publish
 from ..operations.claimed import Fence
-from ..user_threads import executing
 from . import forked
 from .step_caller import StepCaller
 from .tries import Tried
+from .user_threads import executing
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition

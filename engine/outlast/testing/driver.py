@@ -22,10 +22,10 @@ from ..clock import SECOND
 from ..operations import Claim, Sweep
 from ..operations.claimed import Claimed
 from ..registry import Registry
+from ..run.user_threads import busy_threads
 from ..scheduler import Scheduler
 from ..settings import Settings
 from ..store import next_due, schedules, sweeping
-from ..user_threads import busy_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

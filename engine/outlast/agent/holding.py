@@ -18,31 +18,31 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from ..codec import payloads
+from ..errors import LeaseLost, PayloadNotEncoded
+from ..operations import Acknowledge, End, GiveBack, Halt, Park, RetryRun
+from ..operations.atomic import Operation
+from ..operations.claimed import Claimed
+from ..run import strays, transactional
+from ..run.async_run import AsyncRun
+from ..run.sync_run import SyncRun
+from ..run.task_run import TaskRun
+from ..run.tries import Tried
+from ..run.user_threads import executing
+from ..states import Ending
+from ..store import claiming
 from .answers import Answers, nothing
 from .carriers import Threaded, carrier
-from .codec import payloads
-from .errors import LeaseLost, PayloadNotEncoded
 from .interrupting import cancel, watch_deadline
-from .operations import Acknowledge, End, GiveBack, Halt, Park, RetryRun
-from .operations.atomic import Operation
-from .operations.claimed import Claimed
-from .run import strays, transactional
-from .run.async_run import AsyncRun
-from .run.sync_run import SyncRun
-from .run.task_run import TaskRun
-from .run.tries import Tried
 from .runners import Runners
 from .slots import Slots
-from .states import Ending
-from .store import claiming
-from .user_threads import executing
 
 if TYPE_CHECKING:
-    from .code import Code
-    from .run.held import Held
-    from .settings import Settings
-    from .store.group import Done
-    from .store.sqlite import SqliteStore
+    from ..code import Code
+    from ..run.held import Held
+    from ..settings import Settings
+    from ..store.group import Done
+    from ..store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")
 

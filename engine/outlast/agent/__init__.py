@@ -15,27 +15,27 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import agent_process, caller, clock
+from .. import caller, clock
+from ..code import Code
+from ..errors import LeaseLost, StoreReplaced
+from ..liveness import Pulse
+from ..operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
+from ..operations.claimed import Claimed
+from ..run import logs, user_threads
+from ..store import agents
+from ..store.silent_commits import SilentCommits
+from . import process
 from .answers import Answers, nothing
-from .code import Code
-from .errors import LeaseLost, StoreReplaced
 from .holding import Holding
-from .liveness import Pulse
 from .next_claim import NextClaim
-from .operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
-from .operations.claimed import Claimed
-from .run import logs
-from .store import agents
-from .store.silent_commits import SilentCommits
 from .trouble import Trouble
-from .user_threads import has_busy_threads
 
 if TYPE_CHECKING:
-    from .registry import Registry
-    from .settings import Settings
+    from ..registry import Registry
+    from ..settings import Settings
+    from ..store.doorbell import Listener
+    from ..store.sqlite import SqliteStore
     from .side_by_side import SideBySide
-    from .store.doorbell import Listener
-    from .store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")
 
@@ -96,7 +96,7 @@ class Agent:
         self._once = once
         before, caller.agent_process = caller.agent_process, caller.agent_process or not self._embedded
         try:
-            with nullcontext() if self._embedded else agent_process.tuned(), asyncio.Runner() as runner:
+            with nullcontext() if self._embedded else process.tuned(), asyncio.Runner() as runner:
                 runner.run(self._main())
         except BaseException as error:
             self._failure = error
@@ -135,7 +135,7 @@ class Agent:
     @property
     def has_strays(self) -> bool:
         """Whether threads of steps go on; then the process must end by `os._exit`."""
-        return has_busy_threads()
+        return user_threads.has_busy_threads()
 
     async def _main(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
@@ -182,9 +182,9 @@ class Agent:
             self._answers.end()
 
     def _register(self) -> None:
-        for declaration in agent_process.declarations(self._registry):
+        for declaration in process.declarations(self._registry):
             self.store.commit(declaration)
-        registration = agent_process.registration(self.settings, self._code, slots=self._concurrency, queues=self._queues)
+        registration = process.registration(self.settings, self._code, slots=self._concurrency, queues=self._queues)
         self.agent_id = self._holding.agent_id = self.store.commit(registration)
 
     def _repeat(self, name: str, seconds: float, function: Callable[[], object]) -> None:
@@ -245,7 +245,7 @@ class Agent:
     def _learn(self) -> None:
         """Tell the store of what was defined while we ran: in a notebook, or by a module that came late."""
         if self._code.refresh():
-            for operation in (*agent_process.declarations(self._registry), LearnCode(self.agent_id, dict(self._code.fingerprints))):
+            for operation in (*process.declarations(self._registry), LearnCode(self.agent_id, dict(self._code.fingerprints))):
                 self._answers.submit(operation, nothing)
 
     def _came_back(self, claim: Claim, claims: list[Claimed] | None, error: BaseException | None) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from outlast import side_by_side
-from outlast.next_claim import NextClaim
-from outlast.side_by_side import SideBySide
+from outlast.agent import side_by_side
+from outlast.agent.next_claim import NextClaim
+from outlast.agent.side_by_side import SideBySide
 
 PLENTY = 256
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from .codec import payloads
-from .codec.types import NotDecodable
-from .errors import PayloadUnreadable
-from .operations import GiveBack, Halt
-from .operations.claimed import Claimed
-from .run import damage
-from .run.async_run import AsyncRun
-from .run.sync_run import SyncRun
-from .run.task_run import TaskRun
-from .run.undo_run import UndoRun
-from .states import Status
-from .store import journal, sealing
+from ..codec import payloads
+from ..codec.types import NotDecodable
+from ..errors import PayloadUnreadable
+from ..operations import GiveBack, Halt
+from ..operations.claimed import Claimed
+from ..run import damage
+from ..run.async_run import AsyncRun
+from ..run.sync_run import SyncRun
+from ..run.task_run import TaskRun
+from ..run.undo_run import UndoRun
+from ..states import Status
+from ..store import journal, sealing
 
 if TYPE_CHECKING:
-    from .code import Code
-    from .run.execution import Ended
-    from .run.host import Host
+    from ..code import Code
+    from ..run.execution import Ended
+    from ..run.host import Host
 
 Threaded = SyncRun | TaskRun | UndoRun
 """What carries a task on in a thread, but for an async step, which a `TaskRun` executes on the loop."""

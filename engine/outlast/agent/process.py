@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from . import clock
-from .model import new_id
-from .operations import RegisterAgent
-from .operations import queues as queue_operations
-from .operations import retention as retention_operations
-from .operations.atomic import Operation
-from .store.process import this_process
+from .. import clock
+from ..model import new_id
+from ..operations import RegisterAgent
+from ..operations import queues as queue_operations
+from ..operations import retention as retention_operations
+from ..operations.atomic import Operation
+from ..store.process import this_process
 
 if TYPE_CHECKING:
-    from .code import Code
-    from .registry import Registry
-    from .settings import Settings
+    from ..code import Code
+    from ..registry import Registry
+    from ..settings import Settings
 
 
 def registration(settings: Settings, code: Code, *, slots: int, queues: tuple[str, ...] | None) -> RegisterAgent:

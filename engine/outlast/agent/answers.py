@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .operations.atomic import Operation
-from .store.group import Done
-from .store.sqlite import SqliteStore
+from ..operations.atomic import Operation
+from ..store.group import Done
+from ..store.sqlite import SqliteStore
 
 
 class Answers:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError, StoreReplaced
-from .store.library import sqlite3
-from .store.translation import translate
+from ..errors import StoreError, StoreReplaced
+from ..store.library import sqlite3
+from ..store.translation import translate
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")
 

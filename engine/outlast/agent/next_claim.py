@@ -11,16 +11,16 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import clock
-from .operations import Claim
-from .store import claiming, next_due
+from .. import clock
+from ..operations import Claim
+from ..store import claiming, next_due
 
 if TYPE_CHECKING:
-    from .code import Code
+    from ..code import Code
+    from ..run.held import Held
+    from ..store.sqlite import SqliteStore
     from .holding import Holding
-    from .run.held import Held
     from .side_by_side import SideBySide
-    from .store.sqlite import SqliteStore
 
 _SUSPECTS_SECONDS = 1.0
 _LARGEST_CLAIM = 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from outlast.runners import Runners
-from outlast.slots import Slots
+from outlast.agent.runners import Runners
+from outlast.agent.slots import Slots
 
 
 def test_who_adds_need_look_again_only_where_work_waits_for_a_thread() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from outlast import trouble
+from outlast.agent import trouble
+from outlast.agent.trouble import Trouble
 from outlast.errors import StoreDamaged, StoreFull, StoreReplaced
 from outlast.store.library import sqlite3
-from outlast.trouble import Trouble
 
 
 class Moments:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import clock
+from .. import clock
+from ..operations import End
+from ..run.async_run import AsyncRun
+from ..run.execution import Execution
+from ..run.sync_run import SyncRun
+from ..run.task_run import TaskRun
+from ..run.undo_run import UndoRun
+from ..states import Ending
 from .answers import nothing
-from .operations import End
-from .run.async_run import AsyncRun
-from .run.execution import Execution
-from .run.sync_run import SyncRun
-from .run.task_run import TaskRun
-from .run.undo_run import UndoRun
-from .states import Ending
 
 if TYPE_CHECKING:
-    from .run.held import Held
-    from .run.host import Host
+    from ..run.held import Held
+    from ..run.host import Host
 
 _STEP_GRACE_SECONDS = 0.2
 

@@ -82,3 +82,6 @@ class SideBySide:
             self._sides = self.others_of(side)
             if self._first is side:
                 self._first = None
+
+
+in_this_process = SideBySide()
