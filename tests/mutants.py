@@ -95,7 +95,7 @@ MUTANTS = (
     Mutant(
         "the crash count", "store/agents.py", "crashes = crashes + (:crashed and alone)", "crashes = crashes",
         ("tests/store", "tests/run/test_suspects.py", "tests/crash/test_guarantees.py"),
-        "tests/test_supervisor.py::test_a_task_that_takes_down_its_agent_alone_again_and_again_is_halted",
+        "tests/supervisor/test_supervisor.py::test_a_task_that_takes_down_its_agent_alone_again_and_again_is_halted",
     ),
     Mutant(
         "check-then-wait in one transaction", "store/parking.py",

@@ -24,7 +24,7 @@ LAYERS = (
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
-    r"run(\..+)?|agent(\..+)?|retention|scheduler|scheduling|schedule_code|starts|alarm|supervisor|watch|loop|liveness",
+    r"run(\..+)?|agent(\..+)?|scheduler|scheduling|schedule_code|starts|alarm|supervisor(\..+)?|loop|liveness",
     # 4: what people and programs hold in hand.
     r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
@@ -34,7 +34,7 @@ LAYERS = (
 ROLES = (
     r"agent(\..+)?|run(\..+)?",
     r"scheduler|schedule_code|alarm",
-    r"supervisor|watch",
+    r"supervisor(\..+)?",
 )
 
 # Over 350 lines, each for a reason: one state machine or one table that would be harder to read in two places.

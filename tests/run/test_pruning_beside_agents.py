@@ -10,7 +10,7 @@ import outlast
 from outlast import registry, step, workflow
 from outlast.doctor import examine
 from outlast.errors import RunNotFound
-from outlast.retention import KEPT_FOR_A_TIME, Walk
+from outlast.supervisor.retention import KEPT_FOR_A_TIME, Walk
 
 with registry.isolated() as defined:
 

@@ -18,8 +18,8 @@ from .context import Context
 from .group import command
 
 if TYPE_CHECKING:
-    from ..retention import Walk
     from ..store.sqlite import SqliteStore
+    from ..supervisor.retention import Walk
 
 
 @command(
@@ -46,7 +46,7 @@ def prune(
 ) -> int:
     from ..duration import seconds
     from ..errors import InvalidInput
-    from ..retention import KEPT_FOR_A_TIME, Courtesy, Walk
+    from ..supervisor.retention import KEPT_FOR_A_TIME, Courtesy, Walk
 
     for status in statuses:
         if status not in FINAL:
@@ -79,8 +79,8 @@ def prune(
 
 
 def _make_small(store: SqliteStore, *, rewrite: bool) -> None:
-    from ..retention import Courtesy, give_back_some
     from ..store.pruning import vacuum
+    from ..supervisor.retention import Courtesy, give_back_some
 
     courtesy = Courtesy(store)
     while give_back_some(store, spare=0):

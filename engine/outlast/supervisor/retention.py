@@ -11,17 +11,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from . import clock
-from .clock import SECOND
-from .errors import StoreError
-from .operations.retention import Discard, Prune, PruneAgents
-from .operations.schedules import PruneTicks
-from .states import Status
-from .store import pruning, ticks
+from .. import clock
+from ..clock import SECOND
+from ..errors import StoreError
+from ..operations.retention import Discard, Prune, PruneAgents
+from ..operations.schedules import PruneTicks
+from ..states import Status
+from ..store import pruning, ticks
 
 if TYPE_CHECKING:
-    from .settings import Settings
-    from .store.sqlite import SqliteStore
+    from ..settings import Settings
+    from ..store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")
 

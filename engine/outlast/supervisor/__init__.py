@@ -13,19 +13,19 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from . import clock
-from .clock import SECOND
-from .loop import RoleLoop
-from .operations import AgentEnded, Sweep
+from .. import clock
+from ..clock import SECOND
+from ..loop import RoleLoop
+from ..operations import AgentEnded, Sweep
+from ..settings import Settings
+from ..store import agents, sweeping
+from ..store.agents import AgentRow
+from ..store.process import ProcessIdentity
 from .retention import Retention
-from .settings import Settings
-from .store import agents, sweeping
-from .store.agents import AgentRow
-from .store.process import ProcessIdentity
 from .watch import DeathWatch
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")
 

@@ -21,7 +21,7 @@ from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 from outlast.store.sqlite import SqliteStore
 from outlast.supervisor import Supervisor
-from outlast.watch import DeathWatch
+from outlast.supervisor.watch import DeathWatch
 
 LEASE = 30 * clock.SECOND
 SETTINGS = Settings()

@@ -12,7 +12,7 @@ import os
 import select
 from collections.abc import Iterable
 
-from .store.process import ProcessIdentity, is_alive
+from ..store.process import ProcessIdentity, is_alive
 
 
 class DeathWatch:

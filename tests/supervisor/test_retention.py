@@ -9,19 +9,20 @@ from types import SimpleNamespace
 import pytest
 from made_runs import Maker
 
-from outlast import clock, codec, retention
+from outlast import clock, codec
 from outlast import operations as op
 from outlast.doctor import examine
 from outlast.engine import Engine
 from outlast.errors import RunNotFound, StoreFull
 from outlast.model import new_id
 from outlast.operations.retention import DeclareRetention, Discard, Prune, Pruned
-from outlast.retention import KEPT_FOR_A_TIME, Retention, Walk, give_back_some
 from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.states import Status
 from outlast.store import pruning
 from outlast.store.sqlite import SqliteStore
+from outlast.supervisor import retention
+from outlast.supervisor.retention import KEPT_FOR_A_TIME, Retention, Walk, give_back_some
 from outlast.views.chains import was_retried
 
 DAY = 86_400.0
