@@ -19,21 +19,21 @@ LAYERS = (
     # 0: no I/O; the one place that reads the time.
     r"errors|clock|codec(\..+)?|duration|printable|counted",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
-    r"states|model|names|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable|catch_up"
+    r"states|model|names|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable"
     r"|operations(\..+)?|journal(\..+)?|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",
     # 3: the roles, and what happens inside a run.
-    r"run(\..+)?|agent(\..+)?|scheduler|scheduling|schedule_code|starts|alarm|supervisor(\..+)?|loop|liveness",
+    r"run(\..+)?|agent(\..+)?|scheduler(\..+)?|scheduling(\..+)?|starts|supervisor(\..+)?|loop|liveness",
     # 4: what people and programs hold in hand.
-    r"engine|embedded|outbox|run_handle|application|backfill|checking|doctor(_\w+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
+    r"engine|embedded|outbox|run_handle|application|checking|doctor(_\w+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
     r"cli(\..+)?|__main__|",
 )
 
 ROLES = (
     r"agent(\..+)?|run(\..+)?",
-    r"scheduler|schedule_code|alarm",
+    r"scheduler(\..+)?",
     r"supervisor(\..+)?",
 )
 

@@ -82,7 +82,7 @@ def create(
 @click.pass_obj
 def update(context: Context, /, name: str, arguments: tuple[str, ...], input_text: str | None, **given: Any) -> int:
     from .. import codec, scheduling
-    from ..backfill import found as find
+    from ..scheduling.backfill import found as find
 
     store = context.store()
     with _found_in_code(context, name, "change it there"):
@@ -164,7 +164,7 @@ def resume(context: Context, name: str) -> int:
 @click.argument("name")
 @click.pass_obj
 def trigger(context: Context, name: str) -> int:
-    from ..backfill import trigger as start
+    from ..scheduling.backfill import trigger as start
 
     decided = start(with_schedule(context, name), context.registry, context.settings, name)
     if context.machine:
@@ -186,8 +186,8 @@ def trigger(context: Context, name: str) -> int:
 @click.option("--yes", "-y", is_flag=True, help=f"Do not ask; from {_ASKED_FROM} ticks on it does.")
 @click.pass_obj
 def backfill(context: Context, name: str, first: str, last: str, dry_run: bool, yes: bool) -> int:
-    from .. import backfill as past
     from ..clock import from_datetime
+    from ..scheduling import backfill as past
     from ..views.schedules import tick_json
 
     begin = from_datetime(instant(first, place="--from"))

@@ -114,7 +114,7 @@ def show(context: Context, name: str) -> int:
 @click.pass_obj
 def next_ticks(context: Context, name: str, count: int) -> int:
     from .. import clock, scheduling
-    from ..backfill import found as find
+    from ..scheduling.backfill import found as find
     from ..views.schedules import next_json
 
     code = code_of(context)

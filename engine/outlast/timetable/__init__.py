@@ -1,8 +1,8 @@
 """Timetables: which instants a schedule names. Pure: no I/O, and `now` is always an argument.
 
 Owns the public `Cron`, `Every`, `At` and `Schedule`, the protocol `Timetable` that the scheduler role asks,
-and the reading of what people may write in their place. Refuses everything that depends on state: what has
-fired, what is due, who fires it is the scheduler's and the store's. APScheduler and cronsim are imported
+the reading of what people may write in their place, and the rules of `catch_up`. Refuses to keep state: what has
+fired is the store's, and is an argument too; who fires is the scheduler's. APScheduler and cronsim are imported
 where they are first needed, never with this package.
 """
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from . import clock, scheduling
-from .catch_up import without
-from .errors import Conflict, InvalidInput, ScheduleNotFound
-from .model import new_id
-from .operations.schedules import Backfill, Decided, TickRow, TriggerSchedule
-from .scheduling import Declared
-from .store import schedules
-from .timetable import Schedule
+from .. import clock, scheduling
+from ..errors import Conflict, InvalidInput, ScheduleNotFound
+from ..model import new_id
+from ..operations.schedules import Backfill, Decided, TickRow, TriggerSchedule
+from ..store import schedules
+from ..timetable import Schedule
+from ..timetable.catch_up import without
+from . import Declared
 
 if TYPE_CHECKING:
-    from .registry import Registry
-    from .settings import Settings
-    from .store.schedules import StoredSchedule
-    from .store.sqlite import SqliteStore
+    from ..registry import Registry
+    from ..settings import Settings
+    from ..store.schedules import StoredSchedule
+    from ..store.sqlite import SqliteStore
 
 MOST_TICKS = 100_000
 _BATCH = 200

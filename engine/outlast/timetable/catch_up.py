@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .clock import SECOND
-from .duration import describe
-from .operations.schedules import TickRow
-from .timetable import Schedule, Timetable
+from ..clock import SECOND
+from ..duration import describe
+from ..operations.schedules import TickRow
+from . import Schedule, Timetable
 
 ON_TIME_SECONDS = 5.0
 """A tick that is later than this was not fired on time, and is caught up."""

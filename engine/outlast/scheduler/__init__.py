@@ -13,26 +13,26 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import clock, scheduling
+from .. import clock, scheduling
+from ..clock import SECOND
+from ..codec import payloads
+from ..errors import OutlastError, PayloadUnreadable, StoreError
+from ..loop import RoleLoop
+from ..model import new_id
+from ..operations import Start
+from ..operations.schedules import BreakSchedule, Fire, FireDue, Firing, KeepScheduler, LeaveSchedulers, PassLine, Rewind, TickRow
+from ..settings import Settings
+from ..store import schedulers, schedules
+from ..store.process import this_process
+from ..store.schedules import StoredSchedule
+from ..timetable import Schedule
+from ..timetable.catch_up import Pause, Plan, next_of, plan, without
 from .alarm import Alarm
-from .catch_up import Pause, Plan, next_of, plan, without
-from .clock import SECOND
-from .codec import payloads
-from .errors import OutlastError, PayloadUnreadable, StoreError
-from .loop import RoleLoop
-from .model import new_id
-from .operations import Start
-from .operations.schedules import BreakSchedule, Fire, FireDue, Firing, KeepScheduler, LeaveSchedulers, PassLine, Rewind, TickRow
-from .schedule_code import ScheduleCode
-from .settings import Settings
-from .store import schedulers, schedules
-from .store.process import this_process
-from .store.schedules import StoredSchedule
-from .timetable import Schedule
+from .declared import ScheduleCode
 
 if TYPE_CHECKING:
-    from .registry import Registry
-    from .store.sqlite import SqliteStore
+    from ..registry import Registry
+    from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
-from .clock import to_datetime
+from ..clock import to_datetime
 
 _EXECUTOR = "outlast"
 

@@ -16,33 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from . import clock, codec
-from .catch_up import next_of, undecided
-from .codec import payloads
-from .definition.scheduled import check, checked_input
-from .errors import (
-    AlreadyExists,
-    Conflict,
-    InvalidInput,
-    OutlastError,
-    PayloadTooLarge,
-    PayloadUnreadable,
-    ScheduleNotFound,
-)
-from .model import derived_id, new_id
-from .names import checked_name
-from .operations import Start
-from .operations.schedules import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
-from .options import DEFAULT
-from .settings import Settings
-from .starts import start_operation
-from .timetable import Schedule, from_text, schedules_of
+from .. import clock, codec
+from ..codec import payloads
+from ..definition.scheduled import check, checked_input
+from ..errors import AlreadyExists, Conflict, InvalidInput, OutlastError, PayloadTooLarge, PayloadUnreadable, ScheduleNotFound
+from ..model import derived_id, new_id
+from ..names import checked_name
+from ..operations import Start
+from ..operations.schedules import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
+from ..options import DEFAULT
+from ..settings import Settings
+from ..starts import start_operation
+from ..timetable import Schedule, from_text, schedules_of
+from ..timetable.catch_up import next_of, undecided
 
 if TYPE_CHECKING:
-    from .definition import Workflow
-    from .registry import Registry
-    from .store.schedules import StoredSchedule
-    from .store.sqlite import SqliteStore
+    from ..definition import Workflow
+    from ..registry import Registry
+    from ..store.schedules import StoredSchedule
+    from ..store.sqlite import SqliteStore
 
 _TRIES = 10
 
@@ -99,7 +91,7 @@ def put(
     is_new: bool = False,
 ) -> None:
     """Write a schedule made by hand. With `is_new` there must be none of this name that still fires."""
-    from .store import schedules
+    from ..store import schedules
 
     for _ in range(_TRIES):
         wall = clock.wall()
@@ -128,7 +120,7 @@ def unschedule(store: SqliteStore, name: str) -> None:
     """Forget a schedule and its ledger; its runs stay. Raises `ScheduleNotFound`, and `Conflict` for one that
     code declares.
     """
-    from .store import schedules
+    from ..store import schedules
 
     found = schedules.find(store.connection(), name)
     if found is None:
@@ -141,8 +133,8 @@ def unschedule(store: SqliteStore, name: str) -> None:
 
 def take_up(store: SqliteStore, name: str, one: Declared) -> bool:
     """Make the schedule that code declares, as the next scheduler would; false where it is there already."""
-    from .store import schedules
-    from .store.process import this_process
+    from ..store import schedules
+    from ..store.process import this_process
 
     if schedules.find(store.connection(), name) is not None:
         return False
@@ -250,7 +242,7 @@ def run_id(uid: str, tick: int) -> str:
 
 def start_of(store: SqliteStore, definition: Workflow[..., Any], input: bytes, settings: Settings) -> Start:
     """The start of a scheduled run. Raises `InvalidInput` where the workflow takes other arguments by now."""
-    from .store import queues
+    from ..store import queues
 
     named = codec.decode(input)
     try:
@@ -277,7 +269,7 @@ def is_object(made: Schedule) -> bool:
 
 
 def of_code(name: str, origin: str | None, action: str) -> Conflict:
-    from .definition.source import shown
+    from ..definition.source import shown
 
     return Conflict(
         f"Schedule {name} is declared by code, in {shown(origin or '')}.",
@@ -334,7 +326,7 @@ def _is_stored_so(stored: bytes, given: bytes) -> bool:
 
 
 def _left_undecided(store: SqliteStore, stored: StoredSchedule, wall: int, reason: str) -> tuple[TickRow, ...]:
-    from .store import schedules
+    from ..store import schedules
 
     try:
         old = from_text(stored.rule, stored.name)

@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock, scheduling
-from .clock import SECOND
-from .errors import OutlastError, StoreError
-from .operations.schedules import GoneSchedule, ScheduleWrite, WriteSchedules
-from .scheduling import Declared
-from .store import schedulers, schedules
-from .store.process import this_process
-from .store.schedules import StoredSchedule
+from .. import clock, scheduling
+from ..clock import SECOND
+from ..errors import OutlastError, StoreError
+from ..operations.schedules import GoneSchedule, ScheduleWrite, WriteSchedules
+from ..scheduling import Declared
+from ..store import schedulers, schedules
+from ..store.process import this_process
+from ..store.schedules import StoredSchedule
 
 if TYPE_CHECKING:
-    from .definition import Workflow
-    from .registry import Registry
-    from .store.sqlite import SqliteStore
+    from ..definition import Workflow
+    from ..registry import Registry
+    from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")
 
