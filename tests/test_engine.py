@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 from made_runs import Maker
 
-from outlast import caller, clock, codec, outbox, run_handle, sqlite3, views
+from outlast import caller, clock, codec, sqlite3, views
 from outlast import operations as op
 from outlast.definition import step, workflow
-from outlast.embedded import EmbeddedAgent
-from outlast.engine import Engine
+from outlast.engine import Engine, outbox
+from outlast.engine import handle
+from outlast.engine.embedded import EmbeddedAgent
+from outlast.engine.handle import StoredRun
 from outlast.errors import (
     Conflict,
     InvalidInput,
@@ -42,7 +44,6 @@ from outlast.errors import (
     WorkflowNotFound,
     WrongSQLite,
 )
-from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.store import library, retrying
 from outlast.store.doorbell import Listener
@@ -246,7 +247,7 @@ def test_who_waits_for_a_run_just_started_hears_before_it_looks(engine: Engine, 
     done: list[str] = []
     monkeypatch.setattr(Listener, "wait", lambda self, seconds: done.append("hears"))
     monkeypatch.setattr(StoredRun, "_look", lambda self: (done.append("looks"), (True, 1))[1])
-    monkeypatch.setattr(run_handle, "_BEGIN_SECONDS", 3600.0)
+    monkeypatch.setattr(handle, "_BEGIN_SECONDS", 3600.0)
     engine.store.doorbell.give_back(engine.store.listen())
     run = engine.start(engine_doubled, 1)
     assert run.result(timeout=60) == 1

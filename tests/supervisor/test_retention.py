@@ -13,10 +13,10 @@ from outlast import clock, codec
 from outlast import operations as op
 from outlast.doctor import examine
 from outlast.engine import Engine
+from outlast.engine.handle import StoredRun
 from outlast.errors import RunNotFound, StoreFull
 from outlast.model import new_id
 from outlast.operations.retention import DeclareRetention, Discard, Prune, Pruned
-from outlast.run_handle import StoredRun
 from outlast.settings import Settings
 from outlast.states import Status
 from outlast.store import pruning

@@ -17,10 +17,10 @@ from .. import clock, codec, registry
 from ..clock import SECOND
 from ..duration import seconds
 from ..engine import Engine
+from ..engine.handle import StoredRun
 from ..errors import OutlastError, ResultTimeout
 from ..options import DEFAULT, Options
 from ..registry import Registry
-from ..run_handle import StoredRun
 from ..settings import Settings, resolve
 from ..states import FINAL, Status
 from ..views.find import find_run

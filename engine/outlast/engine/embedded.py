@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from . import caller, registry
-from .errors import InvalidInput
-from .names import checked_name, checked_whole
+from .. import caller, registry
+from ..errors import InvalidInput
+from ..names import checked_name, checked_whole
 
 if TYPE_CHECKING:
-    from .settings import Settings
-    from .store.sqlite import SqliteStore
+    from ..settings import Settings
+    from ..store.sqlite import SqliteStore
 
 
 class _Role(Protocol):
@@ -83,10 +83,10 @@ class EmbeddedAgent:
 
     def _made(self) -> Iterator[_Role]:
         """The roles in their order, each made once the one before has started."""
-        from .agent import Agent
-        from .agent.side_by_side import in_this_process
-        from .scheduler import Scheduler
-        from .supervisor import Supervisor
+        from ..agent import Agent
+        from ..agent.side_by_side import in_this_process
+        from ..scheduler import Scheduler
+        from ..supervisor import Supervisor
 
         store, settings, code = self._store, self._settings, registry.current()
         yield Supervisor(store, settings)
@@ -112,7 +112,7 @@ def _announce() -> Callable[[], None]:
 
 def _known(name: str, store: SqliteStore) -> str:
     """The name, if the app declares such a queue or the file has it."""
-    from .store import queues
+    from ..store import queues
 
     checked_name(name, place="A queue")
     if not queues.exists(store.connection(), name):

@@ -13,34 +13,25 @@ import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import clock, codec
-from .codec import payloads
-from .duration import seconds
-from .errors import (
-    InvalidInput,
-    OutlastError,
-    PayloadTooLarge,
-    RemoteError,
-    ResultTimeout,
-    RunCancelled,
-    RunHalted,
-    RunNotFound,
-)
-from .handles import Duration, Run
-from .model import new_id
-from .names import checked_key, checked_text, checked_whole
-from .operations import Cancel, Pause, Resume, Signal, StartRetry
-from .states import Status
-from .store.succession import last_of_line, open_before
-from .views.following import Follower
-from .views.runs import children_ids, status_of
-from .views.state import published_value, stored_input
-from .views.steps import steps_json
-from .views.watch import Watch, monotonic
+from .. import clock, codec
+from ..codec import payloads
+from ..duration import seconds
+from ..errors import InvalidInput, OutlastError, PayloadTooLarge, RemoteError, ResultTimeout, RunCancelled, RunHalted, RunNotFound
+from ..handles import Duration, Run
+from ..model import new_id
+from ..names import checked_key, checked_text, checked_whole
+from ..operations import Cancel, Pause, Resume, Signal, StartRetry
+from ..states import Status
+from ..store.succession import last_of_line, open_before
+from ..views.following import Follower
+from ..views.runs import children_ids, status_of
+from ..views.state import published_value, stored_input
+from ..views.steps import steps_json
+from ..views.watch import Watch, monotonic
 
 if TYPE_CHECKING:
-    from .settings import Settings
-    from .store.sqlite import SqliteStore
+    from ..settings import Settings
+    from ..store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -217,7 +208,7 @@ class StoredRun(Run[T]):
 
     def to_json(self) -> dict[str, Any]:
         """What `outlast show --json` prints of the run: all its facts, without its steps and children."""
-        from .views.runs import run_json
+        from ..views.runs import run_json
 
         return run_json(self._store, self._task_id())
 

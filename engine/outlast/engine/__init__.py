@@ -3,7 +3,8 @@
 Owns the way from a call to a run on disk: arguments bound and encoded, limits checked, options merged with
 the definition's, one commit. Refuses to execute workflows: `Engine.agent` puts an agent, a supervisor and a
 scheduler beside the application where it wants them in its own process. Safe to use from any thread; while
-it is the process's only engine, `workflow.start(...)` uses it.
+it is the process's only engine, `workflow.start(...)` uses it. What it hands out lies beside: the handle of a run,
+the roles in this process (`embedded`), the start inside a caller's transaction (`outbox`).
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from . import caller, clock, registry
-from .definition import Workflow
-from .duration import seconds
+from .. import caller, clock, registry
+from ..definition import Workflow
+from ..duration import seconds
+from ..errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
+from ..names import checked_whole
+from ..options import DEFAULT, Options, checked_tags
+from ..settings import Settings, database_path, resolve
+from ..starts import start_operation
 from .embedded import EmbeddedAgent
-from .errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
-from .names import checked_whole
-from .options import DEFAULT, Options, checked_tags
-from .run_handle import StoredRun
-from .settings import Settings, database_path, resolve
-from .starts import start_operation
+from .handle import StoredRun
 
 if TYPE_CHECKING:
-    from .handles import Duration, Run
-    from .store.sqlite import SqliteStore
+    from ..handles import Duration, Run
+    from ..store.sqlite import SqliteStore
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -139,7 +140,7 @@ class Engine:
         return StoredRun(self.store, self.settings, started.uid, is_new=started.created)
 
     def _has_queue(self, name: str) -> bool:
-        from .store import queues
+        from ..store import queues
 
         return queues.exists(self.store.connection(), name)
 
@@ -154,7 +155,7 @@ class Engine:
 
         Raises `RunNotFound`, `AmbiguousRun`, and `KeyNotFound` for a key that no run of the workflow has.
         """
-        from .views.find import find_run
+        from ..views.find import find_run
 
         if key is None:
             if not isinstance(reference, str):
@@ -181,7 +182,7 @@ class Engine:
         `since` and `until` are about the instant of the start: a datetime, or how long ago, as `"1h"`.
         `limit=None` returns all. Raises `InvalidInput` for an unknown status.
         """
-        from .views.runs import find_runs
+        from ..views.runs import find_runs
 
         name = workflow if isinstance(workflow, str) or workflow is None else _workflow(workflow).name
         if limit is not None:
@@ -209,13 +210,13 @@ class Engine:
         list by position. The same rule again changes nothing; a new rule never fires for the past.
         Raises `InvalidInput`, `InvalidDefinition`, and `Conflict` for a name that code declares.
         """
-        from . import scheduling
+        from .. import scheduling
 
         scheduling.schedule(self.store, registry.current(), name, workflow, trigger, input=input, settings=self.settings)
 
     def unschedule(self, name: str) -> None:
         """Forget a schedule and its ledger; its runs stay. Raises `ScheduleNotFound`."""
-        from . import scheduling
+        from .. import scheduling
 
         scheduling.unschedule(self.store, name)
 
@@ -280,7 +281,7 @@ def _open_store(path: str, settings: Settings) -> SqliteStore:
         )
     if "://" in path:
         raise InvalidInput(f"{path} is not a file; PostgreSQL is not supported yet.", hint="Give the path of a file.")
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
     return SqliteStore(Path(path), create=True, allow_network=settings.allow_network, durability=settings.durability)
 

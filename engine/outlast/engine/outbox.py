@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import FileMissing, InvalidInput, StoreError, WrongSQLite
-from .operations import Start, Started
-from .store import starting
-from .store.library import sqlite3
-from .store.sealing import sealed
-from .store.transaction import Transaction
-from .store.translation import is_of_the_file, translate
+from ..errors import FileMissing, InvalidInput, StoreError, WrongSQLite
+from ..operations import Start, Started
+from ..store import starting
+from ..store.library import sqlite3
+from ..store.sealing import sealed
+from ..store.transaction import Transaction
+from ..store.translation import is_of_the_file, translate
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 
 def start_within(store: SqliteStore, connection: sqlite3.Connection, operation: Start) -> Started:
