@@ -12,10 +12,10 @@ from made_runs import Maker
 from outlast import clock, codec
 from outlast import operations as op
 from outlast.doctor import Finding, doctor, examine
+from outlast.doctor.invariants import INVARIANTS
 from outlast.states import Ending
 from outlast.store.process import this_process
 from outlast.store.sqlite import SqliteStore
-from outlast.views.invariants import INVARIANTS
 
 
 def bad(store: SqliteStore) -> dict[str, Finding]:

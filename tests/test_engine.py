@@ -22,8 +22,7 @@ from made_runs import Maker
 from outlast import caller, clock, codec, sqlite3, views
 from outlast import operations as op
 from outlast.definition import step, workflow
-from outlast.engine import Engine, outbox
-from outlast.engine import handle
+from outlast.engine import Engine, handle, outbox
 from outlast.engine.embedded import EmbeddedAgent
 from outlast.engine.handle import StoredRun
 from outlast.errors import (

@@ -13,7 +13,7 @@ import pytest
 import outlast
 from outlast import Retry, continue_as_new, current, gather, publish, sleep, step, transaction, workflow
 from outlast.testing import DrivenEngine, crash_everywhere
-from outlast.views.compared import left_in
+from outlast.testing.left import left_in
 from outlast_pytest import outlast_engine
 
 __all__ = ["outlast_engine"]

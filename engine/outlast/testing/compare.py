@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .. import codec
-from ..views.compared import Left
+from .left import Left
 from .trial import Outcome
 
 _ADVICE = (

@@ -31,8 +31,8 @@ from ..operations import queues as queue_operations
 from ..starts import start_operation
 from ..store import agents, queues
 from ..store.library import sqlite3
-from ..views.compared import Left, left_in
 from .driven import DrivenEngine, DrivenRun, virtual_settings
+from .left import Left, left_in
 from .points import CrashStore, Point
 from .quick import QuickStore
 from .virtual import Instants, VirtualClock

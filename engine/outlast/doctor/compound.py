@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import scheduling
-from .errors import OutlastError
-from .model import compensation_code
-from .store import agents, schedules, undoing
-from .store.process import ProcessIdentity, is_alive
+from .. import scheduling
+from ..errors import OutlastError
+from ..model import compensation_code
+from ..store import agents, schedules, undoing
+from ..store.process import ProcessIdentity, is_alive
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 _HELD_BY = "select count(*) from outlast_task where agent_id = :id"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..codec import payloads
-from .invariants import INVARIANTS
+from ..doctor.invariants import INVARIANTS
 
 if TYPE_CHECKING:
     from ..store.library import sqlite3

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
-from . import clock, doctor_runs
-from .duration import describe
-from .errors import OutlastError
-from .store import drift, library, migrations
-from .store.filesystem import NETWORK, kind_of
-from .store.library import sqlite3
-from .views.agents import agents_json
-from .views.invariant import Invariant
-from .views.invariants import INVARIANTS
+from .. import clock
+from ..duration import describe
+from ..errors import OutlastError
+from ..store import drift, library, migrations
+from ..store.filesystem import NETWORK, kind_of
+from ..store.library import sqlite3
+from ..views.agents import agents_json
+from . import compound
+from .invariant import Invariant
+from .invariants import INVARIANTS
 
 if TYPE_CHECKING:
-    from .store.sqlite import SqliteStore
+    from ..store.sqlite import SqliteStore
 
 _SHOWN = 5
 _SHORT_OF_ROOM_BYTES = 256 << 20
@@ -241,7 +242,7 @@ def _agents(store: SqliteStore) -> Finding:
 
 
 def _processes(store: SqliteStore) -> Finding:
-    dead = doctor_runs.dead_agents(store)
+    dead = compound.dead_agents(store)
     if not dead:
         return Finding("agents' processes", True, "no agent of this host has died unnoticed")
     return Finding(
@@ -253,14 +254,14 @@ def _processes(store: SqliteStore) -> Finding:
 
 
 def _undo_order(store: SqliteStore) -> Finding:
-    wrong = doctor_runs.wrong_undo(store)
+    wrong = compound.wrong_undo(store)
     if not wrong:
         return Finding("undo order", True, "every undo waits for the code of its next compensation")
     return Finding("undo order", False, _listed(wrong), "Make a backup, and report it with the output of `outlast show RUN --json`.")
 
 
 def _halted(store: SqliteStore) -> Finding:
-    waiting = doctor_runs.halted(store)
+    waiting = compound.halted(store)
     if not waiting:
         return Finding("halted runs", True, "no run waits for a person")
     count = "1 waits" if len(waiting) == 1 else f"{len(waiting):,} wait"
@@ -268,7 +269,7 @@ def _halted(store: SqliteStore) -> Finding:
 
 
 def _schedules(store: SqliteStore) -> Finding:
-    broken = doctor_runs.broken_schedules(store)
+    broken = compound.broken_schedules(store)
     if not broken:
         return Finding("broken schedules", True, "every schedule can fire")
     return Finding("broken schedules", False, _listed(broken), "outlast why NAME")
