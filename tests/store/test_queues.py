@@ -588,7 +588,9 @@ def test_few_waiting_tasks_read_at_once_are_those_that_the_walk_finds(file: Driv
     def found() -> Any:
         with file.store.transaction() as connection:
             transaction = Transaction(connection, now=file.store.now(), wall=clock.wall())
-            return claiming._found(transaction, operation, contended.Contention(connection, now=transaction.now), are_partitioned=True)
+            few = connection.execute(claiming._SITUATION, {"id": agent_id, "now": transaction.now}).fetchone()[3]
+            contention = contended.Contention(connection, now=transaction.now)
+            return claiming._found(transaction, operation, contention, few, are_partitioned=True)
 
     at_once = found()
     monkeypatch.setattr(claiming, "_MOST_OF_FEW", -1)

@@ -8,7 +8,6 @@ and partitions go by that walk alone; the others are `contended`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from ..operations.claimed import Claimed, Fence
 from ..states import Status
 from . import contended
 from .contended import Found
-from .one_row import as_one_row, rows_of
+from .one_row import as_one_row, decoded, ids_of, rows_of
 from .places import set_place
 from .refusals import Takeable
 from .transaction import Transaction
@@ -42,12 +41,6 @@ from (
 """,
 )
 
-# Where few tasks wait, one statement reads them all: a walk takes one for each step of it.
-_FEW = """
-select queue, priority, needs, due_at, id, suspect from outlast_task
-where due_at is not null and paused_at is null and partition is null and queue > ''
-limit 17
-"""
 _MOST_OF_FEW = 16
 
 _DUE_OF_ROOT = """
@@ -100,14 +93,19 @@ _MOST_OF_ROOT = 10_000
 _OLDEST_OF = 8
 
 
-# In one statement, since most claims find none of these and so need to read nothing more of them.
+# In one statement: most claims find none of the first three, and so need to read nothing more of them; and where few tasks wait, the
+# last reads them all, where a walk takes a statement for each step of it.
 _SITUATION = """
 select
   exists (select 1 from outlast_task
           where suspect = 1 and due_at is not null and paused_at is null and due_at <= :now and queue > ''),
   exists (select 1 from outlast_task where due_at is not null and paused_at is null and partition is not null and queue > ''),
   exists (select 1 from outlast_queue where name > '' and (
-    concurrency is not null or rate is not null or per_partition is not null or paused_at is not null))
+    concurrency is not null or rate is not null or per_partition is not null or paused_at is not null)),
+  (select json_group_array(json_array(queue, priority, needs, due_at, id, suspect)) from (
+    select queue, priority, needs, due_at, id, suspect from outlast_task
+    where due_at is not null and paused_at is null and partition is null and queue > ''
+    limit 17))
 from outlast_agent where id = :id and status in ('active', 'draining')
 """
 
@@ -120,12 +118,12 @@ def claim(transaction: Transaction, operation: Claim) -> list[Claimed]:
     situation = transaction.one(_SITUATION, {"id": operation.agent_id, "now": transaction.now})
     if situation is None:
         raise LeaseLost(f"The lease of agent {operation.agent_id} was ended.")
-    are_suspected, are_partitioned, are_limited = situation
+    are_suspected, are_partitioned, are_limited, few = situation
     if operation.suspects_first and are_suspected:
         operation = _alone_if_suspects(transaction, operation)
     taken: list[Claimed] = []
     contention = contended.Contention(transaction.connection, now=transaction.now, are_limited=bool(are_limited))
-    in_order = _in_order(_found(transaction, operation, contention, are_partitioned=bool(are_partitioned)), operation.taken)
+    in_order = _in_order(_found(transaction, operation, contention, few, are_partitioned=bool(are_partitioned)), operation.taken)
     plain: dict[int, None] = {}
     for _, _, _, task_id, _, candidate in in_order:
         if candidate is None:
@@ -160,8 +158,8 @@ def _alone_if_suspects(transaction: Transaction, operation: Claim) -> Claim:
     return structs.replace(operation, limit=1, alone=True, suspects=True)
 
 
-def _found(transaction: Transaction, operation: Claim, contention: contended.Contention, *, are_partitioned: bool) -> list[Found]:
-    """What could be taken, best first."""
+def _found(transaction: Transaction, operation: Claim, contention: contended.Contention, few: str, *, are_partitioned: bool) -> list[Found]:
+    """What could be taken, best first. `few` is what the situation gave."""
     code = Takeable(transaction.connection, operation.code, now=transaction.now)
     if operation.root_id is not None:
         rows = transaction.execute(
@@ -175,9 +173,9 @@ def _found(transaction: Transaction, operation: Claim, contention: contended.Con
     connection = transaction.connection
     if are_partitioned:
         contention.expect(one for one in combinations(connection, operation.queues, PARTITIONED) if one[2] in code)
-    few = connection.execute(_FEW).fetchall()
-    waiting = _of_few if len(few) <= _MOST_OF_FEW else _of_many
-    found = waiting(transaction, operation, code, contention, few)
+    rows = decoded(few)
+    waiting = _of_few if len(rows) <= _MOST_OF_FEW else _of_many
+    found = waiting(transaction, operation, code, contention, rows)
     found += contention.found(code, limit=operation.limit)
     found.sort()
     return found
@@ -232,10 +230,10 @@ def _take(transaction: Transaction, operation: Claim, tasks: Collection[int]) ->
     """Take these tasks; what somebody else has by now is left out."""
     if not tasks:
         return []
-    found = {row[0]: row for row in rows_of(transaction, _FACTS, {"ids": json.dumps(list(tasks))})}
+    found = {row[0]: row for row in rows_of(transaction, _FACTS, {"ids": ids_of(tasks)})}
     # Of these rows nothing changes in between: the transaction has the write lock. Read beforehand, they cost half of what
     # they do as `returning`, and the update no more than its rows.
-    facts = {"ids": json.dumps(list(found)), "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
+    facts = {"ids": ids_of(found), "agent_id": operation.agent_id, "alone": int(operation.alone), "wall": transaction.wall}
     transaction.execute(_TAKE, facts)
     parents = _parents(transaction, {row[13] for row in found.values() if row[13] is not None})
     return [_claimed(transaction, operation, found[task_id], parents) for task_id in tasks if task_id in found]
@@ -244,7 +242,7 @@ def _take(transaction: Transaction, operation: Claim, tasks: Collection[int]) ->
 def _parents(transaction: Transaction, ids: set[int]) -> dict[int, tuple[Any, ...]]:
     if not ids:
         return {}
-    return {row[0]: row[1:] for row in transaction.execute(_PARENTS, {"ids": json.dumps(list(ids))})}
+    return {row[0]: row[1:] for row in transaction.execute(_PARENTS, {"ids": ids_of(ids)})}
 
 
 def _claimed(transaction: Transaction, operation: Claim, row: Any, parents: Mapping[int, tuple[Any, ...]]) -> Claimed:

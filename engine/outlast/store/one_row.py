@@ -7,13 +7,15 @@ which JSON cannot hold: ask for `hex(...)` of short ones, and for long ones by a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from msgspec.json import Decoder
+from msgspec.json import Decoder, Encoder
 
 from .transaction import Transaction
 
 _decode = Decoder(list[list[Any]]).decode
+_encode = Encoder().encode
 
 
 def as_one_row(columns: str, rest: str) -> str:
@@ -26,3 +28,13 @@ def rows_of(transaction: Transaction, sql: str, parameters: dict[str, Any]) -> l
     found: str
     (found,) = transaction.execute(sql, parameters).fetchone()
     return _decode(found)
+
+
+def decoded(rows: str) -> list[list[Any]]:
+    """The rows of a part of a query in which they are one value."""
+    return _decode(rows)
+
+
+def ids_of(ids: Iterable[int]) -> str:
+    """Many ids as one parameter, for `json_each`."""
+    return _encode(list(ids)).decode()
