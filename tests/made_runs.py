@@ -56,6 +56,7 @@ class Maker:
                 queues=facts.pop("queues", None),
                 lease=facts.pop("lease", LEASE),
                 code=self.code if code is None else code,
+                root_id=facts.pop("root_id", None),
             )
         )
 

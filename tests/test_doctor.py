@@ -355,6 +355,23 @@ def test_unread_signals_of_other_names_are_no_finding(store: SqliteStore, make: 
     assert bad(store) == {}
 
 
+def test_what_an_agent_of_one_run_leaves_is_taken_by_nobody_and_not_stuck(
+    store: SqliteStore, make: Maker, manual: clock.ManualClock
+) -> None:
+    own = make.start().task_id
+    agent = make.agent(root_id=own, lease=600 * clock.SECOND)
+    assert bad(store) == {}
+    make.claim(agent, root_id=own)
+    make.start()
+    make.start("gone")
+    manual.advance(50)
+    assert {name: one.detail for name, one in bad(store).items()} == {
+        "agents": "1 up, 0 of them silent; 2 due, the oldest for 50s, and nobody takes it"
+    }
+    manual.advance(70)
+    assert list(bad(store)) == ["agents"]
+
+
 def test_a_deep_backlog_before_full_agents_is_not_stuck(store: SqliteStore, make: Maker, manual: clock.ManualClock) -> None:
     agent = make.agent(slots=1, lease=600 * clock.SECOND)
     make.start()

@@ -102,6 +102,14 @@ def test_agents_that_are_late_with_their_lease_are_not_said_to_claim_at_once(
     assert why(store, task_id).summary == "It is due for 16s, but no agent that can take it has been heard for 16s."
 
 
+def test_an_agent_that_works_on_one_run_alone_is_nobody_for_another(store: SqliteStore, make: Maker) -> None:
+    """As that of `outlast run`, which may wait for days."""
+    own, other = make.start(), make.start()
+    make.agent(root_id=own.task_id)
+    assert "about to be claimed" in why(store, own.task_id).summary
+    assert why(store, other.task_id).summary == "It is due, but no live agent is there to take it."
+
+
 def test_full_slots_are_named(store: SqliteStore, make: Maker) -> None:
     agent = make.agent(slots=1)
     make.start()
@@ -454,7 +462,7 @@ def test_no_state_goes_without_a_sentence(store: SqliteStore, make: Maker) -> No
                 {"status": status},
             )
             if status == Status.RUNNING:
-                connection.execute("insert into outlast_agent values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1)")
+                connection.execute("insert into outlast_agent values (1, 'a', 'h', 'b', 1, 's', 1, null, 'active', 0, 1, 1, 1, null)")
         assert why(store, 1).summary.strip().endswith((".", "r", "recorded", "cause."))
 
 

@@ -33,13 +33,13 @@ class Driver:
     def do(self, operation: Operation[Any]) -> Any:
         return self.store.commit(operation)
 
-    def agent(self, *, code: dict[str, str] | None = None, slots: int = 8) -> int:
+    def agent(self, *, code: dict[str, str] | None = None, slots: int = 8, root_id: int | None = None) -> int:
         self.number += 1
         who = this_process()
         return self.store.commit(
             op.RegisterAgent(
                 f"agent{self.number}", who.host, who.boot_id, who.pid, who.started, slots, None, LEASE,
-                CODE if code is None else code,
+                CODE if code is None else code, root_id,
             )
         )  # fmt: skip
 

@@ -492,6 +492,16 @@ def test_a_wall_clock_set_forward_halts_no_undo_for_want_of_code_before_its_leas
         assert file.status(fence.task_id) == status
 
 
+def test_an_agent_of_another_run_halts_no_undo_for_want_of_code(file: Driver) -> None:
+    fence = file.undoing()
+    for (agent_id,) in file.query("select id from outlast_agent"):
+        file.do(op.LeaveAgent(agent_id))
+    file.agent(code={"workflow:w": "f"}, root_id=fence.task_id + 1)
+    file.clock.advance(100)
+    assert file.do(op.Sweep(LEASE)) == []
+    assert file.status(fence.task_id) == "compensating"
+
+
 def test_a_paused_undo_is_not_halted_for_want_of_code(file: Driver) -> None:
     fence = file.undoing()
     for (agent_id,) in file.query("select id from outlast_agent"):

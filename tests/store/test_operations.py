@@ -18,7 +18,7 @@ from outlast.operations.atomic import Operation
 from outlast.operations.claimed import Fence
 from outlast.operations.queues import SetQueue
 from outlast.states import Ending
-from outlast.store import claiming
+from outlast.store import agents, claiming
 from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
 
@@ -173,7 +173,9 @@ def test_a_refused_task_is_left_to_live_agents_with_other_code(file: Driver) -> 
     assert taken.fence.task_id == task_id
     file.do(op.GiveBack(taken.fence))
     file.do(op.LeaveAgent(old))
+    file.agent(code={"workflow:w": "old"}, root_id=task_id + 1)  # It works on another run alone: nothing is left to it.
     assert [one.fence.task_id for one in file.claim(new, code={"workflow:w": "new"})] == [task_id]
+    assert not agents.others_have_other_code(file.store.connection(), "workflow:w", "new", task_id, now=file.store.now())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'"\xc3\xa9\\u0000"', b"\0\xff\xfe", bytes(4096), bytes(range(256)) * 17], ids=len)

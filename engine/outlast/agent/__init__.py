@@ -184,8 +184,8 @@ class Agent:
     def _register(self) -> None:
         for declaration in process.declarations(self._registry):
             self.store.commit(declaration)
-        registration = process.registration(self.settings, self._code, slots=self._concurrency, queues=self._queues)
-        self.agent_id = self._holding.agent_id = self.store.commit(registration)
+        new = process.registration(self.settings, self._code, slots=self._concurrency, queues=self._queues, root_id=self._root_id)
+        self.agent_id = self._holding.agent_id = self.store.commit(new)
 
     def _repeat(self, name: str, seconds: float, function: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
-def registration(settings: Settings, code: Code, *, slots: int, queues: tuple[str, ...] | None) -> RegisterAgent:
+def registration(settings: Settings, code: Code, *, slots: int, queues: tuple[str, ...] | None, root_id: int | None) -> RegisterAgent:
     """The row of a new agent of this process."""
     identity = this_process()
     return RegisterAgent(
@@ -39,6 +39,7 @@ def registration(settings: Settings, code: Code, *, slots: int, queues: tuple[st
         queues=json.dumps(queues) if queues is not None else None,
         lease=round(settings.lease_seconds * clock.SECOND),
         code=code.fingerprints,
+        root_id=root_id,
     )
 
 

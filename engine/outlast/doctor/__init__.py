@@ -217,22 +217,23 @@ def _clock(store: SqliteStore) -> Finding:
 
 
 _AGENTS = """
-select count(*), coalesce(sum(lease_until < :now), 0)
+select count(*), coalesce(sum(lease_until < :now), 0), coalesce(sum(root_id is null and lease_until >= :now), 0)
 from outlast_agent where status in ('active', 'draining')
 """
 
 _DUE = """
 select count(*), min(due_at) from outlast_task
 where due_at is not null and paused_at is null and due_at <= :now
+  and coalesce(root_id, id) not in (select a.root_id from outlast_agent a where a.status = 'active' and a.root_id is not null)
 """
 
 
 def _agents(store: SqliteStore) -> Finding:
     now = store.now()
-    count, silent = store.connection().execute(_AGENTS, {"now": now}).fetchone()
+    count, silent, able = store.connection().execute(_AGENTS, {"now": now}).fetchone()
     due, oldest = store.connection().execute(_DUE, {"now": now}).fetchone()
     detail = f"{count} up, {silent} of them silent; {due:,} due"
-    if due and count == silent:
+    if due and not able:
         waited = describe((now - oldest) / clock.SECOND)
         detail = f"{detail}, the oldest for {waited}, and nobody takes it"
         return Finding("agents", False, detail, "outlast up")

@@ -200,8 +200,9 @@ INVARIANTS = (
         where t.due_at < :before and t.due_at is not null and t.paused_at is null
           and not exists (
             select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-            where c.needs = substr(t.needs, 1, instr(t.needs || char(10), char(10)) - 1) and a.status = 'active' and a.lease_until > :now)
-          and exists (select 1 from outlast_agent a where a.status = 'active' and a.lease_until > :now)
+            where c.needs = substr(t.needs, 1, instr(t.needs || char(10), char(10)) - 1) and a.status = 'active' and a.lease_until > :now
+              and (a.root_id is null or a.root_id = coalesce(t.root_id, t.id)))
+          and exists (select 1 from outlast_agent a where a.status = 'active' and a.root_id is null and a.lease_until > :now)
         limit :limit
         """,
     ),
@@ -221,6 +222,7 @@ INVARIANTS = (
           and exists (
             select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
             where c.needs = t.needs and a.status = 'active' and a.lease_until > :now
+              and (a.root_id is null or a.root_id = coalesce(t.root_id, t.id))
               and (a.queues is null or instr(a.queues, t.queue))
               and a.slots > (select count(*) from outlast_task held where held.agent_id = a.id))
         limit :limit

@@ -304,6 +304,7 @@ class RegisterAgent(Operation[int], frozen=True, gc=False):
     queues: str | None
     lease: int
     code: dict[str, str]
+    root_id: int | None = None
 
 
 class LearnCode(Operation[None], frozen=True, gc=False):
@@ -322,10 +323,9 @@ class Heartbeat(Operation[bool], frozen=True, gc=False):
 
 
 class LeaveAgent(Operation[None], frozen=True, gc=False):
-    """An agent ends in good order; what it still holds goes back without suspicion.
-
-    `running` are tasks whose tries go on in this process's threads: an ending of theirs waits for those, and where the process
-    itself goes on (`is_embedded`), so do the endings that wait for a try already.
+    """An agent ends in good order; what it still holds goes back without suspicion. `running` are tasks whose tries go on in this process's
+    threads: an ending of theirs waits for those, and where the process itself goes on (`is_embedded`), so do the endings that wait for a
+    try already.
     """
 
     agent_id: int

@@ -18,8 +18,8 @@ from .library import sqlite3
 from .transaction import Transaction
 
 _REGISTER = """
-insert into outlast_agent (uid, host, boot_id, pid, process_started, slots, queues, status, lease_until, started_at, heartbeat_at)
-values (:uid, :host, :boot_id, :pid, :process_started, :slots, :queues, 'active', :lease_until, :wall, :wall)
+insert into outlast_agent (uid, host, boot_id, pid, process_started, slots, queues, status, lease_until, started_at, heartbeat_at, root_id)
+values (:uid, :host, :boot_id, :pid, :process_started, :slots, :queues, 'active', :lease_until, :wall, :wall, :root_id)
 """
 
 _REGISTER_CODE = """
@@ -41,6 +41,7 @@ def register(transaction: Transaction, operation: RegisterAgent) -> int:
             "queues": operation.queues,
             "lease_until": transaction.now + operation.lease,
             "wall": transaction.wall,
+            "root_id": operation.root_id,
         },
     )
     agent_id: int = cursor.lastrowid
@@ -68,7 +69,7 @@ def is_waited_for(connection: sqlite3.Connection, agent_id: int, task_id: int) -
 _OTHER_CODE = """
 select 1
 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-where c.needs = :needs and a.status = 'active' and a.lease_until > :now and c.fingerprint <> :fingerprint
+where c.needs = :needs and a.status = 'active' and a.root_id is null and a.lease_until > :now and c.fingerprint <> :fingerprint
   and c.fingerprint not in (
     select value from json_each(coalesce((select refused from outlast_input where task_id = :id), '[]')))
 limit 1

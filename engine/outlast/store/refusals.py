@@ -40,7 +40,7 @@ def refuse(transaction: Transaction, task_id: int, fingerprint: str) -> None:
 _OTHER_CODE = """
 select 1
 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-where c.needs = :needs and a.status = 'active' and a.lease_until > :now
+where c.needs = :needs and a.status = 'active' and a.root_id is null and a.lease_until > :now
   and c.fingerprint not in (select value from json_each(:refused))
 limit 1
 """

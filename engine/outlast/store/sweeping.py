@@ -57,9 +57,11 @@ select id, uid, name, needs from outlast_task
 where ending is not null and finished_at is null and status = 'compensating' and agent_id is null
   and due_at <= :long_due and paused_at is null
   and not exists (select 1 from outlast_agent_code c join outlast_agent a on a.id = c.agent_id
-                  where c.needs = outlast_task.needs and a.status in ('active', 'draining'))
+                  where c.needs = outlast_task.needs and a.status in ('active', 'draining')
+                    and (a.root_id is null or a.root_id = coalesce(outlast_task.root_id, outlast_task.id)))
   and exists (select 1 from outlast_agent a
-              where a.status in ('active', 'draining') and a.status = 'active' and a.started_at <= :wall_before)
+              where a.status in ('active', 'draining') and a.status = 'active' and a.started_at <= :wall_before
+                and (a.root_id is null or a.root_id = coalesce(outlast_task.root_id, outlast_task.id)))
 """
 
 _HALT = """

@@ -63,7 +63,7 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         return
     if why_held_back(store, facts, text, what=what):
         return
-    found = waiting.candidates(store, facts["needs"])
+    found = waiting.candidates(store, facts)
     active = [agent for agent in found if agent.status == "active"]
     able = [agent for agent in active if agent.fingerprint is not None]
     serving = [agent for agent in able if agent.serves(facts["queue"])]
@@ -93,7 +93,7 @@ def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
 
 def _mind_nobody(store: SqliteStore, facts: dict[str, Any], text: Text) -> None:
     """Say ahead of time that nobody could take it when it falls due."""
-    if all(agent.fingerprint is None for agent in waiting.candidates(store, facts["needs"])):
+    if all(agent.fingerprint is None for agent in waiting.candidates(store, facts)):
         text.details.append(f"No live agent has {_code(facts['needs'])} now; start one by then.")
         text.actions.append("outlast up")
 

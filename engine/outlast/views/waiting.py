@@ -164,7 +164,7 @@ select a.id, a.uid, a.host, a.pid, a.slots, a.queues, a.status, a.lease_until, a
        (select c.fingerprint from outlast_agent_code c where c.agent_id = a.id and c.needs = :needs),
        (select count(*) from outlast_task t where t.agent_id = a.id)
 from outlast_agent a
-where a.status in ('active', 'draining')
+where a.status in ('active', 'draining') and (a.root_id is null or a.root_id = :root_id)
 order by a.id
 """
 
@@ -190,11 +190,11 @@ class Candidate:
         return self.queues is None or queue in self.queues
 
 
-def candidates(store: SqliteStore, needs: str) -> list[Candidate]:
-    """The agents whose lease holds, with the fingerprint of the code that a task needs."""
+def candidates(store: SqliteStore, facts: dict[str, Any]) -> list[Candidate]:
+    """The agents whose lease holds, with the fingerprint of the code that a task needs; none that works on another run alone."""
     now = store.now()
     found = []
-    for row in store.connection().execute(_LIVE, {"needs": needs}):
+    for row in store.connection().execute(_LIVE, {"needs": facts["needs"], "root_id": facts["root"]}):
         agent_id, uid, host, pid, slots, queues, status, lease_until, heartbeat_at, fingerprint, running = row
         if lease_until >= now:
             found.append(
@@ -258,7 +258,7 @@ def count_ahead(store: SqliteStore, row: dict[str, Any]) -> int:
 _TASK = """
 select t.id, t.uid, t.kind, t.name, t.version, t.status, t.queue, t.partition, t.slot, t.priority, t.needs, t.due_at,
        t.claim, t.agent_id, t.suspect, t.alone, t.crashes, t.tries, t.wait_count, t.wait_fails_fast, t.awaits,
-       t.parent_id, t.ending, t.undo, t.cancel_requested_at, t.paused_at, t.deadline_at, t.created_at,
+       t.parent_id, coalesce(t.root_id, t.id) as root, t.ending, t.undo, t.cancel_requested_at, t.paused_at, t.deadline_at, t.created_at,
        t.started_at, t.finished_at, t.halt_reason, i.at_wall, i.refused, i.key, o.error, o.undo_error,
        p.uid as parent_uid, a.uid as agent_uid, a.host as agent_host, a.pid as agent_pid,
        a.lease_until as agent_lease_until, a.heartbeat_at as agent_heartbeat_at, a.status as agent_status
