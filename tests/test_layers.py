@@ -17,9 +17,9 @@ ROOT = Path(outlast.__file__).parent
 
 LAYERS = (
     # 0: no I/O; the one place that reads the time.
-    r"errors|clock|codec(\..+)?|duration|printable|counted",
+    r"errors|clock|codec(\..+)?|text(\..+)?",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
-    r"states|model|names|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable"
+    r"states|model|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable"
     r"|operations(\..+)?|journal(\..+)?|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",

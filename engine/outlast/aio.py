@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from .definition import Definition, dispatch
 from .durable import async_caller, checked_handles, timeout_seconds
-from .duration import seconds
 from .errors import InvalidInput
-from .names import checked_text
+from .text.duration import seconds
+from .text.names import checked_text
 
 if TYPE_CHECKING:
     from .handles import Duration, Handle

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from . import caller as caller_module
-from .duration import seconds
 from .errors import InvalidInput, OutsideRun, WrongColour
 from .handles import Handle
-from .names import checked_text
+from .text.duration import seconds
+from .text.names import checked_text
 
 if TYPE_CHECKING:
     from datetime import datetime

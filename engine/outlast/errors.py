@@ -435,7 +435,7 @@ class RetryAfter(OutlastError):
     """Raised by a step that wants its next try after `delay` ("10s"), whatever `on` of its Retry says, while tries are left."""
 
     def __init__(self, delay: str | float | timedelta, message: str = "") -> None:
-        from .duration import seconds
+        from .text.duration import seconds
 
         seconds(delay, place="delay of RetryAfter")
         super().__init__(message or f"retry after {delay}")

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
-from .duration import seconds
 from .errors import InvalidInput
-from .names import checked_key, checked_name, checked_text
 from .retry import Retry, as_retry
+from .text.duration import seconds
+from .text.names import checked_key, checked_name, checked_text
 
 if TYPE_CHECKING:
     from sqlite3 import Connection

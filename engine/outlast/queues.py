@@ -13,10 +13,10 @@ from typing import Literal, get_args
 
 from . import registry
 from .definition.source import shown
-from .duration import seconds
 from .errors import InvalidInput
-from .names import DEFAULT_QUEUE, checked_name, checked_whole
 from .options import checked_choice
+from .text.duration import seconds
+from .text.names import DEFAULT_QUEUE, checked_name, checked_whole
 
 Hold = Literal["running", "unfinished"]
 

@@ -17,8 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from .duration import seconds
 from .errors import InvalidInput
+from .text.duration import seconds
 
 Durability = Literal["full", "normal"]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .counted import counted, times
-from .duration import describe
 from .errors import RunNotFound
 from .states import Status
 from .store import journal, questions, undoing
+from .text.counted import counted, times
+from .text.duration import describe
 from .views import waiting
 from .views.agents import host_name
 from .views.asked import question_texts

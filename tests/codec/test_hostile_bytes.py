@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from outlast import Cron, codec
 from outlast.errors import OutlastError
-from outlast.names import checked_name
+from outlast.text.names import checked_name
 
 EXAMPLES = int(os.environ.get("OUTLAST_TEST_EXAMPLES", "200"))
 """The long form is OUTLAST_TEST_EXAMPLES=5000."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..counted import counted
 from ..errors import InvalidInput, OutlastError
+from ..text.counted import counted
 from . import output
 from .context import Context
 from .group import command
@@ -181,7 +181,7 @@ def retry(context: Context, /, from_step: str | None, **choice: Any) -> int:
 @click.option("--key", help="A second signal with this key changes nothing.")
 @click.pass_obj
 def signal(context: Context, reference: str, name: str, payload: str | None, key: str | None) -> int:
-    from ..names import checked_key, checked_text
+    from ..text.names import checked_key, checked_text
 
     checked_text(name, place="The name of a signal")
     if key is not None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..duration import describe
 from ..errors import InvalidInput
+from ..text.duration import describe
 from . import output
 from .context import Context
 from .group import LARGEST, Count, Nouns, command
@@ -91,7 +91,7 @@ def when(text: str | None, *, place: str) -> int | None:
     if text is None:
         return None
     from .. import clock
-    from ..duration import seconds
+    from ..text.duration import seconds
 
     try:
         return clock.wall() - round(seconds(text, place=place) * clock.SECOND)

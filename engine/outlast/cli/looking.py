@@ -92,8 +92,8 @@ def _show_follow(context: Context, store: SqliteStore, task_id: int) -> int:
 @click.pass_obj
 def result(context: Context, reference: str, wait: bool, timeout: str | None) -> int:
     from ..codec import payloads
-    from ..duration import seconds
     from ..errors import ResultTimeout
+    from ..text.duration import seconds
     from ..views import run_json
     from ..views.chains import last_in_line
     from ..views.state import stored_output

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..counted import counted
 from ..states import FINAL
+from ..text.counted import counted
 from . import output
 from .context import Context
 from .group import command
@@ -44,9 +44,9 @@ def prune(
     vacuum: bool,
     yes: bool,
 ) -> int:
-    from ..duration import seconds
     from ..errors import InvalidInput
     from ..supervisor.retention import KEPT_FOR_A_TIME, Courtesy, Walk
+    from ..text.duration import seconds
 
     for status in statuses:
         if status not in FINAL:

@@ -90,9 +90,9 @@ def _limits(name: str, given: dict[str, str | None]) -> dict[str, Any]:
     """What was given, checked as a declaration is; "none" takes a limit away."""
     from typing import get_args
 
-    from ..names import checked_name, checked_whole
     from ..options import checked_choice
     from ..queues import Hold, parsed_rate
+    from ..text.names import checked_name, checked_whole
 
     place = f"queue {checked_name(name, place='The name of a queue')!r}"
     limits: dict[str, Any] = {}

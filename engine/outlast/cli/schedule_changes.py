@@ -53,7 +53,7 @@ def create(
     **given: Any,
 ) -> int:
     from .. import scheduling
-    from ..names import checked_name
+    from ..text.names import checked_name
 
     checked_name(name, place="The name of a schedule")
     made = read_schedule(given)
@@ -133,8 +133,8 @@ def delete(context: Context, name: str) -> int:
 @click.option("--reason", help="Why; `schedule show` and the ledger repeat it.")
 @click.pass_obj
 def pause(context: Context, name: str, reason: str | None) -> int:
-    from ..names import checked_text
     from ..operations.schedules import PauseSchedule
+    from ..text.names import checked_text
 
     if reason is not None:
         checked_text(reason, place="--reason")

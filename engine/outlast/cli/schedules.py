@@ -213,7 +213,7 @@ def _sentence(row: dict[str, Any]) -> str:
 
 
 def _catch_up(found: dict[str, Any]) -> str:
-    from ..duration import describe
+    from ..text.duration import describe
 
     window = found["catch_up_window_seconds"]
     return f"{found['catch_up']}, within {describe(window)}" if window is not None else f"{found['catch_up']}, of any age"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from .. import clock
-from ..duration import describe
-from ..printable import safe as safe
-from ..printable import safe_json as safe_json
-from ..printable import safe_lines as safe_lines
+from ..text.duration import describe
+from ..text.printable import safe as safe
+from ..text.printable import safe_json as safe_json
+from ..text.printable import safe_lines as safe_lines
 
 
 def shortened(text: str, width: int) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..counted import times
+from ..text.counted import times
 from .output import dumped
 from .render import Cell, Line, branches, mark, status_cell
 from .text import age, ago, instant, is_future, local, now, safe, shortened, span

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, get_args
 from .. import options as options_module
 from .. import registry
 from ..errors import InvalidDefinition
-from ..names import checked_name, checked_whole
 from ..options import Options, checked_choice
 from ..retry import ONCE, Retry, as_retry
+from ..text.names import checked_name, checked_whole
 from .source import checked_function, code_text, digest_of, file_of, line_of, shown
 from .undo import Compensation, Probe, compensation_of, positive_seconds
 

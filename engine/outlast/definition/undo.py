@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..duration import seconds
 from ..errors import InvalidDefinition
 from ..handles import Duration
 from ..retry import Retry, as_retry
+from ..text.duration import seconds
 from .source import checked_function, place_of
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from .. import registry
-from ..names import DEFAULT_QUEUE
+from ..text.names import DEFAULT_QUEUE
 from . import dispatch
 from .calls import AsyncCalls, P, R, SyncCalls, Undoable
 

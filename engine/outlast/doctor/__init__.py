@@ -15,11 +15,11 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
-from ..duration import describe
 from ..errors import OutlastError
 from ..store import drift, library, migrations
 from ..store.filesystem import NETWORK, kind_of
 from ..store.library import sqlite3
+from ..text.duration import describe
 from ..views.agents import agents_json
 from . import compound
 from .invariant import Invariant

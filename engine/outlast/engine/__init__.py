@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from .. import caller, clock, registry
 from ..definition import Workflow
-from ..duration import seconds
 from ..errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
-from ..names import checked_whole
 from ..options import DEFAULT, Options, checked_tags
 from ..settings import Settings, database_path, resolve
 from ..starts import start_operation
+from ..text.duration import seconds
+from ..text.names import checked_whole
 from .embedded import EmbeddedAgent
 from .handle import StoredRun
 

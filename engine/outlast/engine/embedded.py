@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from .. import caller, registry
 from ..errors import InvalidInput
-from ..names import checked_name, checked_whole
+from ..text.names import checked_name, checked_whole
 
 if TYPE_CHECKING:
     from ..settings import Settings

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .. import clock, codec
 from ..codec import payloads
-from ..duration import seconds
 from ..errors import InvalidInput, OutlastError, PayloadTooLarge, RemoteError, ResultTimeout, RunCancelled, RunHalted, RunNotFound
 from ..handles import Duration, Run
 from ..model import new_id
-from ..names import checked_key, checked_text, checked_whole
 from ..operations import Cancel, Pause, Resume, Signal, StartRetry
 from ..states import Status
 from ..store.succession import last_of_line, open_before
+from ..text.duration import seconds
+from ..text.names import checked_key, checked_text, checked_whole
 from ..views.following import Follower
 from ..views.runs import children_ids, status_of
 from ..views.state import published_value, stored_input

@@ -18,9 +18,9 @@ from ..errors import CodeMismatch, InvalidInput, ResultTimeout, RunCancelled
 from ..handles import Handle
 from ..journal.aside import branch_of
 from ..journal.entry import Entry
-from ..names import checked_key
 from ..operations import Emit, Publish, Signal
 from ..options import Options
+from ..text.names import checked_key
 from .async_calls import AsyncCalls
 from .parts import ChildRun, Part
 from .pending import Pending

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import clock
 from ..caller import active
-from ..printable import safe_lines
+from ..text.printable import safe_lines
 
 _LONGEST = 8192
 _installed = threading.Lock()

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..duration import seconds
 from ..errors import OutsideRun, WrongColour
 from ..handles import Duration, Handle, Run
+from ..text.duration import seconds
 
 if TYPE_CHECKING:
     from .async_run import AsyncRun

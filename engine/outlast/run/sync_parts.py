@@ -18,12 +18,12 @@ from ..errors import (
     SignalTimeout,
 )
 from ..journal.entry import Entry
-from ..names import checked_key
 from ..operations import Append, CancelParts, Signal, StartPart
 from ..options import Options
 from ..signature import convert_value
 from ..states import Status
 from ..store.parts import may_lead_elsewhere
+from ..text.names import checked_key
 from .history import Record
 from .parts import HANDLES, ChildRun, Part
 from .sync_waits import SyncWaits

@@ -18,8 +18,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..duration import LONGEST
 from ..errors import OutsideRun
+from ..text.duration import LONGEST
 from .branches import Branch
 from .in_order import NumberedFuture, NumberedTask, awaited_by, first_number, given_to_as_completed
 

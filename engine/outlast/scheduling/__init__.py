@@ -21,12 +21,12 @@ from ..codec import payloads
 from ..definition.scheduled import check, checked_input
 from ..errors import AlreadyExists, Conflict, InvalidInput, OutlastError, PayloadTooLarge, PayloadUnreadable, ScheduleNotFound
 from ..model import derived_id, new_id
-from ..names import checked_name
 from ..operations import Start
 from ..operations.schedules import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
 from ..options import DEFAULT
 from ..settings import Settings
 from ..starts import start_operation
+from ..text.names import checked_name
 from ..timetable import Schedule, from_text, schedules_of
 from ..timetable.catch_up import next_of, undecided
 

@@ -16,8 +16,8 @@ from uuid import UUID
 import msgspec
 
 from ..codec.types import short
-from ..duration import seconds
 from ..errors import InvalidInput, OutlastError
+from ..text.duration import seconds
 from .hints import describe_type
 
 show = short

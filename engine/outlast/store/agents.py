@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..counted import times
 from ..operations import AgentEnded, Heartbeat, LearnCode, LeaveAgent, RegisterAgent
 from ..operations.claimed import Fence
 from ..states import Ending
+from ..text.counted import times
 from . import ending, halting
 from .library import sqlite3
 from .transaction import Transaction

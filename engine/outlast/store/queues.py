@@ -15,8 +15,8 @@ from msgspec import UNSET, Struct, structs
 
 from .. import clock
 from ..errors import QueueNotFound
-from ..names import DEFAULT_QUEUE
 from ..operations.queues import DeclareQueues, PauseQueue, QueueLimits, ResumeQueue, SetQueue
+from ..text.names import DEFAULT_QUEUE
 from .transaction import Transaction
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..definition import Workflow
 from ..errors import InvalidInput
-from ..names import checked_whole
+from ..text.names import checked_whole
 from .compare import Allowed, differences
 from .points import CLAIM, SIDES, Point
 from .trial import Outcome, Trials

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .. import clock, codec, registry
 from ..clock import SECOND
-from ..duration import seconds
 from ..engine import Engine
 from ..engine.handle import StoredRun
 from ..errors import OutlastError, ResultTimeout
@@ -23,6 +22,7 @@ from ..options import DEFAULT, Options
 from ..registry import Registry
 from ..settings import Settings, resolve
 from ..states import FINAL, Status
+from ..text.duration import seconds
 from ..views.find import find_run
 from ..why import why
 from .driver import Driver

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import codec
-from ..duration import seconds
 from ..errors import CodeMismatch, InvalidInput, TimedOut
 from ..journal.entry import Entry
 from ..operations.claimed import Claimed
 from ..run.replaying import ReplayHost, replay_within
 from ..states import Status
 from ..store.sqlite import SqliteStore
+from ..text.duration import seconds
 from ..views.recording import read_instants
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..clock import SECOND
-from ..duration import describe
 from ..operations.schedules import TickRow
+from ..text.duration import describe
 from . import Schedule, Timetable
 
 ON_TIME_SECONDS = 5.0

@@ -14,8 +14,8 @@ from bisect import bisect_left, bisect_right
 from datetime import date, datetime
 from typing import NamedTuple, NoReturn
 
-from ..counted import counted
 from ..errors import InvalidInput
+from ..text.counted import counted
 
 MINUTES = 1440
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import SECOND, iso
-from ..duration import describe
+from ..text.duration import describe
 from .zone import LAST
 
 SHORTEST = SECOND // 10

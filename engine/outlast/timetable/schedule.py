@@ -12,10 +12,10 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from ..clock import SECOND, from_datetime, iso, to_datetime
-from ..duration import describe, seconds
 from ..errors import InvalidDefinition, InvalidInput
 from ..handles import Duration
-from ..names import checked_name
+from ..text.duration import describe, seconds
+from ..text.names import checked_name
 from .cron import CronTable
 from .foreign import wrap
 from .plain import SHORTEST, AtTable, EveryTable

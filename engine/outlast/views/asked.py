@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..counted import counted
 from ..store import journal, questions
+from ..text.counted import counted
 from .values import value_json
 
 if TYPE_CHECKING:

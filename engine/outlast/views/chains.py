@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..counted import counted
 from ..store.succession import last_of_line
+from ..text.counted import counted
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore

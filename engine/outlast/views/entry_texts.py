@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import clock
-from ..duration import describe
 from ..journal.entry import Entry
+from ..text.duration import describe
 from .values import error_line, wall_json
 from .waiting import open_entries
 

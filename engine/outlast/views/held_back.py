@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
-from ..duration import describe
 from ..store import queues
 from ..store.places import Places
 from ..store.queues import Limits
 from ..store.turns import Candidate
 from ..store.uniqueness import run_before
+from ..text.duration import describe
 from .values import wall_json
 
 if TYPE_CHECKING:

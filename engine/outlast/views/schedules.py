@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from .. import clock, scheduling
 from ..clock import SECOND, iso, to_datetime
 from ..definition.source import shown
-from ..duration import describe
 from ..errors import InvalidInput, OutlastError, ScheduleNotFound
 from ..scheduling import Declared
 from ..store import schedulers, schedules
 from ..store.schedules import StoredSchedule
+from ..text.duration import describe
 from .values import value_json, wall_json
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import clock
-from ..counted import counted
-from ..duration import describe
+from ..text.counted import counted
+from ..text.duration import describe
 from . import waiting
 from .held_back import why_held_back, why_not_yet
 from .in_line import why_in_line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outlast.counted import counted, times
+from outlast.text.counted import counted, times
 
 
 def test_how_often_is_said_without_a_number_of_one() -> None:

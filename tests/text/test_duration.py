@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlast.duration import describe, seconds
 from outlast.errors import InvalidInput
+from outlast.text.duration import describe, seconds
 
 
 @pytest.mark.parametrize(

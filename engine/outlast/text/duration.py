@@ -10,7 +10,7 @@ import math
 import re
 from datetime import timedelta
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 LONGEST = 1_000 * 365.25 * 86_400.0
 

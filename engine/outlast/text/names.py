@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 DEFAULT_QUEUE = "default"
 """The queue of a workflow that names none; it always exists."""
