@@ -13,6 +13,10 @@ def effect(text):
 class Odd(BaseException):
     pass
 
+# Python 3.11 aborts ("Cannot recover from stack overflow") where one thread lowers the limit while another one is deeper than that,
+# and the collector calls back there. No engine in that process survives it.
+DEPTH = threading.Lock()
+
 def harm(kind):
     if kind == "exits": os._exit(3)
     if kind == "segfault": ctypes.string_at(0)
@@ -47,12 +51,13 @@ def harm(kind):
     if kind == "umask": os.umask(0o777)
     if kind == "signals": signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if kind == "recursion":
-        sys.setrecursionlimit(1_000_000)
         def deep(n): return n if n == 0 else deep(n - 1)
-        deep(20_000)
         def endless(): return endless()
-        sys.setrecursionlimit(3_000)
-        endless()
+        with DEPTH:
+            sys.setrecursionlimit(1_000_000)
+            deep(20_000)
+            sys.setrecursionlimit(3_000)
+            endless()
     if kind == "threading.excepthook": threading.excepthook = None
     if kind == "logging":
         logging.config.dictConfig({"version": 1, "disable_existing_loggers": True, "root": {"level": "CRITICAL"}})
