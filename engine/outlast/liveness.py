@@ -16,6 +16,8 @@ import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 
+from .store.descriptor import beyond_standard
+
 FD_VARIABLE = "OUTLAST_LIVENESS_FD"
 HANG_VARIABLE = "OUTLAST_LIVENESS_HANG"
 
@@ -38,6 +40,11 @@ class Pulse:
         hang = environ.pop(HANG_VARIABLE, "")
         self._fd = int(fd) if fd.isdecimal() else -1
         self._hang_seconds = float(hang) if hang else 0.0
+        # Our own: where a step has closed or replaced `sys.stderr`, the timer could not be set anew, and the one of before would go off.
+        self._stderr = -1
+        if self._hang_seconds:
+            with suppress(OSError):  # There may be no stderr to write to.
+                self._stderr = beyond_standard(os.dup(2))
         self._beaten_at = -math.inf
         self._armed_at = -math.inf
         self.is_orphaned = False
@@ -82,19 +89,20 @@ class Pulse:
         """End the proof in good order, at the end of the process."""
         if self._fd >= 0:
             self._close()
-        if self._armed_at > 0:
-            self._armed_at = -math.inf
+        if self._stderr >= 0:
             faulthandler.cancel_dump_traceback_later()
+            os.close(self._stderr)
+            self._stderr = -1
 
     def _arm(self, now: float) -> None:
         """Let a thread of C end this process should it hang for long over the limit: an orphan that holds the
         interpreter has no node that would kill it, and cannot see that by itself. Where it hung goes to
         stderr.
         """
-        if self._hang_seconds and now - self._armed_at >= min(_ARM_SECONDS, self._hang_seconds / 2):
+        if self._stderr >= 0 and now - self._armed_at >= min(_ARM_SECONDS, self._hang_seconds / 2):
             self._armed_at = now
-            with suppress(ValueError, RuntimeError, AttributeError, OSError):  # There may be no stderr to write to.
-                faulthandler.dump_traceback_later(2 * self._hang_seconds + _ARM_SECONDS, exit=True)
+            with suppress(RuntimeError):  # The system has no thread left.
+                faulthandler.dump_traceback_later(2 * self._hang_seconds + _ARM_SECONDS, exit=True, file=self._stderr)
 
     def _close(self) -> None:
         os.close(self._fd)

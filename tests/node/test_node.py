@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import io
 import json
 import os
 import signal
@@ -12,15 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from node_fakes import commands
 
+from outlast import liveness
 from outlast import operations as op
 from outlast.errors import StoreReplaced
-from outlast.liveness import FD_VARIABLE, Pulse
+from outlast.liveness import FD_VARIABLE, HANG_VARIABLE, Pulse
 from outlast.node import Node
 from outlast.node.child import Place, describe_exit
 from outlast.node.command import child_environ
@@ -443,6 +447,31 @@ def test_a_pulse_without_a_node_does_nothing() -> None:
     assert pulse.beat()
     assert not pulse.has_node
     pulse.close()
+
+
+def test_the_timer_that_ends_a_hung_child_is_put_off_whatever_a_step_makes_of_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_off: list[float] = []
+    now = 0.0
+
+    def later(seconds: float, **options: Any) -> None:
+        faulthandler.dump_traceback_later(seconds, **options)
+        put_off.append(now)
+
+    timers = SimpleNamespace(dump_traceback_later=later, cancel_dump_traceback_later=faulthandler.cancel_dump_traceback_later)
+    monkeypatch.setattr(liveness, "faulthandler", timers)
+    monkeypatch.setattr(liveness, "time", SimpleNamespace(monotonic=lambda: now))
+    read, write = os.pipe()
+    pulse = Pulse({FD_VARIABLE: str(write), HANG_VARIABLE: "60"})
+    try:
+        for stderr in (sys.stderr, None, io.StringIO()):
+            now += 11
+            with monkeypatch.context() as step:
+                step.setattr(sys, "stderr", stderr)
+                pulse.beat()
+    finally:
+        pulse.close()
+        os.close(read)
+    assert put_off == [0, 11, 22, 33]
 
 
 def test_a_child_finds_the_standard_library_before_the_files_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
