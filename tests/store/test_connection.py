@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3 as standard_sqlite3
 import stat
 import subprocess
 import sys
@@ -297,6 +298,36 @@ mine.execute("commit")
 print(mine.execute("select count(*) from t").fetchone()[0])
 """
     assert _run(code, tmp_path / "app.db") == "1"
+
+
+def test_a_connection_that_is_opened_where_a_standard_stream_was_closed_costs_the_others_no_lock(tmp_path):
+    code = """
+import os, sys, time
+from outlast.store.connection import connect
+from outlast.run.guarded import take
+path = sys.argv[1]
+ours = connect(path, create=True)
+ours.execute("create table t (x)")
+held = []
+for opens in (lambda: connect(path, create=False), lambda: take(path, "full")):
+    os.closerange(0, 3)
+    held.append(opens())
+os.write(int(sys.argv[2]), b".")
+time.sleep(60)
+"""
+    read, write = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "app.db"), str(write)], pass_fds=(write,))
+    os.close(write)
+    try:
+        assert os.read(read, 1) == b"."
+        # By the library that removes it where it takes itself for the last one.
+        with closing(standard_sqlite3.connect(tmp_path / "app.db")) as elsewhere:
+            elsewhere.execute("select * from t").fetchall()
+        assert (tmp_path / "app.db-wal").exists()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read)
 
 
 def test_a_child_that_is_forked_while_other_threads_open_the_file_can_open_it(tmp_path):

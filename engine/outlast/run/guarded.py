@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from ..errors import OutlastError
 from ..store.connection import translate
+from ..store.descriptor import occupy_standard
 from ..store.library import sqlite3
 from ..store.opened_file import OpenedFile
 from ..store.pragmas import synchronous
@@ -206,6 +207,7 @@ def take(path: str, durability: str) -> Guarded:
         _thread.held = None
         held[1].really_close()
     try:
+        occupy_standard()
         # Not made anew where it was removed: the store has it open.
         name = f"file:{quote(path)}?mode=rw"
         db = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, factory=Guarded, uri=True)

@@ -19,7 +19,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly, StoreReplaced
-from . import library, over_fork, pragmas
+from . import descriptor, library, over_fork, pragmas
 from .filesystem import refuse_network
 from .library import sqlite3
 from .opened_file import Inode, OpenedFile, refuse_other
@@ -234,6 +234,7 @@ def set_busy_seconds(connection: sqlite3.Connection, seconds: float) -> None:
 def _open_file(name: str, *, create: bool, allow_network: bool, durability: str) -> StoreConnection:
     with over_fork.opening:
         is_new = _prepare(name, create=create, allow_network=allow_network)
+        descriptor.occupy_standard()
         connection = sqlite3.connect(
             f"file:{quote(name)}?mode=rw",
             timeout=BUSY_SECONDS,
@@ -317,8 +318,7 @@ def _convert(connection: StoreConnection, wanted: str) -> None:
             connection.execute(f"pragma journal_mode = {wanted}")
             return
         except sqlite3.OperationalError as error:
-            # Two processes that open a new file at once: SQLite does not wait here, since waiting could be a
-            # deadlock.
+            # Two processes that open a new file at once: SQLite does not wait here, since waiting could be a deadlock.
             if not is_lock(error):
                 raise
             if wanted != "wal":
