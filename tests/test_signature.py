@@ -285,6 +285,8 @@ def read(text: str, annotation: Any) -> Any:
         ("x=red", Colour, Colour.RED),
         ("x=1h", timedelta, timedelta(hours=1)),
         ("x=1", Literal[1, "a"], 1),
+        ("x=true", Literal[True, "a"], True),
+        ("x=true", Literal[True, "true"], "true"),
         ("x=1.5", float, 1.5),
         ("x=[1]", Any, [1]),
         ('x={"by":"eve"}', Approval, Approval(by="eve")),

@@ -245,7 +245,8 @@ def _convert_text(text: str, annotation: Any, place: str) -> Any:
         return _text_to_union(text, hint, arguments, place)
     if origin is typing.Literal:
         choices = {"null" if choice is None else str(getattr(choice, "value", choice)): choice for choice in arguments}
-        return choices[text] if text in choices else refuse(place, hint, text)
+        spelt = text.capitalize() if text in ("true", "false") and text not in choices else text
+        return choices[spelt] if spelt in choices else refuse(place, hint, text)
     if origin is type(None):
         return None if text in ("null", "None") else refuse(place, hint, text)
     if origin in SCALARS:
