@@ -134,9 +134,9 @@ def test_an_agent_that_has_lost_its_file_ends_and_tells_its_runs_nothing(engine:
     engine.start(opened_file_run)
     with engine.agent():
         assert begun.wait(10)
+        (agent,) = (thread for thread in threading.enumerate() if thread.name == "outlast-agent")
         _replace(path)
         restored = path.read_bytes()
-        (agent,) = (thread for thread in threading.enumerate() if thread.name == "outlast-agent")
         agent.join(10)
         assert not agent.is_alive()
         may_end.set()
