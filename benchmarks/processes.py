@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from outlast import Engine
-from outlast.options import DEFAULT
+from outlast.definition.options import DEFAULT
 from outlast.starts import start_operation
 
 ROOT = Path(__file__).resolve().parent.parent

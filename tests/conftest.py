@@ -18,7 +18,8 @@ import pytest
 from made_runs import Maker
 
 import outlast
-from outlast import clock, registry
+from outlast import clock
+from outlast.definition import registry
 from outlast.store.sqlite import SqliteStore
 
 TESTS = Path(__file__).parent

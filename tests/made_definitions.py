@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 from types import ModuleType
 
-from outlast import Retry, registry, step, transaction, workflow
+from outlast import Retry, step, transaction, workflow
+from outlast.definition import registry
 
 with registry.isolated():
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from outlast import clock
 from outlast import operations as op
 from outlast.clock import SECOND
-from outlast.registry import Registry
+from outlast.definition.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.store.sqlite import SqliteStore

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from outlast import application, registry
+from outlast import application
+from outlast.definition import registry
 from outlast.errors import BrokenApp, FileMissing, InvalidInput, NotFound
 
 WORKFLOW = "from outlast import workflow\n\n@workflow\ndef {name}() -> None: ...\n"

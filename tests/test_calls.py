@@ -12,13 +12,9 @@ import pytest
 from made_definitions import book, charge, fetch, fulfil, nightly
 
 import outlast
-from outlast import (
-    aio,
-    durable,
-    registry,
-    step,
-)
+from outlast import aio, durable, step
 from outlast import caller as caller_module
+from outlast.definition import registry
 from outlast.errors import (
     InvalidInput,
     OutsideRun,

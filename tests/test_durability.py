@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from outlast import Engine, registry, step, transaction, workflow
+from outlast import Engine, step, transaction, workflow
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.errors import InvalidInput
 from outlast.store import connection, library

@@ -19,7 +19,7 @@ LAYERS = (
     # 0: no I/O; the one place that reads the time.
     r"errors|clock|codec(\..+)?|text(\..+)?",
     # 1: pure; what a workflow file sees, and what the roles ask of a store, as values.
-    r"states|model|handles|retry|stored_retry|options|code|queues|registry|settings|caller|aio|durable"
+    r"states|model|handles|settings|caller|aio|durable"
     r"|operations(\..+)?|journal(\..+)?|signature(\..+)?|definition(\..+)?|timetable(\..+)?",
     # 2: SQL.
     r"store(\..+)?",

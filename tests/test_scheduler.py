@@ -29,11 +29,11 @@ from scheduling_fakes import (
 from outlast import At, Cron, Every, Schedule, clock, scheduling, workflow
 from outlast import operations as op
 from outlast.clock import SECOND
+from outlast.definition.registry import Registry
 from outlast.doctor import examine
 from outlast.errors import Conflict, ScheduleNotFound
 from outlast.operations import schedules as sop
 from outlast.operations.queues import SetQueue
-from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.store import schedules

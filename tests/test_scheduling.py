@@ -19,10 +19,11 @@ from scheduling_fakes import (
     settle,
 )
 
-from outlast import Every, Schedule, clock, registry, scheduling, workflow
+from outlast import Every, Schedule, clock, scheduling, workflow
 from outlast.clock import SECOND
+from outlast.definition import registry
+from outlast.definition.registry import Registry
 from outlast.errors import Conflict, InvalidDefinition, InvalidInput, ScheduleNotFound
-from outlast.registry import Registry
 from outlast.store import schedules
 from outlast.store.sqlite import SqliteStore
 from outlast.views.schedules import schedule_json, ticks_json

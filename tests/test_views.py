@@ -10,12 +10,12 @@ from decimal import Decimal
 import pytest
 from made_runs import Maker
 
-from outlast import clock, codec, registry, views
+from outlast import clock, codec, views
 from outlast import operations as op
 from outlast.cli.render import plain
 from outlast.cli.tree import run_lines, step_cells
 from outlast.clock import SECOND
-from outlast.definition import workflow
+from outlast.definition import registry, workflow
 from outlast.errors import AmbiguousRun, InvalidInput, KeyNotFound, RunNotFound
 from outlast.run.unknown import question
 from outlast.states import Ending

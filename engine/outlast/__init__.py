@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from . import aio
 from .definition import NOT_DONE, step, transaction, workflow
+from .definition.queues import Queue
+from .definition.retry import Retry
 from .durable import (
     continue_as_new,
     current,
@@ -78,8 +80,6 @@ from .errors import (
     WrongSQLite,
 )
 from .handles import Handle, Run
-from .queues import Queue
-from .retry import Retry
 
 if TYPE_CHECKING:
     from .codec import register_type

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from . import registry
+from .definition import registry
 from .definition.source import shown
 from .errors import BrokenApp, FileMissing, InvalidInput, NotFound, OutlastError
 from .settings import APP_VARIABLE, absolute, find_root, read_project

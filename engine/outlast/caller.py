@@ -18,8 +18,8 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from .definition import Definition, Workflow
+    from .definition.options import Options
     from .handles import Current, Handle, Run
-    from .options import Options
 
 
 class Caller(Protocol):

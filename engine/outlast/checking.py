@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .code import Code
+from .definition.code import Code
+from .definition.stored_retry import retry_from
 from .errors import CodeMismatch, InvalidInput, PayloadUnreadable
 from .journal.entry import Entry
 from .journal.plan import undo_plan
@@ -24,12 +25,11 @@ from .settings import Settings
 from .store import journal, sealing
 from .store.backup import backup
 from .store.sqlite import SqliteStore
-from .stored_retry import retry_from
 from .views.open_runs import open_runs
 from .views.runs import status_of
 
 if TYPE_CHECKING:
-    from .registry import Registry
+    from .definition.registry import Registry
 
 HANGS_SECONDS = 10.0
 _HANGS_AGAIN_SECONDS = 1.0

@@ -10,15 +10,16 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import clock, codec, registry
+from . import clock, codec
+from .definition import registry
+from .definition.stored_retry import stored_retry
 from .errors import PayloadTooLarge, QueueNotFound
 from .model import DEFAULT_QUEUE, new_id, workflow_code
 from .operations import Start
-from .stored_retry import stored_retry
 
 if TYPE_CHECKING:
     from .definition import Workflow
-    from .options import Options
+    from .definition.options import Options
     from .settings import Settings
 
 

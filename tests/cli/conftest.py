@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from outlast import registry
+from outlast.definition import registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from outlast.definition.options import Options
 from outlast.errors import InvalidInput
-from outlast.options import Options
 
 from .conftest import Call
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import outlast
-from outlast import Retry, clock, emit, gather, publish, registry, sleep, sqlite3, step, transaction, wait_signal, workflow
+from outlast import Retry, clock, emit, gather, publish, sleep, sqlite3, step, transaction, wait_signal, workflow
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.store import connection, library
 from outlast.store.sqlite import SqliteStore

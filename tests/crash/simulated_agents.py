@@ -22,8 +22,8 @@ from outlast import operations as op
 from outlast.agent import Agent
 from outlast.agent.holding import Holding
 from outlast.agent.runners import Runners
+from outlast.definition.registry import Registry
 from outlast.errors import LeaseLost
-from outlast.registry import Registry
 from outlast.settings import Settings
 from outlast.store.process import ProcessIdentity, this_process
 

@@ -24,7 +24,6 @@ from outlast import (
     first,
     gather,
     now,
-    registry,
     signal_handle,
     sleep,
     step,
@@ -33,6 +32,7 @@ from outlast import (
     wait_signal,
     workflow,
 )
+from outlast.definition import registry
 
 _RETRY = Retry(4, initial="2s", maximum="5s", jitter=0)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import outlast
-from outlast import emit, gather, publish, registry, sleep, sqlite3, step, wait_signal, workflow
+from outlast import emit, gather, publish, sleep, sqlite3, step, wait_signal, workflow
+from outlast.definition import registry
 from outlast.testing import DrivenEngine, driven_engine
 
 with registry.isolated() as defined:

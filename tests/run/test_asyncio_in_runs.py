@@ -10,7 +10,8 @@ from asyncio import as_completed
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import InvalidInput, aio, first, registry, signal_handle, sleep, step, wait_signal, workflow
+from outlast import InvalidInput, aio, first, signal_handle, sleep, step, wait_signal, workflow
+from outlast.definition import registry
 from outlast.run.in_order import first_number
 
 gate = Gate()

@@ -15,7 +15,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import current, now, registry, rng, sleep, sqlite3, step, uuid4, wait_signal, workflow
+from outlast import current, now, rng, sleep, sqlite3, step, uuid4, wait_signal, workflow
+from outlast.definition import registry
 from outlast.errors import NotStorable, OutsideRun, PayloadTooLarge, RemoteError, WrongColour
 
 gate = Gate()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from run_bench import effects, eventually
 
-from outlast import aio, checking, gather, patched, register_payload_codec, registry, sleep, step, wait_signal, workflow
+from outlast import aio, checking, gather, patched, register_payload_codec, sleep, step, wait_signal, workflow
 from outlast.cli.main import call
 from outlast.codec import payloads
+from outlast.definition import registry
 from outlast.settings import Settings
 
 

@@ -9,7 +9,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import continue_as_new, registry, step, workflow
+from outlast import continue_as_new, step, workflow
+from outlast.definition import registry
 from outlast.errors import Conflict, InvalidInput, OutsideRun, RunCancelled, RunHalted
 
 gate = Gate()

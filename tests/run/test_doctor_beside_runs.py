@@ -6,7 +6,8 @@ import pytest
 from run_bench import Gate, eventually
 
 import outlast
-from outlast import registry, step, workflow
+from outlast import step, workflow
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.errors import SignalTimeout
 

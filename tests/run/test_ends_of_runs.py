@@ -10,8 +10,9 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, continue_as_new, current, gather, registry, step, transaction, workflow
+from outlast import Retry, continue_as_new, current, gather, step, transaction, workflow
 from outlast.agent import holding, interrupting
+from outlast.definition import registry
 from outlast.errors import Conflict, DeadlineExceeded, RunCancelled
 from outlast.operations import AgentEnded
 

@@ -192,7 +192,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
     (package / "__init__.py").touch()
     (package / "steps.py").write_text(STEPS)
     monkeypatch.syspath_prepend(str(tmp_path / "app"))
-    from outlast import registry
+    from outlast.definition import registry
 
     with registry.isolated():
         yield import_module("shop_of_the_tests.steps")

@@ -7,7 +7,8 @@ import os
 import psutil
 from run_bench import Bench
 
-from outlast import current, publish, registry, step, workflow
+from outlast import current, publish, step, workflow
+from outlast.definition import registry
 
 
 @step(isolate=True)

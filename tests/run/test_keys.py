@@ -6,7 +6,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, registry, step, workflow
+from outlast import Retry, step, workflow
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.errors import Conflict, InvalidInput, KeyNotFound, RunFinished
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from run_bench import effects, eventually
 
-from outlast import aio, gather, patched, registry, sleep, step, wait_signal, workflow
+from outlast import aio, gather, patched, sleep, step, wait_signal, workflow
+from outlast.definition import registry
 from outlast.operations import Append
 from outlast.testing import crash_everywhere
 

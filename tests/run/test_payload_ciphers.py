@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from run_bench import Bench
 
-from outlast import registry, workflow
+from outlast import workflow
 from outlast.codec import payloads
+from outlast.definition import registry
 from outlast.errors import RunHalted
 
 pytest.importorskip("cryptography")

@@ -13,9 +13,10 @@ import pytest
 from run_bench import Bench, effects, eventually
 
 import outlast
-from outlast import Retry, registry, step, transaction, workflow
+from outlast import Retry, step, transaction, workflow
 from outlast.codec import payloads
 from outlast.codec.payloads import register_payload_codec
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.errors import InvalidDefinition, PayloadNotEncoded, PayloadUnreadable, RunHalted, StepTimeout
 from outlast.journal.entry import Entry

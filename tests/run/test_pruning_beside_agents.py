@@ -7,7 +7,8 @@ import threading
 from run_bench import eventually
 
 import outlast
-from outlast import registry, step, workflow
+from outlast import step, workflow
+from outlast.definition import registry
 from outlast.doctor import examine
 from outlast.errors import RunNotFound
 from outlast.supervisor.retention import KEPT_FOR_A_TIME, Walk

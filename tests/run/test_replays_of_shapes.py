@@ -7,7 +7,8 @@ from run_bench import effects
 from test_replays import export
 
 import outlast
-from outlast import Retry, continue_as_new, emit, first, now, patched, publish, registry, sleep, step, transaction, uuid4, workflow
+from outlast import Retry, continue_as_new, emit, first, now, patched, publish, sleep, step, transaction, uuid4, workflow
+from outlast.definition import registry
 from outlast.testing import replays
 
 with registry.isolated() as defined:

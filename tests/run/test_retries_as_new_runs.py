@@ -10,7 +10,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, current, registry, step, transaction, workflow
+from outlast import Retry, current, step, transaction, workflow
+from outlast.definition import registry
 from outlast.errors import Conflict, StepNotFound
 from outlast.views.chains import chain_texts
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 
 import outlast
-from outlast import clock, codec, current, registry, step, workflow
+from outlast import clock, codec, current, step, workflow
 from outlast import operations as op
+from outlast.definition import registry
 from outlast.errors import Conflict
 from outlast.journal.entry import Entry
 

@@ -9,7 +9,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Fail, Retry, RetryAfter, current, registry, step, transaction, workflow
+from outlast import Fail, Retry, RetryAfter, current, step, transaction, workflow
+from outlast.definition import registry
 from outlast.errors import DeadlineExceeded, RunCancelled, StepTimeout
 
 gate = Gate()

@@ -9,7 +9,8 @@ import pytest
 from run_bench import effects, eventually
 
 import outlast
-from outlast import Retry, registry, step, workflow
+from outlast import Retry, step, workflow
+from outlast.definition import registry
 from outlast.errors import RunHalted
 
 FAST = Retry(3, initial="1ms", jitter=0)

@@ -8,7 +8,8 @@ import pytest
 from run_bench import eventually
 
 import outlast
-from outlast import aio, registry, workflow
+from outlast import aio, workflow
+from outlast.definition import registry
 from outlast.errors import SignalTimeout
 from outlast.why import why
 

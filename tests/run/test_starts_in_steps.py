@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from run_bench import effects
 
-from outlast import Retry, aio, current, registry, step, wait_signal, workflow
+from outlast import Retry, aio, current, step, wait_signal, workflow
+from outlast.definition import registry
 
 engines: dict[str, Any] = {}
 RETRY = Retry(3, initial="1ms", jitter=0)

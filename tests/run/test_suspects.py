@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from run_bench import Bench, Gate, effects, eventually
 
-from outlast import registry, step, workflow
+from outlast import step, workflow
+from outlast.definition import registry
 from outlast.operations import AgentEnded
 
 second = Gate()

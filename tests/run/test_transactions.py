@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from run_bench import effects
 
-from outlast import aio, current, registry, sqlite3, transaction, workflow
+from outlast import aio, current, sqlite3, transaction, workflow
+from outlast.definition import registry
 from outlast.errors import NotStorable, OutlastError
 from outlast.run import guarded, transactional
 from outlast.store import journal

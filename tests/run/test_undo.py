@@ -9,7 +9,8 @@ import pytest
 from run_bench import Gate, effects, eventually
 
 import outlast
-from outlast import Retry, current, gather, registry, step, transaction, workflow
+from outlast import Retry, current, gather, step, transaction, workflow
+from outlast.definition import registry
 from outlast.errors import RunCancelled, RunHalted, StepTimeout
 from outlast.operations import CancelParts
 from outlast.run.sync_parts import SyncParts

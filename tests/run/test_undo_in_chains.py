@@ -6,7 +6,8 @@ import pytest
 from run_bench import Gate, effects
 
 import outlast
-from outlast import current, registry, step, workflow
+from outlast import current, step, workflow
+from outlast.definition import registry
 from outlast.errors import RunCancelled, RunHalted
 from outlast.operations.retention import Prune
 

@@ -20,12 +20,12 @@ from outlast import (
     StepTimeout,
     current,
     gather,
-    registry,
     step,
     wait_signal,
     workflow,
 )
 from outlast.agent import interrupting
+from outlast.definition import registry
 from outlast.operations import AgentEnded
 from outlast.run.user_threads import busy_threads
 from outlast.why import why

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from run_bench import effects
 
-from outlast import NotStorable, PayloadTooLarge, Retry, RunHalted, aio, gather, registry, sqlite3, step, transaction, workflow
+from outlast import NotStorable, PayloadTooLarge, Retry, RunHalted, aio, gather, sqlite3, step, transaction, workflow
+from outlast.definition import registry
 
 RETRY = Retry(3, initial="1ms", jitter=0)
 

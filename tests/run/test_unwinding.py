@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import RunHalted, aio, registry, sleep, step, wait_signal, workflow
+from outlast import RunHalted, aio, sleep, step, wait_signal, workflow
+from outlast.definition import registry
 from outlast.operations import AgentEnded
 
 gate = Gate()

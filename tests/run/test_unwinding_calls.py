@@ -18,14 +18,14 @@ from outlast import (
     gather,
     patched,
     publish,
-    registry,
     sleep,
     sqlite3,
     step,
     transaction,
     wait_signal,
     workflow,
-)  # fmt: skip
+)
+from outlast.definition import registry
 from outlast.errors import Cancelled, Parked
 
 raised: list[str] = []

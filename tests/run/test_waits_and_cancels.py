@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from run_bench import Gate, effects, eventually
 
-from outlast import RunCancelled, aio, registry, step, uuid4, wait_signal, workflow
+from outlast import RunCancelled, aio, step, uuid4, wait_signal, workflow
 from outlast.agent import holding
+from outlast.definition import registry
 
 gate = Gate()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from outlast import Engine, gather, registry, step, workflow
+from outlast import Engine, gather, step, workflow
 from outlast.agent.answers import Answers
+from outlast.definition import registry
 from outlast.operations import Heartbeat
 from outlast.store.sqlite import SqliteStore
 

@@ -9,9 +9,9 @@ import pytest
 from outlast import Every, clock, scheduling, workflow
 from outlast import operations as op
 from outlast.clock import SECOND
+from outlast.definition.registry import Registry
 from outlast.errors import Conflict, InvalidInput, ScheduleNotFound
 from outlast.operations import schedules as sop
-from outlast.registry import Registry
 from outlast.scheduler import Scheduler
 from outlast.scheduling import backfill
 from outlast.settings import Settings

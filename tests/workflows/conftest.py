@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from shell import ROOT, Shell, eventually
 
-from outlast import registry
+from outlast.definition import registry
 
 
 @pytest.fixture

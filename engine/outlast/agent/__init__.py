@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import caller, clock
-from ..code import Code
+from ..definition.code import Code
 from ..errors import LeaseLost, StoreReplaced
 from ..liveness import Pulse
 from ..operations import Claim, GiveBack, Heartbeat, LearnCode, LeaveAgent
@@ -31,7 +31,7 @@ from .next_claim import NextClaim
 from .trouble import Trouble
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..settings import Settings
     from ..store.doorbell import Listener
     from ..store.sqlite import SqliteStore

@@ -23,7 +23,7 @@ from ..states import Status
 from ..store import journal, sealing
 
 if TYPE_CHECKING:
-    from ..code import Code
+    from ..definition.code import Code
     from ..run.execution import Ended
     from ..run.host import Host
 

@@ -38,7 +38,7 @@ from .runners import Runners
 from .slots import Slots
 
 if TYPE_CHECKING:
-    from ..code import Code
+    from ..definition.code import Code
     from ..run.held import Held
     from ..settings import Settings
     from ..store.group import Done

@@ -16,7 +16,7 @@ from ..operations import Claim
 from ..store import claiming, next_due
 
 if TYPE_CHECKING:
-    from ..code import Code
+    from ..definition.code import Code
     from ..run.held import Held
     from ..store.sqlite import SqliteStore
     from .holding import Holding

@@ -21,8 +21,8 @@ from ..operations.atomic import Operation
 from ..store.process import this_process
 
 if TYPE_CHECKING:
-    from ..code import Code
-    from ..registry import Registry
+    from ..definition.code import Code
+    from ..definition.registry import Registry
     from ..settings import Settings
 
 

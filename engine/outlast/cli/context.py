@@ -20,8 +20,8 @@ from . import output
 
 if TYPE_CHECKING:
     from ..definition import Workflow
+    from ..definition.registry import Registry
     from ..engine import Engine
-    from ..registry import Registry
     from ..settings import Settings
     from ..store.sqlite import SqliteStore
 

@@ -90,8 +90,8 @@ def _limits(name: str, given: dict[str, str | None]) -> dict[str, Any]:
     """What was given, checked as a declaration is; "none" takes a limit away."""
     from typing import get_args
 
-    from ..options import checked_choice
-    from ..queues import Hold, parsed_rate
+    from ..definition.options import checked_choice
+    from ..definition.queues import Hold, parsed_rate
     from ..text.names import checked_name, checked_whole
 
     place = f"queue {checked_name(name, place='The name of a queue')!r}"
@@ -166,7 +166,7 @@ def _show(context: Context, store: SqliteStore, name: str) -> int:
 
     shown = next((one for one in queues_json(store) if one["name"] == name), None)
     if shown is None:  # `default`, about which nobody has said anything.
-        from ..registry import Registry
+        from ..definition.registry import Registry
 
         shown = next(one for one in queues_json(store, context.registry_if_whole() or Registry()) if one["name"] == name)
     if context.machine:

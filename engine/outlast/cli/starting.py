@@ -30,7 +30,7 @@ from .tree import is_over
 
 if TYPE_CHECKING:
     from ..definition import Workflow
-    from ..options import Options
+    from ..definition.options import Options
     from ..store.sqlite import SqliteStore
 
 _OPTIONS = (

@@ -1,9 +1,9 @@
-"""Workflows, steps and transactions as values: what a decorator makes of a function.
+"""What a workflow file says, as values: workflows, steps, transactions, queues, and how they are to be called.
 
-`definition` holds the facts that all kinds share, `dispatch` what a call does where it is made, `source`
-which functions can be defined and how their code is told apart, `undo` compensations and probes; `workflows`,
-`steps` and `transactions` the decorators and the precise types. Nothing here executes anything: a call goes
-through the `Caller` of its context, or is the plain function.
+`definition` holds the facts that all kinds share, `dispatch` what a call does where it is made, `source` which functions can be defined
+and how their code is told apart, `undo` compensations and probes; `workflows`, `steps` and `transactions` the decorators and the precise
+types; `options` and `retry` what may be said about a call, `registry` what this process has defined, `code` what an agent may claim by it.
+Refuses to execute anything: a call goes through the `Caller` of its context, or is the plain function.
 """
 
 from __future__ import annotations

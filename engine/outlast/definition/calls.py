@@ -16,7 +16,7 @@ from .definition import Definition
 
 if TYPE_CHECKING:
     from ..handles import Duration
-    from ..retry import Retry
+    from .retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)

@@ -14,19 +14,19 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, get_args
 
-from .. import options as options_module
-from .. import registry
 from ..errors import InvalidDefinition
-from ..options import Options, checked_choice
-from ..retry import ONCE, Retry, as_retry
 from ..text.names import checked_name, checked_whole
+from . import options as options_module
+from . import registry
+from .options import Options, checked_choice
+from .retry import ONCE, Retry, as_retry
 from .source import checked_function, code_text, digest_of, file_of, line_of, shown
 from .undo import Compensation, Probe, compensation_of, positive_seconds
 
 if TYPE_CHECKING:
     from ..handles import Duration
-    from ..options import Given
     from ..signature import Signature
+    from .options import Given
 
 Kind = Literal["workflow", "step", "transaction"]
 OnUnknown = Literal["retry", "halt", "undo"]

@@ -10,14 +10,14 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from .. import registry
+from . import registry
 from .calls import AsyncMaps, P, R, Submits, SyncMaps, Undoable
 from .undo import NotDone, probe_of
 
 if TYPE_CHECKING:
     from ..handles import Duration
-    from ..retry import Retry
     from .definition import OnUnknown
+    from .retry import Retry
 
 
 class Step(Submits[P, R], Undoable[P, R]):

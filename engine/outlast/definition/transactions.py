@@ -11,8 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, overload
 
-from .. import registry
 from ..errors import InvalidDefinition
+from . import registry
 from .calls import P, R, Submits, SyncMaps, T
 from .source import place_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from ..handles import Duration
-    from ..retry import Retry
+    from .retry import Retry
 
 TIMEOUT_SECONDS = 5.0
 """What a transaction may take that names no timeout: it holds up every other writer."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from ..errors import InvalidDefinition
 from ..handles import Duration
-from ..retry import Retry, as_retry
 from ..text.duration import seconds
+from .retry import Retry, as_retry
 from .source import checked_function, place_of
 
 

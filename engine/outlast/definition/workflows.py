@@ -9,15 +9,14 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from .. import registry
 from ..text.names import DEFAULT_QUEUE
-from . import dispatch
+from . import dispatch, registry
 from .calls import AsyncCalls, P, R, SyncCalls, Undoable
 
 if TYPE_CHECKING:
     from ..handles import Duration, Run
-    from ..retry import Retry
     from .definition import OnError
+    from .retry import Retry
 
 
 class Workflow(Undoable[P, R]):

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from .. import caller, clock, registry
-from ..definition import Workflow
+from .. import caller, clock
+from ..definition import Workflow, registry
+from ..definition.options import DEFAULT, Options, checked_tags
 from ..errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
-from ..options import DEFAULT, Options, checked_tags
 from ..settings import Settings, database_path, resolve
 from ..starts import start_operation
 from ..text.duration import seconds

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from .. import caller, registry
+from .. import caller
+from ..definition import registry
 from ..errors import InvalidInput
 from ..text.names import checked_name, checked_whole
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from .. import registry
+from ..definition import registry
 from ..loop import RoleLoop
 from ..settings import Settings
 from ..store.sqlite import SqliteStore

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .. import registry
+from ..definition import registry
 from ..settings import find_root
 
 LOOK_SECONDS = 0.5

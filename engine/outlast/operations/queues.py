@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from .atomic import Operation
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
 
 
 class QueueLimits(Struct, frozen=True, gc=False):

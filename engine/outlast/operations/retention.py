@@ -12,7 +12,7 @@ from msgspec import Struct
 from .atomic import Operation
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
 
 
 class DeclareRetention(Operation[None], frozen=True, gc=False):

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import clock
 from ..codec.errors import encode_error
+from ..definition.options import Options
 from ..errors import LeaseLost, OutlastError, StoreError
 from ..journal.entry import Entry
 from ..operations import CancelParts, Halt, StartPart
-from ..options import Options
 from ..store.parts import leads_to, may_lead_elsewhere
 from .async_rests import AsyncRests
 from .history import Record

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from .. import clock
+from ..definition.options import Options
 from ..errors import CodeMismatch, InvalidInput, ResultTimeout, RunCancelled
 from ..handles import Handle
 from ..journal.aside import branch_of
 from ..journal.entry import Entry
 from ..operations import Emit, Publish, Signal
-from ..options import Options
 from ..text.names import checked_key
 from .async_calls import AsyncCalls
 from .parts import ChildRun, Part

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import clock, codec
 from ..codec import payloads
 from ..codec.errors import encode_error
+from ..definition.stored_retry import stored_retry
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -32,7 +33,6 @@ from ..model import DEFAULT_QUEUE, derived_id, step_code, workflow_code
 from ..operations import ContinueAsNew, Emit, End, GiveBack, Halt, Park, RetryRun, Start
 from ..states import Ending
 from ..store import queues
-from ..stored_retry import stored_retry
 from .inheriting import is_equal
 from .journalled import Journalled
 from .tries import pause
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ..definition.definition import Definition
+    from ..definition.options import Options
     from ..handles import Handle, Run
-    from ..options import Options
     from .parts import Part
 
 Ended = End | GiveBack | Halt | ContinueAsNew | RetryRun | Park

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock
+from ..definition.options import Options
 from ..errors import LeaseLost
 from ..journal.entry import COMPENSABLE, Entry
 from ..operations.atomic import Operation
-from ..options import Options
 from . import execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .history import Record

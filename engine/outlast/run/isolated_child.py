@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from .. import caller, clock, codec, registry
+from .. import caller, clock, codec
+from ..definition import registry
 from ..errors import BrokenApp, NotStorable, OutlastError, OutsideRun, PayloadTooLarge
 from ..handles import Current, CurrentStep, Undoing
 from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS

@@ -19,6 +19,7 @@ from uuid import UUID
 from .. import clock, codec
 from ..codec import NotDecodable, payloads
 from ..codec.errors import decode_error, encode_error
+from ..definition.stored_retry import retry_from
 from ..errors import (
     CodeMismatch,
     OutcomeUnknown,
@@ -36,7 +37,6 @@ from ..operations import Append, ContinueAsNew, End, GiveBack, Halt, Park
 from ..operations.claimed import Claimed, Wanted
 from ..states import Ending
 from ..store import agents, retrying, sealing
-from ..stored_retry import retry_from
 from . import damage, unknown
 from .held import Held
 from .history import History, Record, void

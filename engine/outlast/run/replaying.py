@@ -26,8 +26,8 @@ from .sync_run import SyncRun
 
 if TYPE_CHECKING:
     from ..definition.definition import Definition
+    from ..definition.options import Options
     from ..handles import Handle, Run
-    from ..options import Options
 
 
 @dataclass(slots=True)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from .. import caller, clock
+from ..definition.options import Options
 from ..errors import OutsideRun
 from ..handles import Current
-from ..options import Options
 
 if TYPE_CHECKING:
     from ..definition import Definition, Workflow

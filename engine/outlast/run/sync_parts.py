@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import clock, codec
+from ..definition.options import Options
 from ..errors import (
     InvalidInput,
     ResultTimeout,
@@ -19,7 +20,6 @@ from ..errors import (
 )
 from ..journal.entry import Entry
 from ..operations import Append, CancelParts, Signal, StartPart
-from ..options import Options
 from ..signature import convert_value
 from ..states import Status
 from ..store.parts import may_lead_elsewhere

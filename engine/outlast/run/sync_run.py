@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from ..caller import active
+from ..definition.options import Options
 from ..errors import (
     Cancelled,
     CodeMismatch,
@@ -24,7 +25,6 @@ from ..errors import (
 from ..handles import Handle
 from ..journal.entry import COMPENSABLE, Entry
 from ..operations import Emit, Publish, RetryRun
-from ..options import Options
 from . import execute, forked, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .execution import Ended

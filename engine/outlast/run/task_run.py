@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from .. import clock
 from ..codec.errors import encode_error
+from ..definition.retry import Retry
+from ..definition.stored_retry import retry_from
 from ..errors import LeaseLost, OutcomeUnknown, PayloadNotEncoded, PayloadUnreadable
 from ..handles import Current
 from ..journal.entry import Entry
 from ..model import idempotency_key
 from ..operations import Again, Append, End, Halt
 from ..operations.claimed import Claimed
-from ..retry import Retry
 from ..states import Ending
 from ..store import journal, last_writes, sealing
-from ..stored_retry import retry_from
 from . import damage, execute, strays, transactional, unknown
 from .execute import StepCall, ThreadTry
 from .held import Held

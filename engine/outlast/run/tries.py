@@ -16,9 +16,9 @@ from msgspec import Struct
 from .. import clock
 from ..codec import payloads
 from ..codec.errors import encode_error
+from ..definition.retry import Retry
 from ..errors import NotStorable, OutcomeUnknown, PayloadTooLarge, RetryAfter, StepDied, StepTimeout
 from ..journal.entry import COMPENSABLE, Entry
-from ..retry import Retry
 from ..text.duration import seconds
 from .history import PROBE_PREFIX, Record
 

@@ -31,7 +31,7 @@ from .alarm import Alarm
 from .declared import ScheduleCode
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")

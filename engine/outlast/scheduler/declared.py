@@ -26,7 +26,7 @@ from ..store.schedules import StoredSchedule
 
 if TYPE_CHECKING:
     from ..definition import Workflow
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..store.sqlite import SqliteStore
 
 _log = logging.getLogger("outlast")

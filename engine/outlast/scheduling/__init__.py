@@ -18,12 +18,12 @@ from msgspec.structs import replace
 
 from .. import clock, codec
 from ..codec import payloads
+from ..definition.options import DEFAULT
 from ..definition.scheduled import check, checked_input
 from ..errors import AlreadyExists, Conflict, InvalidInput, OutlastError, PayloadTooLarge, PayloadUnreadable, ScheduleNotFound
 from ..model import derived_id, new_id
 from ..operations import Start
 from ..operations.schedules import DeleteSchedule, GoneSchedule, ScheduleRow, ScheduleWrite, TickRow, WriteSchedules
-from ..options import DEFAULT
 from ..settings import Settings
 from ..starts import start_operation
 from ..text.names import checked_name
@@ -32,7 +32,7 @@ from ..timetable.catch_up import next_of, undecided
 
 if TYPE_CHECKING:
     from ..definition import Workflow
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..store.schedules import StoredSchedule
     from ..store.sqlite import SqliteStore
 

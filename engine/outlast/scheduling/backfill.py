@@ -20,7 +20,7 @@ from ..timetable.catch_up import without
 from . import Declared
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..settings import Settings
     from ..store.schedules import StoredSchedule
     from ..store.sqlite import SqliteStore

@@ -125,7 +125,7 @@ where queue = :name and slot is null and started_at is not null and finished_at 
 
 
 def _write(transaction: Transaction, name: str, declared: str | None, overrides: dict[str, Any]) -> None:
-    from ..queues import parsed_rate
+    from ..definition.queues import parsed_rate
 
     limits = {"concurrency": None, "rate": None, "per_partition": None, "hold": "running"}
     limits |= json.loads(declared) if declared is not None else {}

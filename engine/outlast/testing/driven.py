@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from .. import clock, codec, registry
+from .. import clock, codec
 from ..clock import SECOND
+from ..definition import registry
+from ..definition.options import DEFAULT, Options
+from ..definition.registry import Registry
 from ..engine import Engine
 from ..engine.handle import StoredRun
 from ..errors import OutlastError, ResultTimeout
-from ..options import DEFAULT, Options
-from ..registry import Registry
 from ..settings import Settings, resolve
 from ..states import FINAL, Status
 from ..text.duration import seconds

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import caller
 from ..agent import Agent
 from ..clock import SECOND
+from ..definition.registry import Registry
 from ..operations import Claim, Sweep
 from ..operations.claimed import Claimed
-from ..registry import Registry
 from ..run.user_threads import busy_threads
 from ..scheduler import Scheduler
 from ..settings import Settings

@@ -21,9 +21,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .. import clock, registry
+from .. import clock
 from ..clock import SystemClock
-from ..definition import Workflow
+from ..definition import Workflow, registry
 from ..errors import LeaseLost, OutlastError
 from ..model import new_id
 from ..operations import AgentEnded

@@ -13,7 +13,7 @@ from ..definition.source import shown
 
 if TYPE_CHECKING:
     from ..definition import Workflow
-    from ..registry import Registry
+    from ..definition.registry import Registry
 
 
 def workflows_json(registry: Registry) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from .. import clock
 from ..store import queues as stored
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..definition.registry import Registry
     from ..store.sqlite import SqliteStore
 
 # In two, since an index of its own holds the tasks that have a partition.

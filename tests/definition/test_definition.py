@@ -12,13 +12,8 @@ import made_definitions
 import pytest
 from made_definitions import book, charge, fetch, fulfil, module_of, nightly
 
-from outlast import (
-    NOT_DONE,
-    Retry,
-    registry,
-    step,
-)
-from outlast.definition import AsyncStep, AsyncWorkflow, NotDone, SyncStep, SyncWorkflow, Transaction
+from outlast import NOT_DONE, Retry, step
+from outlast.definition import AsyncStep, AsyncWorkflow, NotDone, SyncStep, SyncWorkflow, Transaction, registry
 from outlast.errors import (
     InvalidDefinition,
     InvalidInput,

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from made_definitions import module_of
 
-from outlast import (
-    Queue,
-    registry,
-)
+from outlast import Queue
+from outlast.definition import registry
 from outlast.errors import (
     InvalidDefinition,
     InvalidInput,

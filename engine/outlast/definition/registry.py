@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import InvalidDefinition, NotFound, QueueNotFound, WorkflowNotFound
+from ..errors import InvalidDefinition, NotFound, QueueNotFound, WorkflowNotFound
 
 if TYPE_CHECKING:
-    from .definition import Definition, Step, Transaction, Workflow
+    from . import Definition, Step, Transaction, Workflow
     from .queues import Queue
 
 D = TypeVar("D", bound="Definition")
@@ -53,7 +53,7 @@ class Registry:
     def add_queue(self, queue: Queue) -> None:
         """Keep a queue. Raises `InvalidDefinition` when another place declares it otherwise."""
         known = self._queues.get(queue.name)
-        if queue.module == "outlast.queues":
+        if queue.module == "outlast.definition.queues":
             return  # `default` before anybody declares it; queues() knows it.
         if known is not None and known != queue and not _declares_anew(known, queue):
             raise InvalidDefinition(

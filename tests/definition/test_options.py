@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from outlast.definition.options import DEFAULT, Options
+from outlast.definition.retry import Retry
 from outlast.errors import InvalidInput
-from outlast.options import DEFAULT, Options
-from outlast.retry import Retry
 
 
 def test_durations_become_seconds_and_a_number_of_tries_a_policy() -> None:

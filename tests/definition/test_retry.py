@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from outlast.definition.retry import ONCE, Retry, as_retry
 from outlast.errors import Cancelled, Fail, InvalidInput, RetryAfter
-from outlast.retry import ONCE, Retry, as_retry
 
 
 def test_the_first_try_counts() -> None:

@@ -11,12 +11,12 @@ from dataclasses import KW_ONLY, dataclass, field
 from types import CodeType
 from typing import Literal, get_args
 
+from ..errors import InvalidInput
+from ..text.duration import seconds
+from ..text.names import DEFAULT_QUEUE, checked_name, checked_whole
 from . import registry
-from .definition.source import shown
-from .errors import InvalidInput
 from .options import checked_choice
-from .text.duration import seconds
-from .text.names import DEFAULT_QUEUE, checked_name, checked_whole
+from .source import shown
 
 Hold = Literal["running", "unfinished"]
 

@@ -6,9 +6,9 @@ definition's source. Refuses to import anything: what is not in the registry, th
 
 from __future__ import annotations
 
-from .definition.definition import Definition
-from .journal.plan import Undo
-from .model import compensation_code, step_code, workflow_code
+from ..journal.plan import Undo
+from ..model import compensation_code, step_code, workflow_code
+from .definition import Definition
 from .registry import Registry
 
 

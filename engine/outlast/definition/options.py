@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
+from ..text.duration import seconds
+from ..text.names import checked_key, checked_name, checked_text
 from .retry import Retry, as_retry
-from .text.duration import seconds
-from .text.names import checked_key, checked_name, checked_text
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from .handles import Duration
+    from ..handles import Duration
 
 IfExists = Literal["return", "fail", "replace"]
 

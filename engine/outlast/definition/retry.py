@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from .errors import Fail, InvalidInput, RetryAfter
-from .handles import Duration
-from .text.duration import seconds
-from .text.names import checked_whole
+from ..errors import Fail, InvalidInput, RetryAfter
+from ..handles import Duration
+from ..text.duration import seconds
+from ..text.names import checked_whole
 
 
 class _Unsaid(str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .codec.types import NotDecodable, find_class, name_of_class, short
+from ..codec.types import NotDecodable, find_class, name_of_class, short
 from .retry import ErrorTypes, Retry
 
 
