@@ -162,7 +162,7 @@ def test_a_unique_key_that_fails_starts_nothing(engine: Engine) -> None:
         (lambda e: e.start(engine_double, 1), InvalidInput),
         (lambda e: e.start(len, []), InvalidInput),
         (lambda e: e.start_named(NAME, {"order_id": "o-1", "amount": "much"}), InvalidInput),
-        (lambda e: e.get(engine_fulfil, key="none"), KeyNotFound),
+        (lambda e: e.get(engine_fulfil, key="none"), RunNotFound),
         (lambda e: e.get(engine_fulfil), InvalidInput),
         (lambda e: e.get("none"), RunNotFound),
         (lambda e: e.agent(concurrency=0), InvalidInput),

@@ -154,7 +154,7 @@ class ScheduleNotFound(NotFound):
 
 
 class KeyNotFound(NotFound):
-    """A published key, or a run's key, that is not there."""
+    """A published key that is not there."""
 
 
 class FileMissing(NotFound):

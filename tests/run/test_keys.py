@@ -9,7 +9,7 @@ import outlast
 from outlast import Retry, step, workflow
 from outlast.definition import registry
 from outlast.doctor import examine
-from outlast.errors import Conflict, InvalidInput, KeyNotFound, RunFinished
+from outlast.errors import Conflict, InvalidInput, RunFinished, RunNotFound
 
 gate = Gate()
 world: set[str] = set()
@@ -70,7 +70,7 @@ def test_a_key_may_hold_anything_and_leads_to_its_run(bench):
         assert bench.engine.get("quick", key=key) == run
         assert bench.engine.get(f"quick:{key}") == run
         assert bench.start(quick.options(key=key), "b") == run
-    with pytest.raises(KeyNotFound):
+    with pytest.raises(RunNotFound):
         bench.engine.get(works, key="a:b:c")
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from .. import caller, clock
 from ..definition import Workflow, registry
 from ..definition.options import DEFAULT, Options, checked_tags
-from ..errors import InvalidInput, KeyNotFound, OutlastError, OutsideRun, RunNotFound
+from ..errors import InvalidInput, OutlastError, OutsideRun
 from ..settings import Settings, database_path, resolve
 from ..starts import start_operation
 from ..text.duration import seconds
@@ -153,7 +153,7 @@ class Engine:
     def get(self, reference: Any, /, *, key: str | None = None) -> Any:
         """A run by its id, a unique prefix of it, or `WORKFLOW:KEY`; or by a workflow and `key=`.
 
-        Raises `RunNotFound`, `AmbiguousRun`, and `KeyNotFound` for a key that no run of the workflow has.
+        Raises `RunNotFound` and `AmbiguousRun`.
         """
         from ..views.find import find_run
 
@@ -162,10 +162,7 @@ class Engine:
                 raise InvalidInput("get() needs the id of a run, or a workflow and its key=.")
             return StoredRun(self.store, self.settings, find_run(self.store, reference)[1])
         name = reference if isinstance(reference, str) else reference.name
-        try:
-            return StoredRun(self.store, self.settings, find_run(self.store, f"{name}:{key}")[1])
-        except RunNotFound:
-            raise KeyNotFound(f"No run of {name} has the key {key!r}.", hint="`outlast runs` lists the runs.") from None
+        return StoredRun(self.store, self.settings, find_run(self.store, f"{name}:{key}")[1])
 
     def runs(
         self,
