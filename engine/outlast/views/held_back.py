@@ -6,7 +6,7 @@ cause is another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import clock
 from ..store import queues
@@ -20,13 +20,14 @@ from .values import wall_json
 if TYPE_CHECKING:
     from ..store.library import sqlite3
     from ..store.sqlite import SqliteStore
+    from .task_facts import TaskFacts
     from .unclaimed import Text
 
 
-def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> bool:
+def why_held_back(store: SqliteStore, facts: TaskFacts, due_at: int, text: Text, *, what: str) -> bool:
     """Complete the explanation of a row that is due, if limits hold it back; else leave it and give false."""
     connection, now = store.connection(), store.now()
-    limits = queues.limited(connection).get(facts["queue"])
+    limits = queues.limited(connection).get(facts.queue)
     if limits is None:
         return False
     if limits.paused_at is not None:
@@ -35,8 +36,8 @@ def why_held_back(store: SqliteStore, facts: dict[str, Any], text: Text, *, what
         return True
     places = Places(connection, limits, now=now)
     candidate = Candidate(
-        facts["id"], facts["due_at"], facts["partition"] or "", facts["started_at"] is None, facts["slot"],
-        facts["parent_id"], facts["queue"], facts["priority"], facts["needs"],
+        facts.id, due_at, facts.partition or "", facts.started_at is None, facts.slot,
+        facts.parent_id, facts.queue, facts.priority, facts.needs,
     )  # fmt: skip
     if places.place_for(candidate) is not None:
         return False
@@ -82,9 +83,9 @@ def _by(limits: Limits) -> str:
     return "not ended" if limits.keeps_place else "running"
 
 
-def why_not_yet(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> bool:
+def why_not_yet(store: SqliteStore, facts: TaskFacts, text: Text, *, what: str) -> bool:
     """Complete the explanation of a run that waits for the end of another of its unique key; else give false."""
-    before = run_before(store.connection(), facts["id"])
+    before = run_before(store.connection(), facts.id)
     if before is None:
         return False
     uid, status, unique_key = before

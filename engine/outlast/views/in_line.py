@@ -5,10 +5,11 @@ Owns that sentence. Refuses to say anything of other runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
+    from .task_facts import TaskFacts
     from .unclaimed import Text
 
 _PLACE = """
@@ -22,9 +23,9 @@ order by t.id is null, o.tick desc limit 1
 """
 
 
-def why_in_line(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> bool:
+def why_in_line(store: SqliteStore, facts: TaskFacts, text: Text, *, what: str) -> bool:
     """Complete the explanation of a run that waits for its turn; else leave it and give false."""
-    row = store.connection().execute(_PLACE, {"id": facts["id"]}).fetchone()
+    row = store.connection().execute(_PLACE, {"id": facts.id}).fetchone()
     if row is None:
         return False
     schedule, run_id, status = row

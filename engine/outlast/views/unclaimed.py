@@ -7,7 +7,7 @@ show: where everything fits, it says that the task is about to be claimed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import clock
 from ..text.counted import counted
@@ -20,6 +20,7 @@ from .waiting import Candidate, Stray
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
+    from .task_facts import TaskFacts
 
 
 class Text(Protocol):
@@ -39,62 +40,62 @@ def tell_strays(found: list[Stray], uid: str, text: Text) -> None:
         text.actions.append(f"outlast cancel --force {uid}")
 
 
-def why_unclaimed(store: SqliteStore, facts: dict[str, Any], text: Text, *, what: str) -> None:
+def why_unclaimed(store: SqliteStore, facts: TaskFacts, text: Text, *, what: str) -> None:
     """Complete an explanation of a row that waits to be claimed. `what` is the subject of its first
     sentence.
     """
     now = store.now()
-    due_at = facts["due_at"]
+    due_at = facts.due_at
     if due_at is None:
         if why_not_yet(store, facts, text, what=what) or why_in_line(store, facts, text, what=what):
             return
-        if facts["status"] == "compensating" and (strays := waiting.strays(store, facts["id"])):
+        if facts.status == "compensating" and (strays := waiting.strays(store, facts.id)):
             text.summary = f"{what} waits until a try that may still run has ended."
-            tell_strays(strays, facts["uid"], text)
+            tell_strays(strays, facts.uid, text)
             return
         text.summary = f"{what} cannot be claimed; `outlast doctor` looks for the cause."
         text.actions.append("outlast doctor")
         return
     if due_at > now:
-        at_wall = facts["at_wall"] if facts["claim"] == 0 else None
+        at_wall = facts.at_wall if facts.claim == 0 else None
         at = wall_json(at_wall if at_wall is not None else store.engine_time().to_wall(due_at))
         text.summary = f"{what} is not due before {at} (in {describe((due_at - now) / clock.SECOND)})."
         _mind_nobody(store, facts, text)
         return
-    if why_held_back(store, facts, text, what=what):
+    if why_held_back(store, facts, due_at, text, what=what):
         return
     found = waiting.candidates(store, facts)
     active = [agent for agent in found if agent.status == "active"]
     able = [agent for agent in active if agent.fingerprint is not None]
-    serving = [agent for agent in able if agent.serves(facts["queue"])]
-    fitting = [agent for agent in serving if agent.fingerprint not in facts["refused"]]
+    serving = [agent for agent in able if agent.serves(facts.queue)]
+    fitting = [agent for agent in serving if agent.fingerprint not in facts.refused]
     if not active:
         _nobody(found, text, what=what)
     elif not able:
         _nobody_has_the_code(store, facts, active, text, what=what)
     elif not serving:
         _nobody_serves(facts, able, text, what=what)
-    elif facts["suspect"]:
+    elif facts.suspect:
         text.summary = f"{what} waits to run alone: an agent crashed while it was on it."
-        text.details.append(f"Its neighbours must not suffer. Crashes while it was alone, so far: {facts['crashes']}.")
+        text.details.append(f"Its neighbours must not suffer. Crashes while it was alone, so far: {facts.crashes}.")
     elif not fitting:
         text.summary = f"{what} waits for other code: that of every live agent disagreed with its journal."
-        text.details.append(f"Refused {_code(facts['needs'])}: {', '.join(facts['refused'])}.")
+        text.details.append(f"Refused {_code(facts.needs)}: {', '.join(facts.refused)}.")
         text.actions.append("outlast check")
     else:
-        _others_go_first(store, facts, fitting, text, what=what)
+        _others_go_first(store, facts, due_at, fitting, text, what=what)
         if len(fitting) < len(serving):
             refused = len(serving) - len(fitting)
             text.details.append(
-                f"It waits for other code of {_code(facts['needs'])} than that of {refused} live agent{'s' if refused > 1 else ''}, "
+                f"It waits for other code of {_code(facts.needs)} than that of {refused} live agent{'s' if refused > 1 else ''}, "
                 "which disagreed with its journal."
             )
 
 
-def _mind_nobody(store: SqliteStore, facts: dict[str, Any], text: Text) -> None:
+def _mind_nobody(store: SqliteStore, facts: TaskFacts, text: Text) -> None:
     """Say ahead of time that nobody could take it when it falls due."""
     if all(agent.fingerprint is None for agent in waiting.candidates(store, facts)):
-        text.details.append(f"No live agent has {_code(facts['needs'])} now; start one by then.")
+        text.details.append(f"No live agent has {_code(facts.needs)} now; start one by then.")
         text.actions.append("outlast up")
 
 
@@ -105,30 +106,30 @@ def _nobody(found: list[Candidate], text: Text, *, what: str) -> None:
     text.actions.append("outlast up")
 
 
-def _nobody_has_the_code(store: SqliteStore, facts: dict[str, Any], active: list[Candidate], text: Text, *, what: str) -> None:
-    text.summary = f"{what} is due, but no live agent has {_code(facts['needs'])}."
+def _nobody_has_the_code(store: SqliteStore, facts: TaskFacts, active: list[Candidate], text: Text, *, what: str) -> None:
+    text.summary = f"{what} is due, but no live agent has {_code(facts.needs)}."
     text.details.append(f"Agents without it: {_named(active)}.")
-    if facts["needs"].startswith("workflow:"):
-        versions = waiting.other_versions(store, facts["needs"])
+    if facts.needs.startswith("workflow:"):
+        versions = waiting.other_versions(store, facts.needs)
         if versions:
             text.details.append(f"They have its versions {', '.join(versions)}.")
     text.actions.append("outlast up --app MODULE (a module that defines it)")
 
 
-def _nobody_serves(facts: dict[str, Any], able: list[Candidate], text: Text, *, what: str) -> None:
-    queue = facts["queue"]
+def _nobody_serves(facts: TaskFacts, able: list[Candidate], text: Text, *, what: str) -> None:
+    queue = facts.queue
     text.summary = f"{what} is due, but no live agent that has its code takes from the queue {queue!r}."
     for agent in able:
         text.details.append(f"Agent {agent.uid} takes from {', '.join(agent.queues or [])}.")
     text.actions.append(f"outlast agent --queue {queue}")
 
 
-def _others_go_first(store: SqliteStore, facts: dict[str, Any], fitting: list[Candidate], text: Text, *, what: str) -> None:
+def _others_go_first(store: SqliteStore, facts: TaskFacts, due_at: int, fitting: list[Candidate], text: Text, *, what: str) -> None:
     ahead = waiting.count_ahead(store, facts)
     slots, running = sum(agent.slots for agent in fitting), sum(agent.running for agent in fitting)
-    waited = describe((store.now() - facts["due_at"]) / clock.SECOND)
+    waited = describe((store.now() - due_at) / clock.SECOND)
     if ahead:
-        text.summary = f"{what} is due for {waited}, behind {counted(ahead, 'task')} of the queue {facts['queue']!r}."
+        text.summary = f"{what} is due for {waited}, behind {counted(ahead, 'task')} of the queue {facts.queue!r}."
     elif running >= slots:
         text.summary = f"{what} is due for {waited} and the next in line; every slot is taken."
     elif (silent := _silence(store, fitting)) is not None:

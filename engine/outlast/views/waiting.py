@@ -7,16 +7,15 @@ sentences are theirs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..journal.entry import Entry
-from ..model import code_alone
 from ..store import journal
 from ..store.process import ProcessIdentity, is_alive
 from .agents import host_name, queue_names
+from .task_facts import TaskFacts, names_in
 from .values import engine_json, wall_json
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def waits_json(store: SqliteStore, task_id: int) -> list[dict[str, Any]]:
         since = wall_json(journalled[-1].at if journalled else row[2])
         return found if entries else [{"kind": "work", "name": "", "due_at": None, "since": since}]
     told = {one["name"] for one in found if one["kind"] == "signal"}
-    found += [{"kind": "signal", "name": name, "due_at": None} for name in _names(row[0]) if name not in told]
+    found += [{"kind": "signal", "name": name, "due_at": None} for name in names_in(row[0]) if name not in told]
     if not found:
         found = [{"kind": entry.kind, "name": entry.name, "due_at": None} for entry in entries if entry.kind in ("task", "child")]
     if not found and row[1] is not None:
@@ -190,11 +189,11 @@ class Candidate:
         return self.queues is None or queue in self.queues
 
 
-def candidates(store: SqliteStore, facts: dict[str, Any]) -> list[Candidate]:
+def candidates(store: SqliteStore, facts: TaskFacts) -> list[Candidate]:
     """The agents whose lease holds, with the fingerprint of the code that a task needs; none that works on another run alone."""
     now = store.now()
     found = []
-    for row in store.connection().execute(_LIVE, {"needs": facts["needs"], "root_id": facts["root"]}):
+    for row in store.connection().execute(_LIVE, {"needs": facts.needs, "root_id": facts.root_id}):
         agent_id, uid, host, pid, slots, queues, status, lease_until, heartbeat_at, fingerprint, running = row
         if lease_until >= now:
             found.append(
@@ -247,47 +246,9 @@ select count(*) from (
 """
 
 
-def count_ahead(store: SqliteStore, row: dict[str, Any]) -> int:
+def count_ahead(store: SqliteStore, facts: TaskFacts) -> int:
     """How many due tasks go before this one: of its queue, or, since partitions take turns, of its partition."""
-    parameters = {name: row[name] for name in ("queue", "partition", "priority", "due_at", "id")}
-    statement = _AHEAD if row["partition"] is None else _AHEAD_IN_PARTITION
+    parameters = {name: getattr(facts, name) for name in ("queue", "partition", "priority", "due_at", "id")}
+    statement = _AHEAD if facts.partition is None else _AHEAD_IN_PARTITION
     count: int = store.connection().execute(statement, {**parameters, "now": store.now()}).fetchone()[0]
     return count
-
-
-_TASK = """
-select t.id, t.uid, t.kind, t.name, t.version, t.status, t.queue, t.partition, t.slot, t.priority, t.needs, t.due_at,
-       t.claim, t.agent_id, t.suspect, t.alone, t.crashes, t.tries, t.wait_count, t.wait_fails_fast, t.awaits,
-       t.parent_id, coalesce(t.root_id, t.id) as root, t.ending, t.undo, t.cancel_requested_at, t.paused_at, t.deadline_at, t.created_at,
-       t.started_at, t.finished_at, t.halt_reason, i.at_wall, i.refused, i.key, o.error, o.undo_error,
-       p.uid as parent_uid, a.uid as agent_uid, a.host as agent_host, a.pid as agent_pid,
-       a.lease_until as agent_lease_until, a.heartbeat_at as agent_heartbeat_at, a.status as agent_status
-from outlast_task t
-left join outlast_input i on i.task_id = t.id
-left join outlast_outcome o on o.task_id = t.id
-left join outlast_task p on p.id = t.parent_id
-left join outlast_agent a on a.id = t.agent_id
-where t.id = :id
-"""
-
-
-def task_facts(store: SqliteStore, task_id: int) -> dict[str, Any] | None:
-    """The row of a task with its agent's, by name of column; `awaits` and `refused` as lists."""
-    cursor = store.connection().execute(_TASK, {"id": task_id})
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    facts = dict(zip((column[0] for column in cursor.description), row, strict=True))
-    facts["needs"] = code_alone(facts["needs"])
-    facts["awaits"] = _names(facts["awaits"])
-    facts["refused"] = _names(facts["refused"])
-    return facts
-
-
-def _names(text: str | None) -> list[str]:
-    """A stored list; where it is damaged, nothing is known of it."""
-    try:
-        names = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        names = []
-    return names if isinstance(names, list) else []
