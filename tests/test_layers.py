@@ -26,7 +26,7 @@ LAYERS = (
     # 3: the roles, and what happens inside a run.
     r"run(\..+)?|agent(\..+)?|scheduler(\..+)?|scheduling(\..+)?|starts|supervisor(\..+)?|loop|liveness",
     # 4: what people and programs hold in hand.
-    r"engine(\..+)?|application|checking|doctor(\..+)?|why|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
+    r"engine(\..+)?|application|checking|doctor(\..+)?|why(\..+)?|node(\..+)?|child_path|views(\..+)?|testing(\..+)?|web(\..+)?",
     # 5: the command line, and the public names.
     r"cli(\..+)?|__main__|",
 )

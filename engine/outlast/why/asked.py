@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..store import journal, questions
 from ..text.counted import counted
-from .values import value_json
+from ..views.values import value_json
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore

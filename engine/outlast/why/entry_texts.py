@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from .. import clock
 from ..journal.entry import Entry
 from ..text.duration import describe
-from .values import error_line, wall_json
-from .waiting import open_entries
+from ..views.values import error_line, wall_json
+from ..views.waiting import open_entries
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore

@@ -15,12 +15,12 @@ from ..store.queues import Limits
 from ..store.turns import Candidate
 from ..store.uniqueness import run_before
 from ..text.duration import describe
-from .values import wall_json
+from ..views.values import wall_json
 
 if TYPE_CHECKING:
     from ..store.library import sqlite3
     from ..store.sqlite import SqliteStore
-    from .task_facts import TaskFacts
+    from ..views.task_facts import TaskFacts
     from .unclaimed import Text
 
 

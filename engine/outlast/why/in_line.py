@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
-    from .task_facts import TaskFacts
+    from ..views.task_facts import TaskFacts
     from .unclaimed import Text
 
 _PLACE = """

@@ -10,26 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import clock
-from .errors import RunNotFound
-from .states import Status
-from .store import journal, questions, undoing
-from .text.counted import counted, times
-from .text.duration import describe
-from .views import waiting
-from .views.asked import question_texts
-from .views.chains import chain_texts
-from .views.entry_texts import entry_text, length, wait_texts, when
-from .views.schedules import schedule_json
-from .views.task_facts import Holder, TaskFacts, task_facts
-from .views.unclaimed import tell_strays, why_unclaimed
-from .views.values import error_json, error_line, same_error, wall_json
+from .. import clock
+from ..errors import RunNotFound
+from ..states import Status
+from ..store import journal, questions, undoing
+from ..text.counted import counted, times
+from ..text.duration import describe
+from ..views import waiting
+from ..views.chains import chain_texts
+from ..views.schedules import schedule_json
+from ..views.task_facts import Holder, TaskFacts, task_facts
+from ..views.values import error_json, error_line, same_error, wall_json
+from .asked import question_texts
+from .entry_texts import entry_text, length, wait_texts, when
+from .unclaimed import tell_strays, why_unclaimed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .scheduling import Declared
-    from .store.sqlite import SqliteStore
+    from ..scheduling import Declared
+    from ..store.sqlite import SqliteStore
 
 _PARTS_EXPLAINED = 5
 _DEEPEST = 3

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 from .. import clock
 from ..text.counted import counted
 from ..text.duration import describe
-from . import waiting
+from ..views import waiting
+from ..views.values import wall_json
+from ..views.waiting import Candidate, Stray
 from .held_back import why_held_back, why_not_yet
 from .in_line import why_in_line
-from .values import wall_json
-from .waiting import Candidate, Stray
 
 if TYPE_CHECKING:
     from ..store.sqlite import SqliteStore
-    from .task_facts import TaskFacts
+    from ..views.task_facts import TaskFacts
 
 
 class Text(Protocol):
