@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import LEASE, Driver, driver
+from driving import LEASE, Driver, driver, entry
 
 from outlast import clock
 from outlast.doctor import examine
 from outlast.errors import Conflict
-from outlast.operations import Cancel, Halt, Park, Pause, Resume, Start, Started, Sweep
+from outlast.operations import Append, Cancel, ContinueAsNew, Halt, Park, Pause, Resume, Start, Started, StartRetry, Sweep
 from outlast.operations.claimed import Fence
 from outlast.states import Ending
 from outlast.why import why
@@ -67,6 +67,34 @@ def test_replace_beside_a_started_run_waits_for_its_end(file: Driver) -> None:
     assert file.status(first.task_id) == "completed"
     assert [one.uid for one in file.claim(agent)] == ["three"]
     assert file.query("select * from outlast_successor") == []
+
+
+def test_a_run_that_goes_on_as_a_new_one_is_neither_replaced_nor_given_another_input(file: Driver) -> None:
+    agent = file.agent()
+    start(file, "one")
+    [held] = file.claim(agent)
+    file.do(ContinueAsNew(held.fence, Start("more", "run", "w", "workflow:w", "default", b'{"left": 1}')))
+    second = start(file, "two")
+    third = debounced(file, "three", 0, given=b'{"left": 9}')
+    assert (third.task_id, third.created) == (second.task_id, False)
+    [more] = file.claim(agent)
+    assert (more.uid, more.input) == ("more", b'{"left": 1}')
+    file.clock.advance(1)
+    file.end(more.fence, simple=True)
+    assert [(one.uid, one.input) for one in file.claim(agent)] == [("two", b'{"left": 9}')]
+
+
+def test_a_retry_that_has_not_begun_is_replaced_by_a_call_and_does_not_lend_it_what_it_inherited(file: Driver) -> None:
+    agent = file.agent()
+    start(file, "one")
+    [held] = file.claim(agent)
+    file.do(Append(held.fence, [entry(1, data=b"1")]))
+    file.end(held.fence, Ending.FAILED, error=b"{}")
+    again = file.do(StartRetry("one", "again"))
+    assert file.query("select data from outlast_inherited where path = '1'") == [(b"1",)]
+    call = debounced(file, "two", 0)
+    assert call.created
+    assert [file.status(one.task_id) for one in (again, call)] == ["cancelled", "pending"]
 
 
 def test_replace_keeps_the_delay_of_a_run_that_is_held_back(file: Driver) -> None:

@@ -18,10 +18,13 @@ from .transaction import Transaction
 if TYPE_CHECKING:
     from .library import sqlite3
 
+# A run that another goes on as has begun with that one, though nobody has claimed it yet: it has its state, and leads its line.
 _UNFINISHED = """
-select id, uid, status, started_at is null and status = 'pending' from outlast_task
-where name = :name and unique_key = :unique_key and finished_at is null
-order by id desc
+select t.id, t.uid, t.status, i.retry_of is not null,
+       t.started_at is null and t.status = 'pending' and not exists (select 1 from outlast_outcome o where o.successor_id = t.id)
+from outlast_task t join outlast_input i on i.task_id = t.id
+where t.name = :name and t.unique_key = :unique_key and t.finished_at is null
+order by t.id desc
 """
 
 
@@ -30,16 +33,20 @@ def admit(transaction: Transaction, operation: Start) -> tuple[Started | None, i
     found = transaction.execute(_UNFINISHED, {"name": operation.name, "unique_key": operation.unique_key}).fetchall()
     if not found:
         return None, None
-    pending = next(((task_id, uid) for task_id, uid, _, is_pending in found if is_pending), None)
-    begun = next((task_id for task_id, _, _, is_pending in found if not is_pending), None)
+    pending = next(((task_id, uid) for task_id, uid, _, _, is_pending in found if is_pending), None)
+    begun = next((task_id for task_id, _, _, _, is_pending in found if not is_pending), None)
     if operation.debounce is not None:
         if pending is None:
+            return None, begun
+        if any(is_pending and is_retry for *_, is_retry, is_pending in found):
+            # What it has inherited is of its own input, and must not stand for steps of this call.
+            ending.cancel(transaction, pending[0])
             return None, begun
         _call_again(transaction, operation, pending[0])
         return Started(*pending, False), None
     match operation.if_exists:
         case "fail":
-            _, uid, status, _ = found[0]
+            _, uid, status, *_ = found[0]
             raise Conflict(
                 f"Run {uid} of {operation.name} with unique key {operation.unique_key!r} is {status}.",
                 hint="Wait for its end, or use if_exists='return' or 'replace'.",
@@ -49,7 +56,7 @@ def admit(transaction: Transaction, operation: Start) -> tuple[Started | None, i
                 ending.cancel(transaction, pending[0])
             return None, begun
         case _:
-            task_id, uid, _, _ = found[0]
+            task_id, uid, *_ = found[0]
             return Started(task_id, uid, False), None
 
 
