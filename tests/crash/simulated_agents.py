@@ -131,6 +131,7 @@ class SimulatedAgent:
         self.agent.identity = self.identity
         self.agent.on_ready = self._count_threads
         self._working = 0
+        self._has_ended = False
         self._threads = 0
         self._loop = _Loop(news)
         self._main: asyncio.Task[None]
@@ -152,6 +153,7 @@ class SimulatedAgent:
             task.cancel()
         self._loop.run_until_complete(asyncio.sleep(0))
         with self.news:
+            self._has_ended = True
             self.news.notify_all()
 
     def _count_threads(self, holding: Holding) -> None:
@@ -244,8 +246,11 @@ class SimulatedAgent:
 
     def _end(self, by: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(by)
-        while self._thread.is_alive() and self.gate.standing and not self.gate.is_dead:
-            self.go_on(self.gate.standing[0])
+        # A step that is cancelled as the loop ends may come to stand there late.
+        while not (self._has_ended or self.gate.is_dead):
+            self._until(lambda: bool(self._has_ended or self.gate.standing))
+            if self.gate.standing:
+                self.go_on(self.standing()[0])
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), f"agent {self.number} does not end"
         # A drained agent leaves without a thread that is still in a step: what that does then comes too late.
@@ -275,7 +280,7 @@ class SimulatedAgent:
                     raise AssertionError(f"agent {self.number} does not come to rest: {self.told()}")
 
     def _is_still(self) -> bool:
-        if self.gate.is_dead or not self._thread.is_alive():
+        if self.gate.is_dead or self._has_ended:
             return True
         on_loop = any(one.on_loop for one in self.gate.standing)
         if not (self._loop.is_idle or on_loop):

@@ -15,6 +15,7 @@ from outlast.states import LEGAL, Status
 from outlast.store import journal
 from outlast.store.succession import last_of_line
 
+from . import simulated_lines as lines
 from . import simulated_work as work
 from .simulated_shapes import SHAPES
 
@@ -93,6 +94,7 @@ def _effects(simulation: Simulation) -> list[str]:
         most = 2 if name.startswith("act") and name.split()[1].split(".")[0] in person.retried else 1
         if len(found) > most:
             wrong.append(f"{name} had the idempotency keys {sorted(found)}")
+    wrong += [f"{one.name} happened, although its call had to come to nothing" for one in ledger if root_of(one.tag) in person.vain]
     for tag, shape in person.shapes.items():
         lost = simulation.store.losses[tag]
         for form, times in SHAPES[shape].effects.items():
@@ -130,8 +132,9 @@ def _lines(simulation: Simulation) -> list[str]:
             (at_work.add if after == "running" else at_work.discard)(task_id)
             if len(at_work) > 1:
                 wrong.append(f"tasks {at_work} were at work at once in a queue that takes one")
+    wrong += lines.crowded(connection)
     fired = Counter(row[0] for row in connection.execute("select run_id from outlast_tick where run_id is not null"))
-    runs = Counter(row[0] for row in connection.execute("select uid from outlast_task where name = 'tick'"))
+    runs = Counter(row[0] for row in connection.execute("select uid from outlast_task where name glob 'tick*'"))
     if fired != runs:
         wrong.append(f"ticks fired {fired}, and their runs are {runs}")
     return wrong

@@ -11,11 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 from outlast.engine import Engine
-from outlast.errors import OutcomeNeeded, OutlastError
+from outlast.errors import Conflict, OutcomeNeeded, OutlastError
 from outlast.states import FINAL
 
 from . import simulated_work as work
+from .simulated_lines import KEY
 from .simulated_shapes import SHAPES
+
+_UNFINISHED = """
+select uid, started_at is not null or status <> 'pending' or id in (select successor_id from outlast_outcome)
+from outlast_task where name = ? and unique_key is not null and finished_at is null order by id desc
+"""
 
 
 class Person:
@@ -35,14 +41,58 @@ class Person:
         self.forced: set[str] = set()
         """Of those, which were not to wait for tries that may still run: such a try may come whenever it likes."""
         self.retried: set[str] = set()
+        self.vain: set[str] = set()
+        """Tags of calls for which another run of their unique key stands, or a later call: nothing may come of them."""
+        self._add_crowd(names)
+
+    def _add_crowd(self, names: list[str]) -> None:
+        """In some simulations, many calls of one unique key."""
+        alone = self._chance.choice([name for name in names if SHAPES[name].is_alone])
+        for _ in range(self._chance.choice((0, 0, 6))):
+            self.to_start.insert(self._chance.randrange(len(self.to_start) + 1), alone)
 
     def starts(self) -> None:
         if self.to_start:
             shape = self.to_start.pop()
-            tag = f"t{len(self.shapes)}"
+            tag = f"t{len(self.shapes) + len(self.vain)}"
+            if SHAPES[shape].is_alone:
+                self._starts_alone(shape, tag)
+                return
             self.shapes[tag] = shape
             self._tell(f"{shape} {tag} is started")
             self.runs[tag] = self._engine.start(SHAPES[shape].workflow, tag)
+
+    def _starts_alone(self, shape: str, tag: str) -> None:
+        """Start a run by its unique key. What has to come of it is known from the runs that are unfinished."""
+        how = self._chance.choice(("return", "fail", "replace", "debounce"))
+        given: Any = {"debounce": "3s", "debounce_max": "8s"} if how == "debounce" else {"if_exists": how}
+        found = self._engine.store.connection().execute(_UNFINISHED, (shape,)).fetchall()
+        pending = [uid for uid, has_begun in found if not has_begun]
+        assert len(pending) <= 1, f"{pending} of {shape} are pending at once"
+        assert len(found) - len(pending) <= 1, f"{found} of {shape} have begun"
+        self._tell(f"{shape} {tag} is started, to {how} beside {found}")
+        self.vain.add(tag)
+        try:
+            run = self._engine.start(SHAPES[shape].workflow.options(unique_key=KEY, **given), tag)
+        except Conflict:
+            assert how == "fail", how
+            assert found
+            return
+        assert how != "fail" or not found, "it was let in"
+        if how == "return" and found:
+            assert run.id == found[0][0], f"{run.id} was given back"
+            return
+        before = next((one for one in self.runs if self.runs[one].id in pending), None)
+        is_called_again = how == "debounce" and before is not None and before not in self.retried
+        assert (run.id in pending) is is_called_again, f"{run.id} was started"
+        if before is not None:
+            if before not in self.retried:
+                self.vain.add(before)
+            self.cancelled.add(before)
+            if is_called_again:
+                del self.runs[before], self.shapes[before]
+        self.vain.discard(tag)
+        self.shapes[tag], self.runs[tag] = shape, run
 
     def acts(self) -> None:
         """Do something to some run."""
@@ -106,8 +156,8 @@ class Person:
         if is_over and tag not in self.cancelled:
             work.world.mended.add(tag)
             self.retried.add(tag)
-            self.runs[tag] = self.runs[tag].retry()
-            self._tell(f"retry {tag}")
+            # While another of its unique key is unfinished it is refused.
+            self._asks("retry", tag, lambda: self.runs.update({tag: self.runs[tag].retry()}))
 
     def _cancels(self, tag: str) -> None:
         force = self._chance.random() < 0.3

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from . import simulated_lines as lines
 from . import simulated_work as work
 
 
@@ -27,6 +28,8 @@ class Shape:
     """It ends badly until a person has mended its trouble and retries it."""
     awaits: bool = False
     """It waits for a signal."""
+    is_alone: bool = False
+    """All of its runs have one unique key."""
 
 
 def _acted(*numbers: int, word: str = "act") -> dict[str, int]:
@@ -69,5 +72,10 @@ SHAPES = {
         Shape(work.brittle, "completed", {"note {}.0": 1, "fragile {}.1": 2}, fails_first=True),
         Shape(work.brittle_saga, "completed", {"act {}.0": 2, "undo {}.0": 1, "fragile {}.1": 2}, fails_first=True),
         Shape(work.unsure, "completed", {"pay {}.0": 1, "probed {}.1": 1}),
+        Shape(work.overruns, "completed", {"dawdle {}.0": 2}),
+        Shape(lines.alone, "completed", {"act {}.0": 1, "note {}.1": 1}, is_alone=True),
+        Shape(lines.alone_saga, "compensated", _undone(0, 1), is_alone=True),
+        Shape(lines.alone_on, "completed", {"note {}.1": 1, "note {}.0": 1}, is_alone=True),
+        Shape(lines.alone_brittle, "completed", {"note {}.0": 1, "fragile {}.1": 2}, fails_first=True, is_alone=True),
     )
 }

@@ -105,6 +105,12 @@ with registry.isolated() as DEFINED:
         effect("hear", tag, n)
         return n
 
+    @step(timeout="2s", retry=_RETRY)
+    async def dawdle(tag: str, n: int) -> int:
+        if effect("dawdle", tag, n) == 1:
+            await asyncio.sleep(60)
+        return n
+
     @step
     def fragile(tag: str, n: int) -> int:
         effect("fragile", tag, n)
@@ -329,6 +335,10 @@ with registry.isolated() as DEFINED:
     @workflow
     def unsure(tag: str) -> int:
         return pay(tag, 0) + probed(tag, 1)
+
+    @workflow
+    async def overruns(tag: str) -> int:
+        return await dawdle(tag, 0)
 
     @workflow(schedule=Every("20s"))
     def tick() -> None:

@@ -17,6 +17,7 @@ from unittest import mock
 from outlast import clock
 from outlast.clock import SECOND
 from outlast.engine import Engine
+from outlast.operations.schedules import PassLine
 from outlast.scheduler import Scheduler
 from outlast.settings import Settings
 from outlast.states import FINAL
@@ -280,6 +281,8 @@ class Simulation:
             for agent in self._agents:
                 self._work_off(agent)
             self._supervisor.tick(self.store.now())
+            # What a scheduler does for the runs in line; its ticks would come for ever.
+            self.store.commit(PassLine())
             self.person.clears_up()
             if not self._open_runs():
                 return
