@@ -21,7 +21,7 @@ import outlast
 from outlast import Retry, clock, emit, gather, publish, sleep, sqlite3, step, transaction, wait_signal, workflow
 from outlast.definition import registry
 from outlast.doctor import examine
-from outlast.store import connection, library
+from outlast.store import connection, library, log_room
 from outlast.store.sqlite import SqliteStore
 from outlast.supervisor import Supervisor
 from outlast.testing import DrivenEngine
@@ -99,6 +99,18 @@ class Figures:
         )
 
 
+def make_some_room(store: SqliteStore) -> None:
+    """As an agent does that comes to rest, in the small: frames that no commit ends are in the WAL behind the last one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(log_room, "_BYTES", 200_000)
+        patched.setattr(log_room, "_HELD_BACK_BYTES", 50_000)
+        small = store.connection()
+        (cache,) = small.execute("pragma cache_size").fetchone()
+        small.execute("pragma cache_size = 10")
+        log_room.make_room(small)
+        small.execute(f"pragma cache_size = {cache}")
+
+
 def record_workload(folder: Path, *, durability: str = "full", synchronous: str | None = None, rounds: int = 1) -> Record:
     """Run the workload from an empty folder to its end; give the record."""
     path = folder / "outlast.db"
@@ -114,6 +126,7 @@ def record_workload(folder: Path, *, durability: str = "full", synchronous: str 
             store = RecordedStore(path, create=True, durability=durability)
             with DrivenEngine(path, store=store, has_scheduler=False) as engine:
                 for number in range(rounds):
+                    make_some_room(store)
                     started = {flow.name: engine.start(flow, f"{flow.name}{number}") for flow in (plain, parent, asks, saga)}
                     runs |= {run.id: "compensated" if name == "saga" else "completed" for name, run in started.items()}
                     engine.until_idle()
