@@ -246,11 +246,12 @@ class SimulatedAgent:
 
     def _end(self, by: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(by)
-        # A step that is cancelled as the loop ends may come to stand there late.
+        # Only what is on the loop goes on until that has ended: were threads let go beside it, nobody knew which of them comes first.
         while not (self._has_ended or self.gate.is_dead):
-            self._until(lambda: bool(self._has_ended or self.gate.standing))
-            if self.gate.standing:
-                self.go_on(self.standing()[0])
+            self._until(lambda: self._has_ended or not self.can_look)
+            for one in self.standing():
+                if one.on_loop:
+                    self.go_on(one)
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), f"agent {self.number} does not end"
         # A drained agent leaves without a thread that is still in a step: what that does then comes too late.

@@ -70,7 +70,7 @@ class Person:
         pending = [uid for uid, has_begun in found if not has_begun]
         assert len(pending) <= 1, f"{pending} of {shape} are pending at once"
         assert len(found) - len(pending) <= 1, f"{found} of {shape} have begun"
-        self._tell(f"{shape} {tag} is started, to {how} beside {found}")
+        self._tell(f"{shape} {tag} is started, to {how} beside {len(found)}, {len(pending)} of them pending")
         self.vain.add(tag)
         try:
             run = self._engine.start(SHAPES[shape].workflow.options(unique_key=KEY, **given), tag)

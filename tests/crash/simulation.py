@@ -158,6 +158,8 @@ class Simulation:
         self._tell(f"agent {agent.number}: {one.what}{f', dies {dies} it' if dies else ''}")
         agent.go_on(one, dies=dies)
         self._note_ends()
+        if dies:
+            return  # Its threads leave the gate as they come to, which must not be looked at.
         if any(stands.what == "Park" for stands in agent.gate.standing) and self.chance.random() < 0.2:
             # Between the look of a run and its lying down.
             self.person.signals_all()
