@@ -277,7 +277,7 @@ class Agent:
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
-        if is_idle and not self._embedded and self.store.make_room():
+        if is_idle and not self._embedded and self._root_id is None and self.store.make_room():
             self._heartbeat()  # So that this commit, and nobody's, waits for the disk to write the room.
         self._look_again_in(self._next.seconds_until_due())
 
