@@ -132,7 +132,7 @@ def _lines(simulation: Simulation) -> list[str]:
             (at_work.add if after == "running" else at_work.discard)(task_id)
             if len(at_work) > 1:
                 wrong.append(f"tasks {at_work} were at work at once in a queue that takes one")
-    wrong += lines.crowded(connection)
+    wrong += lines.crowded(connection) + lines.unaccounted(connection)
     fired = Counter(row[0] for row in connection.execute("select run_id from outlast_tick where run_id is not null"))
     runs = Counter(row[0] for row in connection.execute("select uid from outlast_task where name glob 'tick*'"))
     if fired != runs:

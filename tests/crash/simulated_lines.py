@@ -1,7 +1,8 @@
 """Workflows of the simulation whose runs stand in line: by a unique key, or by what a schedule says of overlaps.
 
-Owns those workflows, and the check that no two of a line are ever at work at once. A run has begun with its first claim and is at work
-until it has ended, whatever happens to its agents in between: parked, given back, halted or being undone it holds the line.
+Owns those workflows, the check that no two of a line are ever at work at once, and the one that the ledger says of each tick what became
+of it. A run has begun with its first claim and is at work until it has ended, whatever happens to its agents in between: parked, given
+back, halted or being undone it holds the line.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from outlast import Every, Schedule, continue_as_new, sleep, workflow
+from outlast.clock import SECOND
 from outlast.definition import registry
 from outlast.states import FINAL
 
@@ -77,4 +79,24 @@ def crowded(connection: Any) -> list[str]:
             line.add(task_id)
             if len(line) > 1:
                 wrong.append(f"runs {sorted(line)} of {name} were at work at once")
+    return wrong
+
+
+_EVERY = {"tick": 20, "tick_skips": 6, "tick_queues": 6, "tick_cancels": 6}
+_LEDGER = "select tick, until from outlast_tick where schedule = ? and not by_hand and tick <= ? order by tick"
+
+
+def unaccounted(connection: Any) -> list[str]:
+    """Where the ledger says nothing of a tick that has been decided on, or two things."""
+    wrong = []
+    for name, cursor in connection.execute("select name, cursor from outlast_schedule").fetchall():
+        rows = connection.execute(_LEDGER, (name, cursor)).fetchall()
+        after = [until + _EVERY[name] * SECOND for _, until in rows]
+        wrong += [
+            f"{name}: after {last - _EVERY[name] * SECOND} comes {tick}"
+            for last, (tick, _) in zip(after, rows[1:], strict=False)
+            if last != tick
+        ]
+        if after and after[-1] <= cursor:
+            wrong.append(f"{name}: nothing is said of what came after {rows[-1][1]}, until {cursor}")
     return wrong

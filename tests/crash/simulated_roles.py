@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from outlast.operations import AgentEnded
+from outlast.operations.schedules import FireDue, PassLine, Rewind, WriteSchedules
 from outlast.store.process import ProcessIdentity
 from outlast.testing.quick import QuickStore
 
@@ -30,6 +31,8 @@ class Figures:
     """Live agents whose lease was ended while they held something: frozen, or held up."""
     refused: int = 0
     """Writes of theirs that came too late, and changed nothing."""
+    schedulers: int = 0
+    """Schedulers that died in the middle of a decision, or were overtaken by the other one."""
     takeovers: int = 0
     """Tasks that were claimed again after an agent had lost them."""
     runs: int = 0
@@ -48,8 +51,13 @@ class Figures:
         ended = ", ".join(f"{count:,} {status}" for status, count in self.ended.most_common())
         return (
             f"{self.runs:,} runs ({ended}) in {self.steps:,} picks; {self.deaths:,} agents died, {self.zombies:,} lost their lease alive;"
+            f" {self.schedulers:,} schedulers died or were overtaken;"
             f" {self.takeovers:,} takeovers, {self.refused:,} late writes refused; {self.effects:,} effects, {self.repeated:,} repeated"
         )
+
+
+class SchedulerDied(BaseException):
+    """The process of a scheduler has died; nothing in it can catch that."""
 
 
 class Watch:
@@ -85,12 +93,18 @@ class RolesStore(QuickStore):
         """The tag of a run to how often an agent with a part of it was ended."""
         self.taken_from: set[tuple[int, int]] = set()
         """Tasks with the claims that were lost."""
+        self.around_decision: Callable[[Callable[[], Any]], Any] | None = None
+        """Is given the next commit in which a scheduler decides something, once."""
 
     def commit(self, operation: Any) -> Any:
         if isinstance(operation, AgentEnded):
             held = self.note_losses(operation.agent_id)
             self.zombies += held and not operation.seen_dead
             self.ended.add(operation.agent_id)
+        around = self.around_decision
+        if around is not None and isinstance(operation, _DECISIONS):
+            self.around_decision = None
+            return around(lambda: super(RolesStore, self).commit(operation))
         return super().commit(operation)
 
     def note_losses(self, agent_id: int) -> bool:
@@ -101,6 +115,7 @@ class RolesStore(QuickStore):
         return bool(held)
 
 
+_DECISIONS = (FireDue, PassLine, Rewind, WriteSchedules)
 _TAG = re.compile(r"\bt\d+")
 _HELD = "select t.id, t.claim, i.data from outlast_task t join outlast_input i on i.task_id = t.id where t.agent_id = :agent_id"
 ENDED = "select id from outlast_task where finished_at is not null"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +31,7 @@ from . import simulated_work as work
 from .simulated_agents import FIRST_PID, SimulatedAgent
 from .simulated_gate import Standing
 from .simulated_person import Person
-from .simulated_roles import ENDED, Figures, RolesStore, Watch
+from .simulated_roles import ENDED, Figures, RolesStore, SchedulerDied, Watch
 
 LEASE_SECONDS = 6
 _MAX_CRASHES = 1_000_000
@@ -52,6 +54,7 @@ class Simulation:
         self._news = threading.Condition()
         self._watch = Watch()
         self._agents: list[SimulatedAgent] = []
+        self._schedulers: list[Scheduler] = []
         self._frozen: dict[SimulatedAgent, int] = {}
         self._missing = 0
         self._acting: SimulatedAgent | None = None
@@ -97,6 +100,8 @@ class Simulation:
                 error.add_note(f"Replay it: python -m tests.crash.long simulate --seed {self.seed}")
                 raise
             finally:
+                for scheduler in self._schedulers:
+                    scheduler._loop._close()
                 for agent in self._agents:
                     agent.die()
                 self.engine.close()
@@ -163,6 +168,9 @@ class Simulation:
         if any(stands.what == "Park" for stands in agent.gate.standing) and self.chance.random() < 0.2:
             # Between the look of a run and its lying down.
             self.person.signals_all()
+        if one.what == "ContinueAsNew" and self.chance.random() < 0.5:
+            # Before the run that goes on has been claimed.
+            self.person.starts()
         if one.what == "Claim" and not agent.is_free:
             self._let_a_zombie_go_on()
 
@@ -266,10 +274,30 @@ class Simulation:
         self.person.acts()
 
     def _schedule(self) -> None:
-        """One of the two schedulers looks."""
+        """One of the two schedulers looks. It may die just before or after it decides, or be so slow that the other one comes first."""
         number = self.chance.randrange(2)
-        self._tell(f"scheduler {number} looks")
-        self._schedulers[number].tick(self.store.now())
+        what = self.chance.choice(("", "", "", "dies before", "dies after", "is overtaken"))
+        self._tell(f"scheduler {number} looks{what and f', {what}'}")
+        self.store.around_decision = partial(self._disturb, number, what) if what else None
+        try:
+            self._schedulers[number].tick(self.store.now())
+        except SchedulerDied:
+            self._schedulers[number]._loop._close()
+            self._schedulers[number] = Scheduler(self.store, work.DEFINED, self._settings)
+        self.store.around_decision = None
+
+    def _disturb(self, number: int, what: str, decide: Callable[[], Any]) -> Any:
+        self.figures.schedulers += 1
+        if what == "dies before":
+            raise SchedulerDied
+        if what == "is overtaken":
+            # Whatever happens meanwhile, it decides by what it has read.
+            self.chance.choice((self._pass_time, self._ask, list))()
+            self._schedulers[1 - number].tick(self.store.now())
+        decided = decide()
+        if what == "dies after":
+            raise SchedulerDied
+        return decided
 
     def _carry_to_the_end(self) -> None:
         """All faults are off: go on until everything has ended."""
