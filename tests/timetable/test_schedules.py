@@ -348,6 +348,32 @@ def test_a_foreign_trigger_is_counted_to_a_limit() -> None:
     assert table.count(now, now + (COUNT_LIMIT + 1) * 60 * SECOND) is None
 
 
+class FromNow:
+    """As one writes them: `first` says what it answers where nothing has fired yet."""
+
+    def __init__(self, first: timedelta, *steps: timedelta | None) -> None:
+        self.first, self.steps = first, steps
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        if previous is None:
+            return now + self.first
+        step = self.steps[previous.year % len(self.steps)]
+        return None if step is None else previous + step
+
+
+@pytest.mark.parametrize("first", [timedelta(), timedelta(minutes=7)], ids=str)
+def test_a_trigger_that_only_adds_a_step_counts_from_where_an_interval_does(first: timedelta) -> None:
+    schedule = Schedule(FromNow(first, timedelta(minutes=7)))
+    assert schedule.next(NOW, 3) == Every("7m").next(NOW, 3)
+    assert schedule.previous(NOW) == Every("7m").previous(NOW)
+
+
+@pytest.mark.parametrize("steps", [(None,), (timedelta(0),), (timedelta(minutes=1), timedelta(minutes=2))], ids=str)
+def test_a_trigger_that_begins_whenever_it_is_asked_is_refused(steps: tuple[timedelta | None, ...]) -> None:
+    with pytest.raises(InvalidDefinition, match="begins whenever it is asked"):
+        Schedule(FromNow(timedelta(minutes=1), *steps))
+
+
 def test_a_trigger_that_stands_still_is_refused_instead_of_looping() -> None:
     class Still:
         def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:

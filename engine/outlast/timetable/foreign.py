@@ -3,13 +3,14 @@
 Owns their wrapping as a timetable. Such a trigger can only be asked for what comes next, so "the latest" is
 found by galloping back and halving, and counting stops at a limit. Refuses randomness (a jitter of the
 trigger's own becomes the schedule's, which all processes compute alike), triggers that answer with no
-datetime or never get past an instant, and to be read back from data: the object lives in code.
+datetime, never get past an instant or begin whenever they are asked, and to be read back from data: the object
+lives in code.
 """
 
 from __future__ import annotations
 
 import copy
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Protocol
 
 from ..clock import SECOND, from_datetime, to_datetime
@@ -117,7 +118,37 @@ def wrap(trigger: Trigger) -> tuple[Timetable, float]:
     cls = type(trigger)
     if cls.__module__ == "apscheduler.triggers.interval" and cls.__qualname__ == "IntervalTrigger":
         return _interval(trigger), jitter
-    return ForeignTable(trigger), jitter
+    return _steps_alone(trigger) or ForeignTable(trigger), jitter
+
+
+_PROBES = (datetime(2001, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+_MOMENT = timedelta(microseconds=1)
+
+
+def _steps_alone(trigger: Trigger) -> Timetable | None:
+    """The timetable of a trigger that knows no instants, only a step: `(previous or now) + step`, or `now` at first.
+
+    Asked what comes after an instant, it would answer differently at each, a moment later for ever. So its step is counted from 1970, as
+    that of an interval without a start is. Where there is no one step, it has no ticks that two processes could agree on.
+    """
+    if type(trigger).__module__.startswith("apscheduler."):
+        return None
+    ask = trigger.get_next_fire_time
+    try:
+        firsts = [(ask(None, at), ask(None, at + _MOMENT)) for at in _PROBES]
+        if not any(one is not None and other is not None and other - one == _MOMENT for one, other in firsts):
+            return None
+        following = [ask(at, at) for at in _PROBES]
+    except Exception:  # noqa: BLE001 - what it raises is told where a tick is asked for
+        return None
+    steps = {None if after is None else (after - at) // _MOMENT for at, after in zip(_PROBES, following, strict=True)}
+    step = steps.pop()
+    if steps or step is None or step <= 0:
+        raise InvalidDefinition(
+            f"The trigger {ForeignTable(trigger).describe()} has no instants of its own: it begins whenever it is asked.",
+            hint="get_next_fire_time(None, now) must return the first of fixed instants from `now` on.",
+        )
+    return EveryTable(step, None)
 
 
 def _interval(trigger: Any) -> Timetable:
