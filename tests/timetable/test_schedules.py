@@ -392,6 +392,15 @@ def test_a_trigger_that_answers_without_a_zone_is_refused() -> None:
         Schedule(Naive()).next(NOW)
 
 
+def test_what_a_trigger_raises_is_told_with_its_name() -> None:
+    class Broken:
+        def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+            raise KeyError("calendar")
+
+    with pytest.raises(InvalidDefinition, match="Broken raised KeyError: 'calendar'"):
+        Schedule(Broken()).next(NOW)
+
+
 def test_a_foreign_trigger_has_the_same_fingerprint_in_every_process() -> None:
     code = (
         "from apscheduler.triggers.cron import CronTrigger; from outlast.timetable import Schedule;"

@@ -103,7 +103,10 @@ class ForeignTable:
         return {"kind": self.kind, "facts": _facts(self.trigger, 0)}
 
     def _ask(self, previous: datetime | None, now: datetime) -> datetime | None:
-        fire = self.trigger.get_next_fire_time(previous, now)
+        try:
+            fire = self.trigger.get_next_fire_time(previous, now)
+        except Exception as error:
+            raise InvalidDefinition(f"The trigger {self.describe()} raised {type(error).__name__}: {error}.") from error
         if fire is not None and (not isinstance(fire, datetime) or fire.tzinfo is None):
             raise InvalidDefinition(
                 f"The trigger {self.describe()} answered {fire!r}.",
