@@ -123,7 +123,7 @@ MUTANTS = (
         "tests/run/test_transactions.py::test_nothing_of_a_transaction_is_there_until_its_entry_is",
     ),
     Mutant(
-        "the seal of payloads", "store/commit.py",
+        "the seal of payloads", "store/committer/__init__.py",
         "operation = sealed_or_refused(operation)", "operation = operation",
         ("tests/run/test_payload_codecs.py",),
         "tests/run/test_payload_codecs.py::test_nothing_of_any_payload_lies_plain_in_the_file[sync]",

@@ -21,8 +21,8 @@ from outlast.operations import queues as queue_operations
 from outlast.operations import retention as retention_operations
 from outlast.operations.atomic import Operation
 from outlast.operations.claimed import Fence
-from outlast.store.commit import Committer
-from outlast.store.group import Done, Pending
+from outlast.store.committer import Committer
+from outlast.store.committer.group import Done, Pending
 from outlast.testing.quick import QuickStore
 
 _UNGATED = (

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from outlast.store import answered
-from outlast.store.answered import Answered
+from outlast.store.committer import answered
+from outlast.store.committer.answered import Answered
 
 
 class Now:

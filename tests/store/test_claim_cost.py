@@ -12,7 +12,8 @@ from driving import CODE, LEASE, Driver, driver, entry
 
 from outlast import operations as op
 from outlast.states import Ending
-from outlast.store import claiming, places, sweeping, together, turns
+from outlast.store import claiming, places, sweeping, turns
+from outlast.store.committer import together
 from outlast.store.transaction import Transaction
 
 

@@ -19,7 +19,7 @@ from outlast import operations as op
 from outlast.errors import LeaseLost, StoreFull, StoreLocked
 from outlast.operations.atomic import Operation
 from outlast.states import Ending
-from outlast.store import commit, group, waiting_place
+from outlast.store.committer import group, waiting_place
 from outlast.store.connection import transaction
 from outlast.store.library import sqlite3
 from outlast.store.sqlite import SqliteStore
@@ -146,7 +146,7 @@ class FlakyTransaction(transaction):
 def flaky(file: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     FlakyTransaction.failures = []
     monkeypatch.setattr(group, "transaction", FlakyTransaction)
-    monkeypatch.setattr(commit, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("outlast.store.committer._RETRY_SECONDS", 0.01)
     file.store.patient = True
     yield FlakyTransaction.failures
     assert FlakyTransaction.failures == [], "the commits did not fail as often as planned"
@@ -432,7 +432,7 @@ def test_what_is_led_is_committed_in_the_leaders_thread(file: Driver, monkeypatc
     monkeypatch.setattr(
         committer, "_run_group", lambda group, **how: (threads.append((threading.get_ident(), len(group))), run_group(group, **how))
     )
-    monkeypatch.setattr(commit, "_LINGER_SECONDS", 0.3)
+    monkeypatch.setattr("outlast.store.committer._LINGER_SECONDS", 0.3)
     for number, fence in enumerate(fences):
         committer.submit_led(op.Append(fence, [entry(1)]), answers.named(str(number)))
     committer.lead()
@@ -470,7 +470,7 @@ def test_what_a_leader_could_not_write_is_written_though_the_writer_has_looked_i
         raise StoreLocked("app.db", 5.0)
 
     monkeypatch.setattr(committer, "_run_group", fails)
-    monkeypatch.setattr(commit, "_LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("outlast.store.committer._LINGER_SECONDS", 0.0)
     with committer._busy:  # The writer waits for it, with the queue empty by the time it has it.
         committer.submit_led(op.Append(fence, [entry(1)]), lambda *_: written.set())
         assert not committer._write_here()

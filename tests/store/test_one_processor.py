@@ -12,9 +12,8 @@ import pytest
 from driving import Driver, driver, entry
 
 from outlast import operations as op
-from outlast.store import one_processor
-from outlast.store.commit import Committer
-from outlast.store.one_processor import Trial, bind, unbind
+from outlast.store.committer import Committer, one_processor
+from outlast.store.committer.one_processor import Trial, bind, unbind
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from outlast.store import waiting_place
-from outlast.store.waiting_place import borrow, give_back
+from outlast.store.committer import waiting_place
+from outlast.store.committer.waiting_place import borrow, give_back
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="without eventfd every place is a lock, and none is kept")
 
@@ -44,7 +44,7 @@ def test_a_late_release_of_a_wait_that_was_broken_off_is_not_taken_for_the_next_
 def test_a_forked_child_hears_nothing_that_its_parent_is_told() -> None:
     code = """
 import os
-from outlast.store.waiting_place import borrow, give_back
+from outlast.store.committer.waiting_place import borrow, give_back
 place = borrow()
 give_back(place)
 child = os.fork()
@@ -59,7 +59,7 @@ assert borrow() is place
 def test_what_is_written_to_a_closed_standard_stream_wakes_nobody() -> None:
     code = """
 import os, threading
-from outlast.store.waiting_place import borrow
+from outlast.store.committer.waiting_place import borrow
 for number in range(3):
     os.close(number)
 places = [borrow() for _ in range(4)]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..operations.atomic import Operation
-from ..store.group import Done
+from ..store.committer.group import Done
 from ..store.sqlite import SqliteStore
 
 

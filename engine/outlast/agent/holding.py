@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..definition.code import Code
     from ..run.held import Held
     from ..settings import Settings
-    from ..store.group import Done
+    from ..store.committer.group import Done
     from ..store.sqlite import SqliteStore
 
 log = logging.getLogger("outlast")

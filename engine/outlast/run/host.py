@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..definition import Definition
     from ..journal.plan import Undo
     from ..settings import Settings
-    from ..store.group import Done
+    from ..store.committer.group import Done
     from ..store.sqlite import SqliteStore
     from .held import Held
     from .tries import Tried

@@ -41,11 +41,11 @@ from . import (
     ticks,
     undoing,
 )  # fmt: skip
-from .commit import Committer
+from .committer import Committer
+from .committer.group import Done, Handler
 from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
-from .group import Done, Handler
 from .library import sqlite3
 from .transaction import Transaction
 from .turn import Turn

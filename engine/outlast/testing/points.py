@@ -18,7 +18,7 @@ from .. import operations as op
 from ..errors import LeaseLost
 from ..operations import queues as queue_operations
 from ..operations import retention as retention_operations
-from ..store.commit import Committer
+from ..store.committer import Committer
 from ..store.transaction import Transaction
 from .quick import QuickStore
 

@@ -2,7 +2,7 @@
 
 Owns the three ways to execute a group. In the common case all run bare, many of a kind by one statement, each fence first; if one breaks
 after it has written, everything is rolled back and each runs again in a savepoint of its own, so it fails alone. A group whose commit
-failed may be in the file all the same, and is looked up before it is written again. Refuses to answer anybody: that is `commit`'s.
+failed may be in the file all the same, and is looked up before it is written again. Refuses to answer anybody: that is the committer's.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ..errors import OutlastError, StoreError
-from ..operations.atomic import Operation
+from ...errors import OutlastError, StoreError
+from ...operations.atomic import Operation
+from ..connection import BUSY_SECONDS, ThreadConnections, transaction
+from ..engine_time import EngineTime
+from ..library import sqlite3
+from ..transaction import Transaction
+from ..translation import is_of_the_file
+from ..turn import Turn
 from . import lost_answers
-from .connection import BUSY_SECONDS, ThreadConnections, transaction
-from .engine_time import EngineTime
-from .library import sqlite3
 from .together import TOGETHER, Uneven, runs_of_a_kind
-from .transaction import Transaction
-from .translation import is_of_the_file
-from .turn import Turn
 from .waiting_place import Place
 
 Done = Callable[[Any, BaseException | None], None]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from .descriptor import beyond_standard
+from ..descriptor import beyond_standard
 
 _ONE = (1).to_bytes(8, "little")
 _SHARE, _MOST = 8, 1_024

@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..codec import payloads
-from ..errors import LeaseLost, OutlastError, StoreError, StoreLocked, StoreReplaced
-from ..operations import Claim, RegisterAgent
-from ..operations.atomic import Operation, R
+from ...codec import payloads
+from ...errors import LeaseLost, OutlastError, StoreError, StoreLocked, StoreReplaced
+from ...operations import Claim, RegisterAgent
+from ...operations.atomic import Operation, R
+from ..connection import ThreadConnections
+from ..engine_time import EngineTime
+from ..sealing import sealed_or_refused
+from ..turn import Turn
 from .answered import LEAST_PATIENCE_SECONDS, Answered
-from .connection import ThreadConnections
-from .engine_time import EngineTime
 from .group import Done, GroupTransactions, Handler, Pending, now
 from .one_processor import bind, unbind
-from .sealing import sealed_or_refused
-from .turn import Turn
 from .waiting_place import give_back, held_lock
 
 _LARGEST_GROUP = 512

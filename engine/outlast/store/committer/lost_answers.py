@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import LeaseLost
-from ..operations import Append, End, Start, Started, StartPart
-from ..operations.atomic import Operation
-from ..states import Status
-from .library import sqlite3
-from .transaction import Transaction
+from ...errors import LeaseLost
+from ...operations import Append, End, Start, Started, StartPart
+from ...operations.atomic import Operation
+from ...states import Status
+from ..library import sqlite3
+from ..transaction import Transaction
 
 _ENTRY_IS_THERE = """
 select 1 from outlast_journal where task_id = :id and seq = :seq and claim = :claim and path = :path

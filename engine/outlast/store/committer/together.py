@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ..operations import Append, End
-from ..operations.claimed import Wanted
-from ..states import Ending, Status
-from . import ending, journal, last_writes
-from .transaction import Transaction
+from ...operations import Append, End
+from ...operations.claimed import Wanted
+from ...states import Ending, Status
+from .. import ending, journal, last_writes
+from ..transaction import Transaction
 
 _Together = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 
