@@ -23,7 +23,9 @@ import outlast
 from outlast import codec
 from outlast.errors import InvalidDefinition, NotStorable, OutsideRun, PayloadTooLarge, StepDied
 from outlast.handles import Current, CurrentStep
-from outlast.run.isolated import (
+from outlast.run.isolated.call import IsolatedCall
+from outlast.run.isolated.output import LONGEST_LINE, MOST_OUTPUT, Output
+from outlast.run.isolated.process_group import (
     Completed,
     Died,
     Failed,
@@ -32,8 +34,6 @@ from outlast.run.isolated import (
     Killed,
     Overran,
 )
-from outlast.run.isolated_call import IsolatedCall
-from outlast.run.isolated_output import LONGEST_LINE, MOST_OUTPUT, Output
 
 pytestmark = pytest.mark.crash
 
@@ -508,8 +508,8 @@ sys.path.insert(0, sys.argv[1])
 from shop_of_the_tests import steps
 from outlast import codec
 from outlast.handles import Current, CurrentStep
-from outlast.run.isolated import IsolatedTry
-from outlast.run.isolated_call import IsolatedCall
+from outlast.run.isolated.process_group import IsolatedTry
+from outlast.run.isolated.call import IsolatedCall
 
 facts = Current("run1", "shop", None, {}, None, "k", CurrentStep("hang", "hang#1", 1))
 call = IsolatedCall.of(steps.hang, codec.encode({"folder": sys.argv[2]}), facts)
@@ -554,8 +554,8 @@ sys.path.insert(0, sys.argv[1])
 from shop_of_the_tests import steps
 from outlast import codec
 from outlast.handles import Current, CurrentStep
-from outlast.run.isolated import Completed, IsolatedTry
-from outlast.run.isolated_call import IsolatedCall
+from outlast.run.isolated.process_group import Completed, IsolatedTry
+from outlast.run.isolated.call import IsolatedCall
 
 facts = Current("run1", "shop", None, {}, None, "k", CurrentStep("add", "add#1", 1))
 call = IsolatedCall.of(steps.add, codec.encode({"a": 1}), facts)

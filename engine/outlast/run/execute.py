@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..definition.definition import Definition
     from ..store.sqlite import SqliteStore
     from .guarded import Guarded
-    from .isolation import IsolatedStep
+    from .isolated.step import IsolatedStep
 
 
 _LOOK_SECONDS = 1.0
@@ -239,6 +239,6 @@ def wait_on_loop(call: StepCall, number: int, loop: asyncio.AbstractEventLoop) -
 
 def isolated_try(call: StepCall, number: int) -> IsolatedStep:
     """A try in a process group of its own, to be started, waited for, and killed at need."""
-    from .isolation import prepare
+    from .isolated.step import prepare
 
     return prepare(call, number)

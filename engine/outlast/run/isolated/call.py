@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import InvalidDefinition
+from ...errors import InvalidDefinition
 
 if TYPE_CHECKING:
-    from ..definition import Definition
-    from ..handles import Current
+    from ...definition import Definition
+    from ...handles import Current
 
 COMPLETED, FAILED, DIED, MESSAGE = 1, 2, 3, 4
 """What a frame on the result pipe holds."""

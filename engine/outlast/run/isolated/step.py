@@ -1,7 +1,7 @@
 """The bridge between a step's try and the child process that executes it.
 
 Owns the mapping of a child's outcome to a `Tried`, and of its messages to what the step says while it runs. Refuses nothing else: the
-process group is `isolated`'s.
+process group is `process_group`'s.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .. import clock, codec
-from ..errors import StepDied, StepTimeout
-from .isolated import Completed, Died, Failed, IsolatedCall, IsolatedTry, Killed, Overran
-from .tries import Tried
+from ... import clock, codec
+from ...errors import StepDied, StepTimeout
+from ..tries import Tried
+from .call import IsolatedCall
+from .process_group import Completed, Died, Failed, IsolatedTry, Killed, Overran
 
 if TYPE_CHECKING:
-    from .execute import StepCall
+    from ..execute import StepCall
 
 
 class IsolatedStep:

@@ -2,7 +2,7 @@
 
 Owns the child's start, the pipes to it, the reading of its outcome, messages and output, and the killing of
 its group. Refuses to fork the agent, whose threads may hold locks: the child is a new interpreter
-(`isolated_child`). Whatever ends a try, its whole group is killed before `wait` returns, so that nothing of
+(`child`). Whatever ends a try, its whole group is killed before `wait` returns, so that nothing of
 it runs on; only what left the group by `setsid` escapes.
 """
 
@@ -23,11 +23,10 @@ from typing import Any
 
 import msgspec
 
-from .. import clock
-from ..store.descriptor import beyond_standard
-from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
-from .isolated_call import IsolatedCall as IsolatedCall
-from .isolated_output import Output
+from ... import clock
+from ...store.descriptor import beyond_standard
+from .call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS, IsolatedCall
+from .output import Output
 
 _LONGEST_FRAME_BESIDE_PAYLOAD = 4 << 20
 _FAREWELL_SECONDS = 2.0
@@ -180,7 +179,7 @@ class IsolatedTry:
             flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             process = subprocess.Popen(
                 # -P: a file beside the agent's working directory must not stand in for a standard module.
-                [sys.executable, *flags, "-P", "-m", "outlast.run.isolated_child", *numbers],
+                [sys.executable, *flags, "-P", "-m", "outlast.run.isolated.child", *numbers],
                 bufsize=0,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

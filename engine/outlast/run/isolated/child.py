@@ -1,4 +1,4 @@
-"""The child's side of an isolated step: one try, started as `python -m outlast.run.isolated_child`.
+"""The child's side of an isolated step: one try, started as `python -m outlast.run.isolated.child`.
 
 Owns two processes in a group of their own. The guard leads the group: it runs no user code, waits until the
 step's process ends and says how, and kills the whole group when the agent is gone. The step's process,
@@ -35,16 +35,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from .. import caller, clock, codec
-from ..definition import registry
-from ..errors import BrokenApp, NotStorable, OutlastError, OutsideRun, PayloadTooLarge
-from ..handles import Current, CurrentStep, Undoing
-from .isolated_call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
-from .step_caller import StepCaller
+from ... import caller, clock, codec
+from ...definition import registry
+from ...errors import BrokenApp, NotStorable, OutlastError, OutsideRun, PayloadTooLarge
+from ...handles import Current, CurrentStep, Undoing
+from ..step_caller import StepCaller
+from .call import CALL, COMPLETED, DIED, FAILED, FRAME, MESSAGE, STATUS
 
 if TYPE_CHECKING:
-    from ..definition import Definition
-    from ..handles import Run
+    from ...definition import Definition
+    from ...handles import Run
 
 _LONGEST_LOG = 8_192
 _OUT_OF_MEMORY_SCORE = 500
@@ -57,7 +57,7 @@ def main() -> None:
     os.set_inheritable(control, False)
     os.set_inheritable(result, False)
     if os.getpgrp() != os.getpid():
-        sys.exit("outlast.run.isolated_child is started by an agent, as the leader of its own process group.")
+        sys.exit("outlast.run.isolated.child is started by an agent, as the leader of its own process group.")
     call = _receive(control)
     # A mask is inherited from the thread that spawned this process.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
