@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 import outlast
-from outlast.store import turn_locks
 from outlast.store.turn import Turn
+from outlast.store.turn.locks import Locks, OpenFileLocks, WholeFileLocks, _Wakes, open_locks
 
 
-def _without_wakes(path: str) -> turn_locks.Locks:
-    locks = turn_locks.OpenFileLocks(path)
-    locks._wakes = turn_locks._Wakes()
+def _without_wakes(path: str) -> Locks:
+    locks = OpenFileLocks(path)
+    locks._wakes = _Wakes()
     return locks
 
 
 KINDS = {
-    "as on this system": turn_locks.open_locks,
-    "with flock": turn_locks.WholeFileLocks,
+    "as on this system": open_locks,
+    "with flock": WholeFileLocks,
 }
 if sys.platform == "linux":
     KINDS["without wakeups"] = _without_wakes

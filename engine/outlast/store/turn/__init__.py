@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 
-from .turn_locks import NEXT, TURN, Locks, open_locks
+from .locks import NEXT, TURN, Locks, open_locks
 
 IMPATIENT_SECONDS = 0.002
 """How long a turn is awaited after a timeout, until it is found free again: its holder seems stuck."""
