@@ -17,6 +17,7 @@ from outlast.cli.tree import run_lines, step_cells
 from outlast.clock import SECOND
 from outlast.definition import registry, workflow
 from outlast.errors import AmbiguousRun, InvalidInput, KeyNotFound, RunNotFound
+from outlast.journal.entry import COMPENSABLE
 from outlast.run.unknown import question
 from outlast.states import Ending
 from outlast.store.sqlite import SqliteStore
@@ -328,11 +329,40 @@ def test_a_submitted_step_shows_its_own_row_until_its_parent_has_taken_the_outco
 def test_a_step_without_outcome_in_a_final_run_is_unknown(store: SqliteStore, make: Maker) -> None:
     fence = make.running().fence
     make.append(fence, make.entry(1, "1", "started", "step", "charge", input=b"{}"))
-    assert views.steps_json(store, fence.task_id)[0]["status"] == "running"
+    step = views.steps_json(store, fence.task_id)[0]
+    assert (step["status"], step["tries"]) == ("running", 1)
     make.fail(fence, ValueError("x"))
     step = views.steps_json(store, fence.task_id)[0]
-    assert step["status"] == "unknown"
+    assert (step["status"], step["tries"]) == ("unknown", 1)
     assert plain(step_cells(step)) == "? charge #1  unknown"  # Nobody knows how long it took either.
+
+
+def test_a_step_that_its_run_cut_off_is_unknown_while_that_is_undone_and_its_try_counts(
+    store: SqliteStore, make: Maker, manual: clock.ManualClock
+) -> None:
+    fence = make.running().fence
+    error = codec.encode_error(OSError("unreachable"))
+    make.append(
+        fence,
+        make.entry(1, "1", "started", "step", "charge", input=b"{}", flags=COMPENSABLE),
+        make.entry(2, "2", "tried", "step", "pack", try_number=1, data=error, due_at=store.now() + SECOND),
+    )
+    make.fail(fence, ValueError("x"))
+    cut_off = {"1": ("unknown", 1), "2": ("cancelled", 1)}
+
+    def seen() -> dict[str, tuple[str, int]]:
+        return {step["path"]: (step["status"], step["tries"]) for step in views.steps_json(store, fence.task_id)}
+
+    assert seen() == cut_off
+    held = make.claim(make.agent()).fence
+    started_at = clock.wall()
+    tried = make.entry(0, "undo/1", "tried", "compensation", "charge", try_number=1, data=error, started_at=started_at)
+    store.commit(op.RecordUndo(held, tried))
+    manual.advance(2)  # Longer than the backoff.
+    assert seen() == {**cut_off, "undo/1": ("running", 2)}
+    store.commit(op.RecordUndo(held, make.entry(0, "undo/1", "completed", "compensation", "charge", try_number=2)))
+    store.commit(op.EndUndo(held))
+    assert seen() == {**cut_off, "undo/1": ("completed", 2)}
 
 
 @pytest.mark.parametrize(("ahead", "status"), [(SECOND, "cancelled"), (-SECOND, "unknown")])

@@ -72,7 +72,7 @@ def steps_json(store: SqliteStore, task_id: int, raw: bool = False, *, drawn: bo
     ]
 
 
-_OWNER = "select finished_at, ended_at from outlast_task where id = :id"
+_OWNER = "select finished_at, ended_at, undo = 'pending' or undo = 'failed' from outlast_task where id = :id"
 
 
 def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
@@ -81,16 +81,21 @@ def step_lines(store: SqliteStore, task_id: int) -> list[StepLine]:
     lines = merge(journal.load(connection, task_id))
     _add_tasks(connection, task_id, {line.path: line for line in lines if line.kind == "task"})
     _add_inputs_of_undo(lines)
+    finished_at, ended_at, is_undone = connection.execute(_OWNER, {"id": task_id}).fetchone() or (None, None, 0)
     now = store.now()
-    owner = connection.execute(_OWNER, {"id": task_id}).fetchone()
+    undone_at = min((line.started_at for line in lines if line.kind == "compensation" and line.started_at is not None), default=None)
+    # The undo may have taken longer than a backoff: what its run cut off is what was under way as it began.
+    cut_off_at = store.engine_time().from_wall(undone_at) if undone_at is not None else now if ended_at is None else ended_at
     for line in lines:
         if line.status == "running" and line.kind != "task":
-            if owner is not None and owner[0] is not None:
-                # A run that ended before the next try was due has cut off no try.
-                between = line.due_at is not None and (owner[1] is None or line.due_at > owner[1])
-                line.status, line.finished_at = ("cancelled", owner[0]) if between else ("unknown", None)
-            elif not line.has_begun and (line.due_at is None or line.due_at <= now):
-                line.tries += 1
+            is_cut_off = finished_at is not None or (is_undone and line.kind != "compensation")
+            if line.due_at is not None and line.due_at > (cut_off_at if is_cut_off else now):
+                if is_cut_off:
+                    line.status, line.finished_at = "cancelled", finished_at
+                continue
+            line.tries += not line.has_begun
+            if is_cut_off:  # Also while it is being undone: by then no try executes any more.
+                line.status, line.finished_at = "unknown", None
     return _in_order(lines)
 
 
