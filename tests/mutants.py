@@ -62,17 +62,18 @@ MUTANTS = (
         "tests/store/test_endings.py::test_an_undo_waits_for_the_process_that_had_lost_a_submitted_step_which_another_completed",
     ),
     Mutant(
-        "BEGIN IMMEDIATE", "store/connection.py", 'execute("begin immediate")', 'execute("begin")',
+        "BEGIN IMMEDIATE", "store/connection/__init__.py", 'execute("begin immediate")', 'execute("begin")',
         ("tests/store", "tests/crash/test_boundaries.py"),
         "tests/store/test_connection.py::test_a_file_that_somebody_else_writes_is_reported_as_locked",
     ),
     Mutant(
-        "synchronous=FULL", "store/pragmas.py", "_SYNCHRONOUS[durability]", "'normal'",
+        "synchronous=FULL", "store/connection/pragmas.py", "_SYNCHRONOUS[durability]", "'normal'",
         ("tests/crash/test_power_loss.py", "tests/store", "tests/test_doctor.py", "tests/crash/test_boundaries.py"),
         "tests/store/test_connection.py::test_every_commit_reaches_the_disk",
     ),
     Mutant(
-        "synchronous=EXTRA where there is no WAL", "store/pragmas.py", 'return "extra" if durability', 'return "full" if durability',
+        "synchronous=EXTRA where there is no WAL", "store/connection/pragmas.py",
+        'return "extra" if durability', 'return "full" if durability',
         ("tests/crash/test_power_loss.py", "tests/test_durability.py"),
         "tests/test_durability.py::test_a_commit_without_wal_syncs_the_folder_too",
     ),

@@ -27,9 +27,10 @@ from outlast.errors import (
     StoreReadOnly,
     StoreReplaced,
 )
-from outlast.store import filesystem, library
-from outlast.store.connection import ThreadConnections, connect, transaction, translate
+from outlast.store import library
+from outlast.store.connection import ThreadConnections, connect, filesystem, transaction
 from outlast.store.library import sqlite3
+from outlast.store.translation import translate
 from outlast.store.turn import Turn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outlast.errors import NetworkFileSystem
-from outlast.store import filesystem
+from outlast.store.connection import filesystem
 
 MOUNTINFO = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw

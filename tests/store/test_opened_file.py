@@ -15,8 +15,7 @@ import pytest
 from outlast import Engine, sqlite3, step, workflow
 from outlast.errors import FileMissing, StoreReplaced
 from outlast.run import guarded
-from outlast.store import opened_file
-from outlast.store.connection import connect
+from outlast.store.connection import connect, opened_file
 
 begun, may_end = threading.Event(), threading.Event()
 told: list[BaseException] = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import clock
 from ..errors import OutlastError
 from ..store import drift, library, migrations
-from ..store.filesystem import NETWORK, kind_of
+from ..store.connection.filesystem import NETWORK, kind_of
 from ..store.library import sqlite3
 from ..text.duration import describe
 from ..views.agents import agents_json

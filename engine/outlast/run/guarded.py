@@ -15,11 +15,11 @@ from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from ..errors import OutlastError
-from ..store.connection import translate
+from ..store.connection.opened_file import OpenedFile
+from ..store.connection.pragmas import synchronous
 from ..store.descriptor import occupy_standard
 from ..store.library import sqlite3
-from ..store.opened_file import OpenedFile
-from ..store.pragmas import synchronous
+from ..store.translation import translate
 
 
 def _codes(*names: str) -> frozenset[int]:

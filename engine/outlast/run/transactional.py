@@ -18,11 +18,10 @@ from ..caller import active
 from ..errors import LeaseLost, StepTimeout, StoreError, StoreReplaced
 from ..journal.entry import Entry
 from ..store import journal
-from ..store.connection import translate
 from ..store.library import sqlite3
 from ..store.sealing import sealed
 from ..store.transaction import Transaction
-from ..store.translation import is_of_the_file
+from ..store.translation import is_of_the_file, translate
 from . import forked, guarded
 from .execute import StepCall
 from .guarded import Guarded

@@ -43,11 +43,12 @@ from . import (
 )  # fmt: skip
 from .committer import Committer
 from .committer.group import Done, Handler
-from .connection import BUSY_SECONDS, StoreConnection, ThreadConnections, transaction
+from .connection import StoreConnection, ThreadConnections, transaction
 from .doorbell import Doorbell, Listener
 from .engine_time import EngineTime
 from .library import sqlite3
 from .transaction import Transaction
+from .translation import BUSY_SECONDS
 from .turn import Turn
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from ...errors import OutlastError, StoreError
 from ...operations.atomic import Operation
-from ..connection import BUSY_SECONDS, ThreadConnections, transaction
+from ..connection import ThreadConnections, transaction
 from ..engine_time import EngineTime
 from ..library import sqlite3
 from ..transaction import Transaction
-from ..translation import is_of_the_file
+from ..translation import BUSY_SECONDS, is_of_the_file
 from ..turn import Turn
 from . import lost_answers
 from .together import TOGETHER, Uneven, runs_of_a_kind

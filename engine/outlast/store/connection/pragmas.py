@@ -6,8 +6,8 @@ numbers without a measurement: `benchmarks/` shows what each is worth.
 
 from __future__ import annotations
 
-from . import library
-from .library import sqlite3
+from .. import library
+from ..library import sqlite3
 
 _CHECKPOINT_PAGES = 4_000
 _CACHE_KIB = 2_048

@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .library import sqlite3
+    from ..library import sqlite3
 
 opening = threading.Lock()
 """Between the creation of a file and the closing of that descriptor no other thread may open it: the closing would drop its locks. Nor

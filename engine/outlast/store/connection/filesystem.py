@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..errors import NetworkFileSystem
+from ...errors import NetworkFileSystem
 
 NETWORK = frozenset(
     (

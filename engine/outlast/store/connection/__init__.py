@@ -18,15 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from ..errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly, StoreReplaced
-from . import descriptor, library, over_fork, pragmas
+from ...errors import FileMissing, NotADatabase, StoreError, StoreFull, StoreReadOnly, StoreReplaced
+from .. import descriptor, library
+from ..library import sqlite3
+from ..translation import BUSY_SECONDS, file_missing, is_lock, is_of_the_file, translate
+from ..turn import Turn
+from . import over_fork, pragmas
 from .filesystem import refuse_network
-from .library import sqlite3
 from .opened_file import Inode, OpenedFile, refuse_other
-from .translation import BUSY_SECONDS as BUSY_SECONDS
-from .translation import file_missing, is_lock, is_of_the_file
-from .translation import translate as translate
-from .turn import Turn
 
 _STATEMENTS = 512
 _TOLERANT = partial(str, encoding="utf-8", errors="replace")

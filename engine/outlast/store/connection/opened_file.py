@@ -11,7 +11,7 @@ import os
 import time
 from weakref import WeakValueDictionary
 
-from ..errors import StoreReplaced
+from ...errors import StoreReplaced
 
 _SECONDS = 0.1
 """How old a look may be. What is committed within it is as if it had been committed before the file went."""
