@@ -444,13 +444,15 @@ def test_of_several_steps_that_are_asked_about_those_that_were_answered_are_know
     claimed = make.running()
     parts = [make.submit(claimed.fence, seq, str(seq)) for seq in (1, 2, 3)]
     make.park(claimed.fence, parts=tuple(part.task_id for part in parts))
-    for agent_id in [make.agent() for _ in parts]:
-        store.commit(op.Halt(make.claim(agent_id).fence, "nobody knows", question=question("", "pack", "its agent left it", 1)))
+    for number, agent_id in enumerate([make.agent() for _ in parts], 1):
+        asked = question("", "pack", "its agent left it", number)
+        store.commit(op.Halt(make.claim(agent_id).fence, "nobody knows", question=asked))
 
     def statuses() -> list[str]:
         return [plain(step_cells(step)).split()[3] for step in views.show_json(store, claimed.fence.task_id)["steps"]]
 
     assert statuses() == ["unknown"] * 3
+    assert [step["tries"] for step in views.steps_json(store, claimed.fence.task_id)] == [1, 2, 3]
     store.commit(op.Resume(claimed.uid, done=codec.encode("a box")))
     store.commit(op.Resume(claimed.uid, not_done=True))
     assert [step["output"] for step in views.steps_json(store, claimed.fence.task_id)] == ["a box", None, None]

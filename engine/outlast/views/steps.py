@@ -166,7 +166,12 @@ def _add(line: StepLine, entry: Entry) -> None:
 
 
 _TASKS = """
-select t.id, t.parent_path, t.status, t.tries, t.claim, t.created_at, t.started_at, t.finished_at,
+select t.id, t.parent_path, t.status,
+       -- The try that left a question is not counted in the row, which says how many may follow.
+       case when t.status = 'halted'
+         then max(t.tries, coalesce((select max(j.try_number) from outlast_journal j where j.task_id = t.id), 0))
+         else t.tries end,
+       t.claim, t.created_at, t.started_at, t.finished_at,
        t.due_at, i.data, o.output, o.error
 from outlast_task t
 left join outlast_input i on i.task_id = t.id
@@ -220,7 +225,7 @@ def _add_tasks(connection: sqlite3.Connection, task_id: int, lines: dict[str, St
         line.input = line.input if line.input is not None else given
         line.started_at = started_at if started_at is not None else created_at
         line.submitted_at = created_at
-        line.tries = max(tries, 1) if Status(status) in FINAL and claim else tries
+        line.tries = max(tries, 1) if claim and (Status(status) in FINAL or status == Status.HALTED) else tries
         if line.status != "running":
             line.finished_at = finished_at if finished_at is not None else line.finished_at
             continue
