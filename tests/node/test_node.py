@@ -332,6 +332,11 @@ def test_a_source_watch_sees_files_that_change_come_and_go(tmp_path: Path) -> No
     assert watch.changed() == [str(tmp_path / "a.py")]
 
 
+def test_a_source_watch_looks_at_no_module_of_the_engine() -> None:
+    package = Path(liveness.__file__).parent
+    assert not [path for path in SourceWatch([], root=package.parent)._seen if Path(path).is_relative_to(package)]
+
+
 class Own:
     """A node in a process of its own, to be sent signals."""
 

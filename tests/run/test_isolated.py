@@ -23,6 +23,7 @@ import outlast
 from outlast import codec
 from outlast.errors import InvalidDefinition, NotStorable, OutsideRun, PayloadTooLarge, StepDied
 from outlast.handles import Current, CurrentStep
+from outlast.run.isolated import process_group
 from outlast.run.isolated.call import IsolatedCall
 from outlast.run.isolated.output import LONGEST_LINE, MOST_OUTPUT, Output
 from outlast.run.isolated.process_group import (
@@ -447,6 +448,8 @@ def test_a_step_finds_the_agents_path_and_environment(steps: Any, monkeypatch: p
     outcome = execute(steps.look_around)
     assert isinstance(outcome, Completed)
     assert codec.decode(outcome.output) == [sys.path, "/nowhere", []]
+    # Until user code runs, the folder of the package is before it: that of a checkout may be on no path of a new process.
+    assert process_group._environment()["PYTHONPATH"] == f"{ENGINE}{os.pathsep}/nowhere"
 
 
 def test_a_module_that_its_name_does_not_lead_to_is_loaded_from_its_file(steps: Any, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .. import clock
 from ..definition import registry
 from ..settings import find_root
 
 LOOK_SECONDS = 0.5
 
-_OWN_FOLDER = str(Path(__file__).parent)
+_OWN_FOLDER = f"{Path(clock.__file__).parent}{os.sep}"
 
 
 class SourceWatch:

@@ -323,7 +323,7 @@ def _microseconds(seconds: float) -> int:
 
 def _environment() -> dict[str, str]:
     """The agent's environment, so that the child finds this package; undone before user code runs."""
-    root = Path(__file__).parents[2]
+    root = Path(clock.__file__).parents[1]
     if root.name in ("site-packages", "dist-packages"):
         # Found without help. Named here, all that is installed would go before the standard library.
         return dict(os.environ)
