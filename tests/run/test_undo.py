@@ -509,7 +509,10 @@ def test_an_undo_goes_on_where_a_crash_stopped_it(bench):
     bench.agent()
     with pytest.raises(Broken):
         run.result(timeout=20)
-    assert [e if isinstance(e, str) else e[0] for e in effects] == ["book", "slow undo", "slow undo", "unbook"]
+    done_to_the_world = [e if isinstance(e, str) else e[0] for e in effects]
+    # What the dead agent had begun may end at any time.
+    assert done_to_the_world[:2] == ["book", "slow undo"]
+    assert sorted(done_to_the_world[2:]) == ["slow undo", "unbook"]
     done = [entry for entry in bench.journal(run) if entry.kind == "compensation" and entry.event == "completed"]
     assert len(done) == 2
 
