@@ -509,6 +509,7 @@ def test_an_undo_goes_on_where_a_crash_stopped_it(bench):
     bench.agent()
     with pytest.raises(Broken):
         run.result(timeout=20)
+    eventually(lambda: effects.count("slow undo") == 2)
     done_to_the_world = [e if isinstance(e, str) else e[0] for e in effects]
     # What the dead agent had begun may end at any time.
     assert done_to_the_world[:2] == ["book", "slow undo"]
