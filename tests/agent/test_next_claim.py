@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outlast.agent import next_claim as next_claim_module
 from outlast.agent import side_by_side
 from outlast.agent.next_claim import NextClaim
 from outlast.agent.side_by_side import SideBySide
@@ -16,7 +17,7 @@ PLENTY = 256
 
 def next_claim(*, is_shared: bool = False, held: int = 0, beside: SideBySide | None = None) -> NextClaim:
     """Of an agent whose runs are short, and that holds so many."""
-    store: Any = SimpleNamespace(turn=SimpleNamespace(is_shared=is_shared))
+    store: Any = SimpleNamespace(turn=SimpleNamespace(is_shared=is_shared), connection=lambda: None, now=lambda: 1_000_000)
     holding: Any = SimpleNamespace(
         runs=dict.fromkeys(range(held)),
         backlog=0,
@@ -140,4 +141,22 @@ def test_a_claim_that_came_back_with_less_than_asked_for_is_not_followed_at_once
     some = claims.make(1)
     assert some is not None
     claims.came_back(some, 1)
-    assert claims.seconds_until_due() == pytest.approx(0.005), "what it found comes first"
+    assert claims.next_look() == (0.005, True), "what it found comes first, and then a look that locks nothing"
+
+
+@pytest.mark.parametrize(("due_at", "look"), [(None, (None, False)), (3_000_000, (2.0, False)), (900_000, (0.0, False))])
+def test_the_look_after_it_claims_at_once_what_has_come_due(
+    due_at: int | None, look: tuple[float | None, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = next_claim(held=1)
+    monkeypatch.setattr(next_claim_module, "next_due", SimpleNamespace(next_due_at=lambda *_, now: due_at))
+    some = claims.make(1)
+    assert some is not None
+    claims.came_back(some, 1)
+    assert claims.next_look() == (0.005, True)
+    assert claims.next_look() == look
+    if look[0] == 0.0:
+        vain = claims.make(1)
+        assert vain is not None
+        claims.came_back(vain, 0)
+        assert claims.next_look() == (0.5, False), "it is due and cannot be taken: now and then is enough"

@@ -169,3 +169,18 @@ def eventually(fact: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
     return found
+
+
+def stop_outside_of_a_write(pid: int, database: Path) -> None:
+    """Stopped in the middle of one, say of a heartbeat, it would be no zombie: it would hold SQLite's lock, and nobody could take over."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        connection = sqlite3.connect(database, timeout=0.2, isolation_level=None)
+        try:
+            connection.execute("begin immediate")
+            connection.execute("rollback")
+            return
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+        finally:
+            connection.close()

@@ -12,7 +12,7 @@ import pytest
 
 from outlast import sqlite3
 
-from .commands import Folder, eventually
+from .commands import Folder, eventually, stop_outside_of_a_write
 
 pytestmark = pytest.mark.crash
 
@@ -68,7 +68,7 @@ def zombie_is_fenced(here: Folder) -> None:
     here.popen("supervisor")
     run = here.start("chain", "tag=z", "seconds=2")
     eventually(lambda: any(line.startswith("slow z") for line in here.effects()))
-    os.kill(zombie.pid, signal.SIGSTOP)
+    stop_outside_of_a_write(zombie.pid, here.path / "outlast.db")
     here.popen("agent", "--concurrency", "2")
     eventually(lambda: sum(line.startswith("slow z") for line in here.effects()) == 2)
     os.kill(zombie.pid, signal.SIGCONT)

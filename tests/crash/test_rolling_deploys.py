@@ -16,6 +16,8 @@ import pytest
 
 from outlast import sqlite3
 
+from .commands import stop_outside_of_a_write
+
 OLD = """from outlast import step, wait_signal, workflow
 @step
 def a() -> int: return 1
@@ -105,7 +107,7 @@ def test_an_old_run_ends_on_the_old_agent_and_halts_when_that_is_gone(shop: Shop
     shop.agent("new")
     eventually(lambda: len(shop.json("agents")) == 2)
     # The old agent stands still, its lease holding: else it would win the race and the new one would never have to give back.
-    shop.agents[0].send_signal(signal.SIGSTOP)
+    stop_outside_of_a_write(shop.agents[0].pid, shop.folder / "shop.db")
     shop("old", "signal", runs[0], "go", '"x"')
     eventually(lambda: "other code" in shop("old", "why", runs[0]) or shop.status(runs[0]) == "halted")
     assert shop.status(runs[0]) != "halted"
@@ -130,7 +132,7 @@ def test_a_run_that_was_given_back_halts_when_the_agent_that_it_waits_for_is_kil
     shop.agents.append(supervisor)
     shop.agent("new")
     eventually(lambda: len(shop.json("agents")) == 2)
-    old.send_signal(signal.SIGSTOP)
+    stop_outside_of_a_write(old.pid, shop.folder / "shop.db")
     shop("old", "signal", run, "go", '"x"')
     eventually(lambda: "other code of the workflow deliver" in shop("old", "why", run) or shop.status(run) == "halted")
     given_back = shop.show(run)

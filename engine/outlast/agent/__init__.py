@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
-_COMMITS_SECONDS = 0.05
-_CARE_SECONDS, _PULSE_SECONDS = 0.25, 0.5
+_COMMITS_SECONDS, _CARE_SECONDS, _PULSE_SECONDS = 0.05, 0.25, 0.5
 _GIVEN_WAY_SECONDS, _SOLO_IDLE_SECONDS = 0.5, 10.0
 _LEAVE_SECONDS = 2.0
 """How long the end of an agent waits for its last commit to be answered."""
@@ -234,7 +233,7 @@ class Agent:
         is_only = not self._next.is_under_way
         if (claim := self._next.make(self.agent_id)) is None:
             if self._next.gives_way:
-                self._look_again_in(_GIVEN_WAY_SECONDS)
+                self._look_again_in(_GIVEN_WAY_SECONDS, self._changed)
             return
         self._wants_claim = False
         claimed = partial(self._trouble.contained, self._came_back, claim)
@@ -273,19 +272,20 @@ class Agent:
 
     def _rest(self) -> None:
         """Nothing more is due: sleep until the next task is, or the bell rings."""
-        is_idle = not self._holding.runs and not self._next.is_under_way
+        is_idle = not (self._holding.runs or self._next.is_under_way or self._pump_scheduled)
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
         if is_idle and not self._embedded and self._root_id is None and self.store.make_room():
             self._heartbeat()  # So that this commit, and nobody's, waits for the disk to write the room.
-        self._look_again_in(self._next.seconds_until_due())
+        seconds, rests_anew = self._next.next_look()
+        self._look_again_in(seconds, partial(self._trouble.contained, self._rest) if rests_anew else self._changed)
 
-    def _look_again_in(self, seconds: float | None) -> None:
+    def _look_again_in(self, seconds: float | None, look: Callable[[], object]) -> None:
         if (due := self._timers.pop("due", None)) is not None:
             due.cancel()
         if seconds is not None:
-            self._timers["due"] = asyncio.get_running_loop().call_later(seconds, self._changed)
+            self._timers["due"] = asyncio.get_running_loop().call_later(seconds, look)
 
     def _heartbeat(self) -> None:
         beat = Heartbeat(self.agent_id, round(self.settings.lease_seconds * clock.SECOND), draining=bool(self._stopping))

@@ -68,7 +68,7 @@ class NextClaim:
         """One that has come back with tasks which the agent does not hold yet."""
         self._waits_for_others = False
         self._has_plenty = False
-        self._has_found = False
+        self._has_found = self._rests_anew = False
         self._suspects_since: float | None = None
         self._looks_for_suspects = False
 
@@ -163,19 +163,22 @@ class NextClaim:
         """Whether one is due that this agent has the code of."""
         return claiming.has_suspects(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
 
-    def seconds_until_due(self) -> float | None:
-        """How long until something is due that this agent has the code of; None where nothing will be by itself.
-
-        After a claim that has found something, how long until a look at that is worth it.
+    def next_look(self) -> tuple[float | None, bool]:
+        """In how many seconds to look again, None where nothing will be due by itself; and whether only to rest anew, since a claim would
+        most likely be in vain: it would hold the write lock, and for as long as a process that is stopped in it.
         """
         if self._has_found:
-            return _AGAIN_SECONDS
+            self._has_found, self._rests_anew = False, True
+            return _AGAIN_SECONDS, True
+        rests_anew, self._rests_anew = self._rests_anew, False
         due_at = next_due.next_due_at(self._store.connection(), self._code.fingerprints, self._queues, now=self._store.now())
         if due_at is None:
-            return None
+            return None, False
         left = (due_at - self._store.now()) / clock.SECOND
-        # Due already, yet not claimed: refused, a suspect, or of another root; look again now and then.
-        return min(max(left, 0.0005), 3600.0) if left > 0 else 0.5
+        if left > 0:
+            return min(max(left, 0.0005), 3600.0), False
+        # Due already: come meanwhile; or found by the last claim and yet not taken, since it is refused, a suspect, or of another root.
+        return 0.0 if rests_anew else 0.5, False
 
     def _room(self) -> int:
         """How many tasks to claim: one for each free slot, and some ahead where tasks are short."""
