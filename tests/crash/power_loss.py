@@ -100,7 +100,7 @@ class Figures:
 
 
 def make_some_room(store: SqliteStore) -> None:
-    """As an agent does that comes to rest, in the small: frames that no commit ends are in the WAL behind the last one."""
+    """As an agent does that comes up, in the small: frames that no commit ends are in the WAL behind the last one."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(log_room, "_BYTES", 200_000)
         patched.setattr(log_room, "_HELD_BACK_BYTES", 50_000)

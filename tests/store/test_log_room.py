@@ -88,7 +88,7 @@ def test_room_is_not_made_while_somebody_writes(file: Driver) -> None:
     finally:
         other.release()
         other.close()
-    assert file.store.make_room(), "it is made at the next rest"
+    assert file.store.make_room(), "nothing was made, so it still can be"
 
 
 def test_where_no_commit_waits_for_the_disk_no_room_is_made(tmp_path: Path) -> None:

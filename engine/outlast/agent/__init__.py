@@ -148,6 +148,8 @@ class Agent:
         self._next = NextClaim(
             self.store, self._code, self._holding, concurrency=self._concurrency, queues=self._queues, root_id=self._root_id,
             beside=self._beside)  # fmt: skip
+        if not (self._embedded or self._once or self._root_id is not None):
+            self.store.make_room()  # Before the registration, so that its commit, and nobody's, waits for the disk to write it.
         self._register()
         self._answers.begin()
         self.store.patient = True  # Not before: with nothing to hold yet, it ends by a locked file, and waits for none without a word.
@@ -276,8 +278,6 @@ class Agent:
         if is_idle and (self._once or (self._solo and time.monotonic() - self._claimed_at > _SOLO_IDLE_SECONDS)):
             self._finish()
             return
-        if is_idle and not self._embedded and self._root_id is None and self.store.make_room():
-            self._heartbeat()  # So that this commit, and nobody's, waits for the disk to write the room.
         seconds, rests_anew = self._next.next_look()
         self._look_again_in(seconds, partial(self._trouble.contained, self._rest) if rests_anew else self._changed)
 

@@ -222,7 +222,7 @@ class SqliteStore:
         return self.engine_time().now()
 
     def make_room(self) -> bool:
-        """Let a young WAL grow, if nobody writes now; whether it has. Once at most, on an agent's loop that comes to rest."""
+        """Let a young WAL grow, if nobody writes now; whether it has. Once at most, on the loop of an agent that comes up."""
         if self._has_room or not self.turn.try_acquire():
             return False
         self._has_room = True
